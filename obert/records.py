@@ -85,7 +85,7 @@ def atomic_path(path: Path):
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -148,6 +148,4 @@ def check_consistent(records: list[Record]) -> list[Record]:
                 f"({seen[identity][:12]} and {record.spec_hash[:12]}): they must not be averaged. "
                 "Rename one experiment, or delete the outdated runs."
             )
-    return sorted(
-        records, key=lambda r: (r.experiment, json.dumps(r.model_dump(mode="json")["key"], sort_keys=True))
-    )
+    return sorted(records, key=lambda r: (r.experiment, json.dumps(r.model_dump(mode="json")["key"], sort_keys=True)))

@@ -25,6 +25,12 @@ def source_file(kind: str, name: str) -> Path:
     return PACKAGE / kind / f"{name}.py"
 
 
+def require(kind: str, name: str, where: str = "") -> None:
+    """Raise UserError, with the closest name, if no file defines `name`. Imports nothing."""
+    if name not in names(kind):
+        raise unknown_name(KINDS[kind], name, names(kind), where)
+
+
 def load(kind: str, name: str, where: str = "") -> type:
     """The class that `obert/<kind>/<name>.py` defines: its only subclass of the kind's base class.
 
@@ -33,8 +39,7 @@ def load(kind: str, name: str, where: str = "") -> type:
         TypeError: the file defines no such class, or several.
         Exception: whatever the file raises at import; a broken extension is never skipped silently.
     """
-    if name not in names(kind):
-        raise unknown_name(KINDS[kind], name, names(kind), where)
+    require(kind, name, where)
     base = importlib.import_module(f"obert.{kind}").Base
     module = importlib.import_module(f"obert.{kind}.{name}")
     found = [

