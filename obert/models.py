@@ -79,15 +79,18 @@ def save(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: P
     return file_hash(folder / "model.safetensors")
 
 
-def prunable_weights(network: nn.Module) -> dict[str, nn.Parameter]:
-    """The weights that count for sparsity: every linear layer of the encoder, by parameter name, in model order.
+def prunable_layers(network: nn.Module) -> dict[str, nn.Linear]:
+    """The layers whose weights count for sparsity: every linear layer of the encoder, by the weight's name.
 
     Embeddings, pooler, task head, biases and LayerNorm stay dense (methods.md, shared conventions).
     """
     encoder = network.base_model.encoder
     prefix = next(name for name, module in network.named_modules() if module is encoder)
     return {
-        f"{prefix}.{name}.weight": module.weight
-        for name, module in encoder.named_modules()
-        if isinstance(module, nn.Linear)
+        f"{prefix}.{name}.weight": module for name, module in encoder.named_modules() if isinstance(module, nn.Linear)
     }
+
+
+def prunable_weights(network: nn.Module) -> dict[str, torch.Tensor]:
+    """The weights of `prunable_layers`, detached, by name, in model order."""
+    return {name: layer.weight.detach() for name, layer in prunable_layers(network).items()}

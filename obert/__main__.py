@@ -1,0 +1,102 @@
+"""The command line: one subcommand a stage, each usable without Snakemake."""
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+
+from obert.config import Experiment, load_experiment
+from obert.errors import UserError
+from obert.plan import RunKey, find_key, run_folder
+
+RUN_STAGES = {
+    "teacher": "fine-tune the dense teacher of a task",
+    "downstream": "prune a model on its task, in one shot or gradually",
+    "export": "export a trained model to ONNX, with parity checked",
+    "benchmark": "time an exported model on the CPU against the dense one",
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="obert", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+
+    def command(name: str, help_text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=help_text, description=help_text)
+        sub.add_argument("--config", type=Path, default=Path("configs/default.yaml"), help="experiment file")
+        return sub
+
+    command("check", "check everything that can be checked cheaply before the first training step")
+    assets = command("assets", "download and unpack pinned models and data")
+    assets.add_argument("--name", help="one asset; all that the experiment needs by default")
+    command("init-tracking", "create the MLflow database, once, before parallel runs write to it")
+    for name, help_text in RUN_STAGES.items():
+        sub = command(name, help_text)
+        sub.add_argument("--task")
+        sub.add_argument("--recipe")
+        sub.add_argument("--seed", type=int)
+        sub.add_argument("--method")
+        sub.add_argument("--sparsity", type=float)
+    command("track", "mirror every record into MLflow that is not there yet")
+    tables = command("tables", "rebuild tables, figures, leaderboard and report")
+    tables.add_argument("--from-mlflow", metavar="URI", help="read the runs from this tracking server or database")
+    command("summary", "print the leaderboard and where everything is")
+    return parser
+
+
+def _run_stage(arguments: argparse.Namespace, experiment: Experiment) -> None:
+    """Run one stage for one key, and mirror its record into MLflow."""
+    chosen = {name: getattr(arguments, name) for name in ("task", "recipe", "seed", "method", "sparsity")}
+    key: RunKey = find_key(experiment, arguments.command, **chosen)
+    record = importlib.import_module(f"obert.stages.{arguments.command}").run(experiment, key)
+    scores = ", ".join(f"{name} {score.value:.2f} (n={score.count})" for name, score in record.metrics.items())
+    print(f"{key.path}: {scores}")
+
+    from obert import tracking
+
+    tracking.mirror(record, run_folder(experiment, key), experiment.tracking_uri)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    experiment = load_experiment(arguments.config)
+    if arguments.command in RUN_STAGES:
+        _run_stage(arguments, experiment)
+    elif arguments.command == "check":
+        from obert.stages import check
+
+        print(check.run(experiment))
+    elif arguments.command == "assets":
+        from obert import assets as pinned
+        from obert.stages import assets
+
+        for name in [arguments.name] if arguments.name else pinned.needed_assets(experiment):
+            assets.run(name)
+    elif arguments.command in ("init-tracking", "track"):
+        from obert import tracking
+        from obert.plan import runs_folder
+
+        tracking.initialize(experiment.tracking_uri)
+        if arguments.command == "track":
+            tracking.synchronize(runs_folder(experiment), experiment.tracking_uri)
+    else:
+        from obert.stages import tables
+
+        if arguments.command == "tables":
+            print(tables.run(experiment, arguments.config, arguments.from_mlflow))
+        else:
+            print(tables.summary(experiment))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command. Returns 0, or 2 after a mistake of the user's, told in one message."""
+    arguments = _parser().parse_args(argv)
+    try:
+        _run(arguments)
+    except UserError as error:
+        print(f"obert {arguments.command}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

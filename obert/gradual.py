@@ -1,0 +1,123 @@
+"""Gradual pruning during training: events on schedule, masks held after every optimiser step, state in checkpoints."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import TrainerCallback
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from obert.models import prunable_layers
+from obert.pruning import Base as Method
+from obert.pruning import Context, prune
+from obert.records import write_text
+from obert.sparsity import apply_masks, dense_masks
+from obert.tasks import Base as Task
+from obert.training import MODEL_COLUMNS, Features
+
+MASKS, EVENTS = "masks.safetensors", "pruning_events.json"
+
+
+class Pruner:
+    """A model with its masks, and the method that prunes it.
+
+    Attributes:
+        masks: True where a weight is kept.
+        sparsity: the target of the last event, 0 before the first.
+        events: step, sparsity, seconds and gradient evaluations of each event.
+    """
+
+    def __init__(self, network: nn.Module, task: Task, method: Method, data: Features, seeds: dict[str, int]):
+        self.network = network
+        self.task = task
+        self.method = method
+        self.data = data
+        self.seeds = seeds
+        self.layers = prunable_layers(network)
+        self.masks = dense_masks({name: layer.weight for name, layer in self.layers.items()})
+        self.events: list[dict[str, Any]] = []
+
+    @property
+    def sparsity(self) -> float:
+        """The target of the last event."""
+        return self.events[-1]["sparsity"] if self.events else 0.0
+
+    def prune(self, sparsity: float, step: int = 0) -> None:
+        """Prune to a sparsity now, in evaluation mode; the mode is restored.
+
+        The gradients' data order depends on the seed and the step, so that a resumed run draws the same.
+        """
+        started = time.perf_counter()
+        device = next(self.network.parameters()).device
+        self.masks = {name: mask.to(device) for name, mask in self.masks.items()}
+        evaluations = 0
+
+        def batches(size: int, count: int):
+            generator = torch.Generator().manual_seed(self.seeds["gradients"] + step)
+            return self.data.batches(size, count, generator, device)
+
+        def losses(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+            nonlocal evaluations
+            outputs = self.network(**{name: batch[name] for name in MODEL_COLUMNS[:3] if name in batch})
+            evaluations += len(batch["input_ids"])
+            return self.task.losses(self.task.logits(outputs), batch)
+
+        generator = torch.Generator().manual_seed(self.seeds["pruning"] + step)
+        was_training = self.network.training
+        self.network.eval()
+        self.masks = prune(self.method, Context(self.layers, self.masks, batches, losses, generator), sparsity)
+        self.network.train(was_training)
+        self.events.append(
+            {
+                "step": step,
+                "sparsity": sparsity,
+                "seconds": time.perf_counter() - started,
+                "gradient_evaluations": evaluations,
+            }
+        )
+
+    def hold(self) -> None:
+        """Set pruned weights back to zero."""
+        apply_masks({name: layer.weight.detach() for name, layer in self.layers.items()}, self.masks)
+
+    def save(self, folder: Path) -> None:
+        """Write masks and events beside a checkpoint."""
+        save_file({name: mask.cpu() for name, mask in self.masks.items()}, folder / MASKS)
+        write_text(folder / EVENTS, json.dumps(self.events))
+
+    def load(self, folder: Path) -> None:
+        """Read what `save` wrote."""
+        device = next(self.network.parameters()).device
+        self.masks = load_file(folder / MASKS, device=str(device))
+        self.events = json.loads((folder / EVENTS).read_text(encoding="utf-8"))
+
+
+class GradualPruning(TrainerCallback):
+    """Prunes before the steps that the schedule names, and holds the masks after every optimiser step.
+
+    Args:
+        schedule: sparsity by the step that the event precedes.
+    """
+
+    def __init__(self, pruner: Pruner, schedule: dict[int, float]):
+        self.pruner = pruner
+        self.schedule = schedule
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        """Called before the forward pass of an optimiser step: no gradient is lost to the event."""
+        if state.global_step in self.schedule:
+            self.pruner.prune(self.schedule[state.global_step], state.global_step)
+
+    def on_optimizer_step(self, args, state, control, **kwargs):
+        """Called right after the optimiser's step."""
+        self.pruner.hold()
+
+    def on_save(self, args, state, control, **kwargs):
+        """Called after the Trainer has written a checkpoint."""
+        self.pruner.save(Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")

@@ -1,0 +1,167 @@
+"""What the stages that train or prune a model share: data, training with resume, evaluation, and the record."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import shutil
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from obert.checkpoints import CheckpointMarker, latest_checkpoint
+from obert.config import Recipe
+from obert.gradual import GradualPruning, Pruner
+from obert.models import prunable_weights, save
+from obert.plan import checkpoint_folder, specification_hash
+from obert.records import Record, write_text
+from obert.runs import Run
+from obert.sparsity import assert_sparsity, measure
+from obert.tasks import Base as Task
+from obert.training import CompressionTrainer, Features, predict_logits
+
+MODEL, CURVES, PREDICTIONS = "model", "curves.csv", "predictions.jsonl"
+EVALUATION_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A task's encoded data and the model that is trained or pruned on it."""
+
+    task: Task
+    network: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    train: Features
+    validation: Features
+
+
+@contextmanager
+def seeded(seed: int):
+    """torch's generator seeded inside the block, restored after it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def prepare(run: Run, task: Task, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Prepared:
+    """Load and encode the task's data; sets torch's threads to the experiment's."""
+    torch.set_num_threads(run.experiment.threads)
+    splits = task.load()
+    train, validation = (Features.encode(task, splits[name], tokenizer) for name in ("train", "validation"))
+    return Prepared(task, network.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer, train, validation)
+
+
+def train(
+    run: Run,
+    prepared: Prepared,
+    recipe: Recipe,
+    teacher: PreTrainedModel | None = None,
+    gradual: GradualPruning | None = None,
+) -> CompressionTrainer:
+    """Train as the recipe says, from the last usable checkpoint of this run if there is one."""
+    identity = f"{specification_hash(run.spec)}-{run.code_hash}"
+    folder = checkpoint_folder(run.experiment, run.key)
+    trainer = CompressionTrainer(
+        prepared.network,
+        prepared.task,
+        prepared.train,
+        recipe.training,
+        run.seeds,
+        folder,
+        distillation=recipe.distillation if teacher is not None else None,
+        teacher=teacher,
+        sparsity=(lambda: gradual.pruner.sparsity) if gradual else (lambda: 0.0),
+        callbacks=(*([gradual] if gradual else []), CheckpointMarker(identity)),
+    )
+    checkpoint = latest_checkpoint(folder, identity)
+    if checkpoint is not None:
+        print(f"resuming from {checkpoint}", flush=True)
+        if gradual is not None:
+            gradual.pruner.load(checkpoint)
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    return trainer
+
+
+def record_trained(
+    run: Run, prepared: Prepared, trainer: CompressionTrainer | None = None, pruner: Pruner | None = None
+) -> Record:
+    """Evaluate the model, check its sparsity, write model, predictions, curves and the record, drop checkpoints."""
+    task, network = prepared.task, prepared.network
+    logits = predict_logits(network, task, prepared.validation, EVALUATION_BATCH)
+    examples = prepared.validation.examples
+    predictions = task.predict(logits, prepared.validation.features, examples)
+    metrics = task.score(predictions, examples)
+    weights = prunable_weights(network)
+    sparsity = measure(weights, run.key.sparsity or 0.0)
+    if pruner is not None:
+        assert_sparsity(sparsity, str(run.key.path))
+
+    shutil.rmtree(run.folder / MODEL, ignore_errors=True)
+    weights_hash = save(network, prepared.tokenizer, run.folder / MODEL)
+    write_text(run.folder / PREDICTIONS, "".join(json.dumps(line) + "\n" for line in predictions))
+    files = [MODEL, PREDICTIONS]
+    if trainer is not None:
+        write_text(run.folder / CURVES, _as_csv(trainer.curves()))
+        files.append(CURVES)
+    events = pruner.events if pruner else []
+    record = run.finish(
+        threads=torch.get_num_threads(),
+        files=tuple(files),
+        data={
+            "source": task.source,
+            "fingerprint": fingerprint(prepared.train.examples, examples),
+            "splits": {"train": len(prepared.train.examples), "validation": len(examples)},
+            "features": {"train": len(prepared.train.features), "validation": len(prepared.validation.features)},
+        },
+        model={
+            "source": run.experiment.model.source,
+            "layers": network.config.num_hidden_layers,
+            "parameters": network.num_parameters(),
+            "prunable_parameters": sum(w.numel() for w in weights.values()),
+            "weights_sha256": weights_hash,
+        },
+        sparsity=sparsity if pruner else None,
+        metrics=metrics,
+        primary_metric=task.primary_metric,
+        costs=_costs(trainer, events),
+        details={"events": events},
+    )
+    shutil.rmtree(checkpoint_folder(run.experiment, run.key), ignore_errors=True)
+    return record
+
+
+def fingerprint(*splits: Dataset) -> str:
+    """sha256 of the content of data splits, in order."""
+    digest = hashlib.sha256()
+    for split in splits:
+        for row in split:
+            digest.update(json.dumps(row, sort_keys=True).encode() + b"\n")
+        digest.update(b"\f")
+    return digest.hexdigest()
+
+
+def _costs(trainer: CompressionTrainer | None, events: list[dict[str, Any]]) -> dict[str, float]:
+    """Counts and seconds; training seconds are those since the last resume, pruning events not included."""
+    history = trainer.state.log_history if trainer else []
+    pruning_seconds = sum(event["seconds"] for event in events)
+    runtime = next((line["train_runtime"] for line in history if "train_runtime" in line), pruning_seconds)
+    return {
+        "optimizer_steps": trainer.state.global_step if trainer else 0,
+        "training_seconds": max(runtime - pruning_seconds, 0.0),
+        "pruning_seconds": pruning_seconds,
+        "gradient_evaluations": sum(event["gradient_evaluations"] for event in events),
+    }
+
+
+def _as_csv(rows: list[dict[str, float]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,225 @@
+"""Training on the Hugging Face Trainer: distillation, learning-rate rewinds, length-grouped batches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
+from transformers.trainer_pt_utils import LengthGroupedSampler
+
+from obert.config import Distillation, Training
+from obert.distillation import distillation_loss
+from obert.errors import UserError
+from obert.schedules import linear_with_rewinds
+from obert.tasks import Base as Task
+
+MODEL_COLUMNS = ("input_ids", "attention_mask", "token_type_ids", "labels", "start_positions", "end_positions")
+
+
+@dataclass(frozen=True)
+class Features:
+    """Encoded examples of a split, and how to make padded batches of them."""
+
+    examples: Dataset
+    features: Dataset
+    collator: DataCollatorWithPadding
+
+    @classmethod
+    def encode(cls, task: Task, examples: Dataset, tokenizer: PreTrainedTokenizerBase) -> Features:
+        """Encode a split of a task."""
+        return cls(examples, task.encode(examples, tokenizer), DataCollatorWithPadding(tokenizer))
+
+    @property
+    def model_inputs(self) -> Dataset:
+        """The features with the columns that a model takes, and no others."""
+        return self.features.select_columns([c for c in MODEL_COLUMNS if c in self.features.column_names])
+
+    def batches(self, size: int, count: int, generator: torch.Generator, device: torch.device) -> Iterator[dict]:
+        """`count` padded minibatches in a random order, over and over the data, the rest of each pass left out."""
+        inputs = self.model_inputs
+        if size > len(inputs):
+            raise UserError(f"minibatches of {size} need as many training features, there are {len(inputs)}")
+        order: list[int] = []
+        for _ in range(count):
+            if len(order) < size:
+                order = torch.randperm(len(inputs), generator=generator).tolist()
+            chosen, order = order[:size], order[size:]
+            rows = inputs[chosen]
+            batch = self.collator([{name: rows[name][i] for name in rows} for i in range(size)])
+            yield {name: value.to(device) for name, value in batch.items()}
+
+
+class EpochSeededSampler(LengthGroupedSampler):
+    """Batches of similar length in an order that depends on the seed and the epoch alone, so that a resumed run meets
+    the same data, and methods with the same seed are compared on the same order."""
+
+    def __init__(self, batch_size: int, lengths: list[int], seed: int):
+        super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of an epoch; the data loader calls this."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        self.generator.manual_seed(self.seed + self.epoch)
+        return super().__iter__()
+
+
+def steps_per_epoch(training: Training, features: int) -> int:
+    """Optimiser steps of one pass over the features."""
+    return math.ceil(math.ceil(features / training.batch_size) / training.gradient_accumulation)
+
+
+class CompressionTrainer(Trainer):
+    """The Trainer with the loss, schedule and data order of a recipe. Its state's `log_history` has each step's loss
+    and learning rate, and survives a restart.
+
+    Args:
+        task: gives the hard-label loss and the logits to distil.
+        training: the recipe's settings.
+        seeds: by purpose.
+        folder: where checkpoints go.
+        teacher: dense model to distil from, or None; used with `distillation`.
+        sparsity: called at each step, gives the sparsity to log.
+    """
+
+    def __init__(
+        self,
+        network: PreTrainedModel,
+        task: Task,
+        data: Features,
+        training: Training,
+        seeds: dict[str, int],
+        folder: Path,
+        *,
+        distillation: Distillation | None = None,
+        teacher: PreTrainedModel | None = None,
+        sparsity: Callable[[], float] = lambda: 0.0,
+        callbacks: tuple = (),
+    ):
+        self.task = task
+        self.training = training
+        self.data = data
+        self.data_seed = seeds["data order"]
+        self.distillation = distillation
+        self.teacher = teacher
+        self.sparsity = sparsity
+        self.epoch_steps = steps_per_epoch(training, len(data.features))
+        self.total_steps = max(1, round(training.epochs * self.epoch_steps))
+        network.base_model.embeddings.requires_grad_(not training.freeze_embeddings)
+        arguments = TrainingArguments(
+            output_dir=str(folder),
+            max_steps=self.total_steps,
+            per_device_train_batch_size=training.batch_size,
+            gradient_accumulation_steps=training.gradient_accumulation,
+            learning_rate=training.learning_rate.initial,
+            weight_decay=training.weight_decay,
+            max_grad_norm=training.max_grad_norm,
+            logging_steps=1,
+            logging_nan_inf_filter=False,
+            save_strategy="steps",
+            save_steps=training.checkpoint_steps,
+            save_total_limit=2,  # the older one serves while the newer is being written
+            seed=seeds["dropout"],
+            report_to="none",
+            remove_unused_columns=False,
+            dataloader_pin_memory=False,
+            disable_tqdm=False,
+        )
+        super().__init__(
+            network,
+            arguments,
+            data_collator=data.collator,
+            train_dataset=data.model_inputs,
+            callbacks=list(callbacks),
+        )
+        self.model_accepts_loss_kwargs = False  # the loss is a mean over the minibatch; the Trainer accumulates it
+        if teacher is not None:
+            teacher.to(self.args.device)
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> EpochSeededSampler:
+        size = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return EpochSeededSampler(size, list(self.data.features["length"]), self.data_seed)
+
+    def create_scheduler(self, num_training_steps: int, optimizer=None) -> LambdaLR:
+        """Linear decay with rewinds; the factor is relative to the initial learning rate."""
+        rate = self.training.learning_rate
+        schedule = partial(
+            linear_with_rewinds, total_steps=num_training_steps, steps_per_epoch=self.epoch_steps, rate=rate
+        )
+        self.lr_scheduler = LambdaLR(optimizer or self.optimizer, lambda step: schedule(step) / rate.initial)
+        return self.lr_scheduler
+
+    def compute_loss(self, model, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch=None) -> Any:
+        """(1 - h) * task loss + h * distillation loss.
+
+        Raises:
+            UserError: the loss is not finite.
+        """
+        outputs = model(**{name: inputs[name] for name in MODEL_COLUMNS[:3] if name in inputs})
+        logits = self.task.logits(outputs)
+        hardness = self.distillation.hardness if self.distillation else 0.0
+        loss = torch.zeros((), device=logits[0].device)
+        if hardness < 1:
+            loss = loss + (1 - hardness) * self.task.losses(logits, inputs).mean()
+        if hardness > 0:
+            with torch.no_grad():
+                taught = self.task.logits(self.teacher(**{n: inputs[n] for n in MODEL_COLUMNS[:3] if n in inputs}))
+            loss = loss + hardness * distillation_loss(logits, taught, self.distillation.temperature)
+        if not torch.isfinite(loss):
+            raise UserError(
+                f"the loss is not finite at step {self.state.global_step}: {self._first_not_finite(logits)}"
+            )
+        return (loss, outputs) if return_outputs else loss
+
+    def _first_not_finite(self, logits: tuple[torch.Tensor, ...]) -> str:
+        for name, parameter in self.model.named_parameters():
+            if not torch.isfinite(parameter).all():
+                return f"parameter '{name}' holds values that are not finite. Lower the learning rate."
+        bad = "logits" if not all(torch.isfinite(x).all() for x in logits) else "the loss itself"
+        return f"all parameters are finite, {bad} are not. Check the data, or lower the learning rate."
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the present sparsity to each step's line."""
+        if "loss" in logs:
+            logs["sparsity"] = self.sparsity()
+        super().log(logs, start_time)
+
+    def curves(self) -> list[dict[str, float]]:
+        """Step, epoch, loss, learning rate and sparsity of every optimiser step so far."""
+        columns = ("step", "epoch", "loss", "learning_rate", "sparsity")
+        return [{name: line[name] for name in columns} for line in self.state.log_history if "loss" in line]
+
+
+def predict_logits(network: PreTrainedModel, task: Task, data: Features, batch_size: int) -> tuple[torch.Tensor, ...]:
+    """The task's logits for every feature in order, in evaluation mode; sequences are padded to the longest.
+
+    Padding positions hold the lowest value of float32, so that no decoder chooses them.
+    """
+    network.eval()
+    device = network.device
+    inputs = data.model_inputs
+    lengths = list(data.features["length"])
+    order = sorted(range(len(inputs)), key=lambda i: -lengths[i])
+    collected: list[tuple[int, tuple[torch.Tensor, ...]]] = []
+    with torch.inference_mode():
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            rows = inputs[chosen]
+            batch = data.collator([{n: rows[n][i] for n in rows if n in MODEL_COLUMNS[:3]} for i in range(len(chosen))])
+            logits = task.logits(network(**batch.to(device)))
+            collected += [(index, tuple(x[i].cpu() for x in logits)) for i, index in enumerate(chosen)]
+    collected.sort(key=lambda item: item[0])
+    pad = torch.finfo(torch.float32).min
+    outputs = zip(*(logits for _, logits in collected), strict=True)
+    return tuple(torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=pad) for rows in outputs)
