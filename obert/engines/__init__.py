@@ -1,29 +1,55 @@
 """CPU inference engines, one file each, all running the same exported model under the same protocol."""
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
 
+@dataclass(frozen=True)
+class ModelFiles:
+    """Where one model is, in both of the forms that engines read."""
+
+    onnx: Path
+    """The exported file."""
+    trained: Path
+    """The folder that `obert.models.save` wrote."""
+    head: str
+    """The kind of task head, a key of `obert.models.HEADS`."""
+
+
 class Base(ABC):
-    """An engine with one model loaded."""
+    """An engine with one model loaded.
+
+    An engine's file must import without its library; the library is imported when a model is loaded.
+    """
 
     label: ClassVar[str]
+    library: ClassVar[str]
+    """The Python package the engine needs."""
 
     @classmethod
     def unavailable_reason(cls) -> str | None:
         """None if the engine runs here, else one line that says why not, e.g. which library is missing."""
+        if find_spec(cls.library) is None:
+            return f"{cls.label} needs the Python package '{cls.library}', which is not installed"
         return None
 
     @abstractmethod
-    def __init__(self, folder: Path, threads: int):
-        """Load the model that the export stage wrote to `folder`, to run with that many CPU threads."""
+    def __init__(self, model: ModelFiles, threads: int):
+        """Load a model, to run with that many CPU threads."""
 
     @abstractmethod
     def run(self, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
-        """Logits for one batch of int64 arrays [batch, tokens]: `input_ids`, `attention_mask`, `token_type_ids`."""
+        """Logits for one batch of int64 arrays [batch, tokens]: `input_ids`, `attention_mask`, `token_type_ids`.
+
+        Returns:
+            One float32 array [batch, classes] for classification; start and end scores, each [batch, tokens], for
+            question answering.
+        """
 
     @abstractmethod
     def threads(self) -> int:

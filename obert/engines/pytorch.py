@@ -1,0 +1,29 @@
+"""PyTorch eager mode with its fused attention: the runtime of whoever has not exported the model."""
+
+import numpy as np
+
+from obert.engines import Base, ModelFiles
+
+
+class PyTorch(Base):
+    """The trained model in `inference_mode`. PyTorch has one thread pool a process, so all instances share it."""
+
+    label = "PyTorch"
+    library = "torch"
+
+    def __init__(self, model: ModelFiles, threads: int):
+        import torch
+
+        from obert.models import load_trained
+
+        self._torch = torch
+        torch.set_num_threads(threads)
+        self._network = load_trained(model.trained, model.head, attn_implementation="sdpa")
+
+    def run(self, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+        with self._torch.inference_mode():
+            tensors = {name: self._torch.from_numpy(array) for name, array in inputs.items()}
+            return [output.numpy() for output in self._network(**tensors, return_dict=False)]
+
+    def threads(self) -> int:
+        return self._torch.get_num_threads()

@@ -1,0 +1,82 @@
+"""Export a trained model to ONNX and prove that the file is that model."""
+
+import torch
+
+from obert import registry
+from obert.config import Experiment, load_task
+from obert.engines import ModelFiles
+from obert.errors import UserError
+from obert.export import (
+    FILE_NAME,
+    OPSET,
+    PARITY_FEATURES,
+    PARITY_TOLERANCE,
+    export_onnx,
+    exported_sparsity,
+    file_sizes_mb,
+    parity,
+)
+from obert.models import load_tokenizer, load_trained
+from obert.plan import RunKey, run_folder, source_key
+from obert.provenance import code_hash, file_hash
+from obert.records import Record, Score
+from obert.runs import Run
+
+REFERENCE_ENGINE = "onnxruntime"
+"""The engine that the exported file is checked with."""
+
+
+def model_files(experiment: Experiment, key: RunKey) -> ModelFiles:
+    """Where the model of a run is, exported and trained. `key` may be of any stage of that model."""
+    exported = key.at("export")
+    head = registry.load("tasks", key.task).head
+    trained = run_folder(experiment, source_key(experiment, exported)) / "model"
+    return ModelFiles(run_folder(experiment, exported) / FILE_NAME, trained, head)
+
+
+def run(experiment: Experiment, key: RunKey) -> Record:
+    """Export the model of a teacher or pruning run.
+
+    Writes `model.onnx` and the record. Metrics: size in MB (10^6 bytes) with and without gzip, and the maximum absolute
+    difference of logits between PyTorch and ONNX Runtime on validation features.
+
+    Raises:
+        UserError: the trained model is missing, ONNX Runtime is not installed, or the exported file differs from the
+            trained model in zeros or in logits.
+    """
+    engine_class = registry.load("engines", REFERENCE_ENGINE)
+    if reason := engine_class.unavailable_reason():
+        raise UserError(f"export checks its file with ONNX Runtime: {reason}")
+    run = Run(experiment, key, code_hash("export", tasks=key.task, engines=REFERENCE_ENGINE))
+    source = run.source()
+    files = model_files(experiment, key)
+    torch.set_num_threads(experiment.threads)
+    network = load_trained(files.trained, files.head, attn_implementation="eager")
+    export_onnx(network, files.head, files.onnx)
+
+    target = source.sparsity.target if source.sparsity else 0.0
+    measured = exported_sparsity(files.onnx, network, target)
+    if source.sparsity and measured.layers != source.sparsity.layers:
+        raise UserError(
+            f"{files.onnx} has {measured.measured:.6f} sparsity, the record of {source.key.path} says "
+            f"{source.sparsity.measured:.6f}: its model was changed after the run. Run that stage again, then this one."
+        )
+
+    task = load_task(key.task, experiment.tasks[key.task], f"experiment {experiment.name}, tasks.{key.task}")
+    examples = task.load()["validation"]
+    chosen = examples.select(range(min(PARITY_FEATURES, len(examples))))
+    features = task.encode(chosen, load_tokenizer(files.trained))[:PARITY_FEATURES]
+    difference, count = parity(network, engine_class(files, experiment.threads), features)
+    raw_mb, gzip_mb = file_sizes_mb(files.onnx)
+    return run.finish(
+        threads=experiment.threads,
+        files=(FILE_NAME,),
+        model={"sha256": file_hash(files.onnx)},
+        sparsity=measured,
+        metrics={
+            "model_size_gzip_mb": Score(value=gzip_mb, count=1),
+            "model_size_mb": Score(value=raw_mb, count=1),
+            "parity_max_abs_difference": Score(value=difference, count=count),
+        },
+        details={"opset": OPSET, "parity_tolerance": PARITY_TOLERANCE},
+    )
