@@ -72,12 +72,9 @@ def _run(arguments: argparse.Namespace) -> None:
         for name in [arguments.name] if arguments.name else pinned.needed_assets(experiment):
             assets.run(name)
     elif arguments.command in ("init-tracking", "track"):
-        from obert import tracking
-        from obert.plan import runs_folder
+        from obert.stages import track
 
-        tracking.initialize(experiment.tracking_uri)
-        if arguments.command == "track":
-            tracking.synchronize(runs_folder(experiment), experiment.tracking_uri)
+        (track.run if arguments.command == "track" else track.initialize)(experiment)
     else:
         from obert.stages import tables
 

@@ -13,6 +13,7 @@ from torch import nn
 from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from obert.errors import UserError
 from obert.models import prunable_layers
 from obert.pruning import Base as Method
 from obert.pruning import Context, prune
@@ -22,6 +23,15 @@ from obert.tasks import Base as Task
 from obert.training import MODEL_COLUMNS, Features
 
 MASKS, EVENTS = "masks.safetensors", "pruning_events.json"
+
+
+def check_gradients(method: Method, features: int, where: str) -> None:
+    """Raise UserError if a pruning event draws more distinct training features than there are."""
+    if method.gradient_examples() > features:
+        raise UserError(
+            f"{where}: a pruning event draws {method.gradient_examples()} training features, there are {features}. "
+            "Lower the number of gradients, or use more training examples."
+        )
 
 
 class Pruner:
@@ -42,6 +52,7 @@ class Pruner:
         self.layers = prunable_layers(network)
         self.masks = dense_masks({name: layer.weight for name, layer in self.layers.items()})
         self.events: list[dict[str, Any]] = []
+        check_gradients(method, len(data.features), f"method {type(method).__name__}")
 
     @property
     def sparsity(self) -> float:

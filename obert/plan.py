@@ -158,3 +158,10 @@ def specification(experiment: Experiment, key: RunKey) -> dict[str, Any]:
 def specification_hash(spec: dict[str, Any]) -> str:
     """sha256 of a specification's canonical JSON."""
     return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
+
+
+def gpu_count() -> int:
+    """Accelerators of this machine, for the scheduler's `gpu` resource."""
+    import torch
+
+    return torch.cuda.device_count()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import ClassVar, Literal
 
 from pydantic import Field, PrivateAttr
@@ -13,8 +14,6 @@ from obert.fisher import BlockFisher
 from obert.gradients import minibatch_gradients, per_example_gradients
 from obert.pruning import Base, Context
 from obert.sparsity import Masks
-
-GRADIENTS = {"per_example": per_example_gradients, "minibatch": minibatch_gradients}
 
 
 class OptimalBertSurgeon(Base):
@@ -60,19 +59,15 @@ class OptimalBertSurgeon(Base):
         sizes = {name: weight.numel() for name, weight in context.weights.items()}
         device = next(iter(context.weights.values())).device
         fisher = BlockFisher(sizes, self.fisher_block_size, device)
-        size = self.gradient_batch_size
-        count = -(-self.num_gradients // size) if self.gradients == "per_example" else self.num_gradients
+        single = self.gradients == "per_example"
+        compute = per_example_gradients if single else minibatch_gradients
+        passes = -(-self.num_gradients // self.gradient_batch_size) if single else self.num_gradients
         remaining = self.num_gradients
-        for batch in tqdm(context.batches(size, count), total=count, desc="Fisher gradients", leave=False):
-            taken = min(remaining, size)
-
-            def losses(batch=batch, taken=taken):
-                values = context.losses(batch)
-                return values[:taken] if self.gradients == "per_example" else values
-
-            for name, gradient in GRADIENTS[self.gradients](context.layers, losses):
-                fisher.add(name, gradient[:taken] * context.masks[name])
-            remaining -= taken
+        batches = context.batches(self.gradient_batch_size, passes)
+        for batch in tqdm(batches, total=passes, desc="Fisher gradients", leave=False):
+            for name, gradient in compute(context.layers, partial(context.losses, batch)):
+                fisher.add(name, gradient[:remaining] * context.masks[name])
+            remaining -= self.gradient_batch_size if single else 1
         fisher.invert(self.dampening)
         return fisher
 

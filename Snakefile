@@ -1,0 +1,26 @@
+# obert: from dense teachers to pruned, exported, timed models and a leaderboard.
+#
+#   snakemake --cores 2                                    configs/default.yaml
+#   snakemake --cores 2 --configfile configs/<name>.yaml   another experiment
+#   snakemake -n                                           what would run, in order, and why
+#   snakemake --unlock                                     after a killed snakemake
+from snakemake.utils import min_version
+
+min_version("9.10")
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/assets.smk"
+include: "workflow/rules/teacher.smk"
+include: "workflow/rules/downstream.smk"
+include: "workflow/rules/export.smk"
+include: "workflow/rules/benchmark.smk"
+include: "workflow/rules/tracking.smk"
+include: "workflow/rules/tables.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        rules.tables.output,
+        rules.track.output,

@@ -1,0 +1,30 @@
+"""CPU timing: takes every core, so it runs alone."""
+
+
+rule benchmark:
+    input:
+        model=source_record("benchmark"),
+        dense=lambda wildcards: record_of(plan.teacher_key(EXPERIMENT, wildcards.task).at("export")),
+        check=ancient(rules.check.output.report),
+        tracking=ancient(rules.init_tracking.output.ready),
+    output:
+        record=ensure(f"{RUNS}/benchmark/{RUN}/metrics.json", non_empty=True),
+        latencies=f"{RUNS}/benchmark/{RUN}/latencies.json",
+    log:
+        f"{LOGS}/benchmark/{RUN}.log",
+    benchmark:
+        f"{TIMES}/benchmark/{RUN}.jsonl"
+    conda:
+        "../envs/obert.yaml"
+    threads: workflow.cores
+    resources:
+        gpu=0,
+        mem_mb=3000,
+        runtime=60,
+    params:
+        config=CONFIG,
+        run=arguments_of("benchmark"),
+        specification=specification_of("benchmark"),
+        code=code_hash("benchmark", engines=EXPERIMENT.benchmark.engines if EXPERIMENT.benchmark else ()),
+    shell:
+        "python -m obert benchmark --config {params.config} {params.run} > {log} 2>&1"

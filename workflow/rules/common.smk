@@ -1,0 +1,88 @@
+"""The experiment, validated; the names of its files; what rules share."""
+
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+from obert import plan, registry
+from obert.assets import needed_assets
+from obert.config import load_experiment
+from obert.errors import UserError
+from obert.provenance import code_hash
+
+DEFAULT_CONFIG = "configs/default.yaml"
+
+
+def experiment_file():
+    """The one file that describes the experiment: `--configfile`, or the default."""
+    if workflow.config_settings.config:
+        raise WorkflowError(
+            f"--config {dict(workflow.config_settings.config)} is not supported, as a result could not be traced to a "
+            "file: write the change to a copy of the configuration and pass it with --configfile."
+        )
+    files = list(workflow.config_settings.configfiles)
+    if len(files) > 1:
+        raise WorkflowError(f"one --configfile is one experiment; found {', '.join(map(str, files))}")
+    return str(files[0]) if files else DEFAULT_CONFIG
+
+
+CONFIG = experiment_file()
+try:
+    EXPERIMENT = load_experiment(CONFIG)
+    KEYS = {key.path.as_posix(): key for key in plan.all_keys(EXPERIMENT)}
+except UserError as error:
+    raise WorkflowError(str(error)) from None
+
+RUNS = plan.runs_folder(EXPERIMENT).as_posix()
+TABLES = plan.tables_folder(EXPERIMENT).as_posix()
+LOGS = f"results/logs/{EXPERIMENT.name}"
+TIMES = f"results/benchmarks/{EXPERIMENT.name}"
+RUN = "{task}/{recipe}/{variant}/seed{seed}"
+GPUS = plan.gpu_count()
+
+# Two jobs that ask for a GPU must not share one because nobody said how many there are.
+workflow.global_resources.setdefault("gpu", GPUS)
+
+# The environment that runs Snakemake runs the stages, activated or not.
+shell.prefix(f'export PATH="{Path(sys.executable).parent}:$PATH" TOKENIZERS_PARALLELISM=false; ')
+
+
+wildcard_constraints:
+    task="[a-z0-9_]+",
+    recipe="[a-z0-9_]+",
+    variant=r"dense|[a-z0-9_]+-[0-9.]+",
+    seed="[0-9]+",
+
+
+def key_of(stage, wildcards):
+    """The run that a rule's wildcards name."""
+    path = f"{stage}/{wildcards.task}/{wildcards.recipe}/{wildcards.variant}/seed{wildcards.seed}"
+    if path not in KEYS:
+        raise WorkflowError(f"{CONFIG} has no run {path}")
+    return KEYS[path]
+
+
+def arguments_of(stage):
+    """Command-line arguments that name the run."""
+    return lambda wildcards: plan.arguments(key_of(stage, wildcards))
+
+
+def specification_of(stage):
+    """Hash of what decides the run's result: a change of it, and of nothing else, reruns it."""
+    return lambda wildcards: plan.specification_hash(plan.specification(EXPERIMENT, key_of(stage, wildcards)))
+
+
+def record_of(key):
+    """The record of a run."""
+    return (plan.run_folder(EXPERIMENT, key) / "metrics.json").as_posix()
+
+
+def source_record(stage):
+    """The record that a run starts from."""
+    return lambda wildcards: record_of(plan.source_key(EXPERIMENT, key_of(stage, wildcards)))
+
+
+def records_of(*stages):
+    """Every record of the given stages."""
+    return [record_of(key) for key in KEYS.values() if key.stage in stages]

@@ -1,0 +1,22 @@
+"""The MLflow mirror of the records."""
+
+
+rule track:
+    input:
+        records=records_of("teacher", "downstream", "export", "benchmark"),
+        tracking=ancient(rules.init_tracking.output.ready),
+    output:
+        done=touch(f"{LOGS}/tracking_synchronized"),
+    log:
+        f"{LOGS}/track.log",
+    conda:
+        "../envs/obert.yaml"
+    threads: 1
+    resources:
+        runtime=60,
+        mem_mb=1000,
+    params:
+        config=CONFIG,
+        code=code_hash("track"),
+    shell:
+        "python -m obert track --config {params.config} > {log} 2>&1"
