@@ -1,0 +1,89 @@
+"""What every engine must keep to. A new file in `obert/engines/` is tested here without being named."""
+
+import importlib.metadata
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from obert import registry
+from obert.engines import ModelFiles
+from obert.export import export_onnx, padded_batches
+from obert.models import HEADS, load_tokenizer, load_trained, save
+
+TINY = Path(__file__).parents[1] / "data" / "tiny_bert"
+LENGTHS = (3, 17, 9, 30, 4, 4, 25, 12, 8, 21)  # more than one batch, each with padding
+
+
+@pytest.fixture(scope="module", params=HEADS)
+def model(request, tmp_path_factory):
+    """The files of a tiny model with one head, and the model itself."""
+    folder, head = tmp_path_factory.mktemp("model"), request.param
+    torch.manual_seed(0)
+    network = load_trained(TINY, head)
+    save(network, load_tokenizer(TINY), folder / "model")
+    network = load_trained(folder / "model", head, attn_implementation="eager")
+    export_onnx(network, head, folder / "model.onnx")
+    return ModelFiles(folder / "model.onnx", folder / "model", head), network
+
+
+@pytest.fixture(params=registry.names("engines"))
+def engine_class(request):
+    found = registry.load("engines", request.param)
+    if reason := found.unavailable_reason():
+        pytest.skip(reason)
+    return found
+
+
+@pytest.mark.parametrize("name", registry.names("engines"))
+def test_an_engine_whose_library_is_a_dependency_runs(name):
+    """Else a broken installation would skip all that follows."""
+    engine = registry.load("engines", name)
+    dependencies = {re.match(r"[\w.-]+", line)[0] for line in importlib.metadata.requires("obert")}
+    if engine.library in dependencies:
+        assert engine.unavailable_reason() is None
+
+
+@pytest.mark.parametrize("name", registry.names("engines"))
+def test_a_missing_library_is_a_stated_reason(name, monkeypatch):
+    engine = registry.load("engines", name)
+    monkeypatch.setattr(engine, "library", "a_library_that_is_not_there")
+    reason = engine.unavailable_reason()
+    assert engine.label in reason
+    assert "'a_library_that_is_not_there'" in reason
+    assert "\n" not in reason
+
+
+def test_logits_equal_those_of_pytorch(engine_class, model):
+    files, network = model
+    generator = np.random.default_rng(0)
+    features = {
+        "input_ids": [generator.integers(5, network.config.vocab_size, n).tolist() for n in LENGTHS],
+        "attention_mask": [[1] * n for n in LENGTHS],
+        "token_type_ids": [[0] * (n // 2) + [1] * (n - n // 2) for n in LENGTHS],
+    }
+    engine = engine_class(files, 1)
+    seen = 0
+    for inputs in padded_batches(features, network.config.pad_token_id):
+        with torch.inference_mode():
+            expected = network(**{k: torch.from_numpy(v) for k, v in inputs.items()}, return_dict=False)
+        real = inputs["attention_mask"] == 1
+        outputs = engine.run(inputs)
+        assert len(outputs) == len(expected)
+        for output, reference in zip(outputs, expected, strict=True):
+            assert output.dtype == np.float32
+            assert output.shape == tuple(reference.shape)
+            reference = reference.numpy()
+            if files.head == "question_answering":
+                output, reference = output[real], reference[real]
+            assert reference.std() > 1e-3, "logits that are all alike would prove nothing"
+            np.testing.assert_allclose(output, reference, atol=1e-5)
+        seen += len(real)
+    assert seen == len(LENGTHS)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_threads_are_read_back(engine_class, model, threads):
+    assert engine_class(model[0], threads).threads() == threads
