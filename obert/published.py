@@ -1,0 +1,88 @@
+"""Published numbers, kept apart from measured ones: `configs/published.yaml` and its schema."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from obert.config import Fraction, Name, Strict, read_yaml, validate
+
+PATH = Path("configs/published.yaml")
+
+
+class Paper(Strict):
+    """A publication that numbers are from."""
+
+    title: str
+    reference: str
+    model: str
+
+
+class Number(Strict):
+    """One cell of a published table.
+
+    Attributes:
+        sparsity: of the encoder's weights; None for a dense baseline.
+        method: our name of the pruning method, `label` the paper's; both None for a dense baseline.
+        recipe: our recipe that reproduces it, if there is one.
+        value: in percent, the mean of `runs` runs with sample standard deviation `std`, where the paper says so.
+        approximate: the paper marks it as read off a figure.
+    """
+
+    paper: Name
+    table: str
+    task: Name
+    metric: str
+    sparsity: Fraction | None = None
+    method: Name | None = None
+    label: str | None = None
+    epochs: float | None = Field(None, gt=0)
+    recipe: Name | None = None
+    value: Annotated[float, Field(ge=0, le=100)]
+    std: float | None = Field(None, gt=0)
+    runs: int | None = Field(None, gt=0)
+    approximate: bool = False
+
+    @property
+    def is_dense(self) -> bool:
+        return self.method is None
+
+    @model_validator(mode="after")
+    def _pruned_or_dense(self):
+        pruned = (self.sparsity, self.method, self.label, self.epochs)
+        if any(part is None for part in pruned) and any(part is not None for part in (*pruned, self.recipe)):
+            raise ValueError("give sparsity, method, label and epochs, or, for a dense baseline, none of them")
+        return self
+
+
+class Published(Strict):
+    """The content of `configs/published.yaml`."""
+
+    papers: dict[Name, Paper]
+    numbers: tuple[Number, ...]
+
+    @model_validator(mode="after")
+    def _known_and_unique(self):
+        seen = set()
+        for number in self.numbers:
+            if number.paper not in self.papers:
+                raise ValueError(f"paper '{number.paper}' is not one of {sorted(self.papers)}")
+            cell = (number.paper, number.table, number.task, number.metric, number.sparsity, number.label)
+            cell += (number.epochs,)
+            if cell in seen:
+                raise ValueError(f"two numbers for one cell: {cell}")
+            seen.add(cell)
+        return self
+
+    def table(self, paper: str, table: str) -> tuple[Number, ...]:
+        """The cells of one table, in the order of the file."""
+        return tuple(n for n in self.numbers if (n.paper, n.table) == (paper, table))
+
+
+def load_published(path: Path = PATH) -> Published:
+    """All published numbers.
+
+    Raises:
+        UserError: a mistake in the file, with its key.
+    """
+    return validate(Published, read_yaml(path), str(path))

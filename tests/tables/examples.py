@@ -1,0 +1,62 @@
+"""Hand-made records, and the files beside them."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+
+from obert.plan import RunKey
+from obert.records import LayerSparsity, Record, Score, Sparsity, write_record, write_text
+
+DENSE_RECIPE = "dense"
+
+
+def record(stage, value=None, *, task="movie_reviews", recipe=None, seed=0, method=None, sparsity=None, **fields):
+    """A record as a stage writes it, with one metric: `accuracy` (percent) where `value` is given."""
+    recipe = recipe or (DENSE_RECIPE if method is None else "gradual")
+    one_shot = recipe == "one_shot"
+    content = {
+        "experiment": "example",
+        "family": "equal terms",
+        "spec": {"recipe": {"training": None if one_shot else {"epochs": 10.0}}},
+        "spec_hash": "0" * 64,
+        "code_hash": "0" * 16,
+        "environment": {"git_commit": "f" * 40, "git_dirty": False, "cpu": "Example CPU", "cores": 2, "packages": {}},
+        "threads": 1,
+        "data": {"source": "example", "fingerprint": "0" * 16, "splits": {"train": 100, "validation": 4}},
+        "model": {"source": "example", "layers": 2, "parameters": 1000, "prunable_parameters": 400},
+        "started_at": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+        "wall_time_seconds": 12.5,
+        "peak_memory_mb": 100.0,
+    }
+    if value is not None:
+        content |= {"metrics": {"accuracy": Score(value=value, count=4)}, "primary_metric": "accuracy"}
+    if method is not None and stage == "downstream":
+        measured = LayerSparsity(zeros=int(sparsity * 400), size=400)
+        content["sparsity"] = Sparsity(target=sparsity, measured=sparsity, layers={"layer": measured})
+        content["costs"] = {
+            "optimizer_steps": 30,
+            "gradient_evaluations": 64,
+            "pruning_seconds": 2.0,
+            "training_seconds": 10.0,
+        }
+    key = RunKey(stage, task, recipe, seed, method, sparsity)
+    return Record(key=key, **{**content, **fields})
+
+
+def write_run(runs: Path, made: Record, scores: dict[str, float] | None = None, steps: int = 0) -> Path:
+    """Write a record into its folder below `runs`, with predictions and curves if there are any. Returns the folder."""
+    folder = runs / made.key.path
+    if scores is not None:
+        lines = [json.dumps({"id": name, "prediction": 1, "score": score}) for name, score in scores.items()]
+        write_text(folder / "predictions.jsonl", "\n".join(lines) + "\n")
+    if steps:
+        curves = pd.DataFrame({"step": range(1, steps + 1)})
+        curves["epoch"] = curves["step"] / steps * 10
+        curves["loss"] = 1 / curves["step"]
+        curves["learning_rate"] = 8e-5 * (1 - curves["epoch"] / 10)
+        curves["sparsity"] = (curves["epoch"] > 2) * (made.key.sparsity or 0.0)
+        write_text(folder / "curves.csv", curves.to_csv(index=False))
+    write_record(folder, made)
+    return folder

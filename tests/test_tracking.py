@@ -1,0 +1,125 @@
+import json
+import multiprocessing
+import shutil
+from concurrent.futures import ProcessPoolExecutor
+
+import pytest
+from mlflow import MlflowClient
+
+from obert import tracking
+from obert.errors import UserError
+from obert.records import write_record
+from tables.examples import record, write_run
+
+
+@pytest.fixture
+def uri(tmp_path):
+    uri = f"sqlite:///{tmp_path}/tracking/mlflow.db"
+    tracking.initialize(uri)
+    return uri
+
+
+def _runs(uri, experiment="example"):
+    client = MlflowClient(uri)
+    return client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
+
+
+def _mirror(arguments):
+    tracking.mirror(*arguments)
+
+
+def test_a_record_becomes_a_run_with_params_tags_curves_and_files(uri, tmp_path):
+    made = record("downstream", 88.5, seed=1, method="obert", sparsity=0.9)
+    folder = write_run(tmp_path / "runs", made, scores={"a": 100.0, "b": 0.0}, steps=1500)
+    assert tracking.mirror(made, folder, uri)
+    (run,) = _runs(uri)
+    assert run.info.run_name == str(made.key.path)
+    assert run.info.start_time == int(made.started_at.timestamp() * 1000)
+    assert run.info.end_time - run.info.start_time == int(made.wall_time_seconds * 1000)
+    assert run.data.metrics["accuracy"] == 88.5
+    assert run.data.params["recipe.training.epochs"] == "10.0"
+    expected = {"method": "obert", "sparsity": "0.9", "seed": "1", "stage": "downstream", "status": "completed"}
+    assert expected.items() <= run.data.tags.items()
+    client = MlflowClient(uri)
+    assert len(client.get_metric_history(run.info.run_id, "loss")) == 1500
+    assert {a.path for a in client.list_artifacts(run.info.run_id)} == set(tracking.ARTIFACTS)
+    assert (tmp_path / "tracking" / "artifacts").is_dir()
+
+
+def test_mirroring_is_idempotent_and_replaces_what_changed(uri, tmp_path):
+    made = record("teacher", 90.0)
+    folder = write_run(tmp_path / "runs", made)
+    assert [tracking.mirror(made, folder, uri), tracking.mirror(made, folder, uri)] == [True, False]
+    changed = made.model_copy(update={"wall_time_seconds": 7.0})
+    write_record(folder, changed)
+    assert tracking.mirror(changed, folder, uri)
+    (run,) = _runs(uri)
+    assert run.data.metrics["wall_time_seconds"] == 7.0
+
+
+def test_an_interrupted_mirror_is_replaced(uri, tmp_path):
+    made = record("teacher", 90.0)
+    folder = write_run(tmp_path / "runs", made)
+    client = MlflowClient(uri)
+    client.create_run(client.create_experiment("example"), tags={tracking.PATH_TAG: str(made.key.path)})
+    assert tracking.fetch(uri, "example", tmp_path / "fetched") and not (tmp_path / "fetched").exists()
+    assert tracking.mirror(made, folder, uri)
+    assert len(_runs(uri)) == 1
+
+
+def test_too_long_parameters_are_named_not_cut(uri, tmp_path):
+    made = record("teacher", 90.0)
+    made = made.model_copy(update={"spec": {**made.spec, "long": "x" * 7000}})
+    tracking.mirror(made, write_run(tmp_path / "runs", made), uri)
+    (run,) = _runs(uri)
+    assert run.data.tags[tracking.SKIPPED_TAG] == "long"
+    assert "long" not in run.data.params
+
+
+def test_synchronize_mirrors_what_is_missing(uri, tmp_path):
+    runs = [record("downstream", 80.0 + seed, seed=seed, method="obert", sparsity=0.9) for seed in range(3)]
+    folders = [write_run(tmp_path / "runs", made) for made in runs]
+    tracking.mirror(runs[0], folders[0], uri)
+    assert tracking.synchronize(tmp_path / "runs", uri) == 2
+    assert tracking.synchronize(tmp_path / "runs", uri) == 0
+    assert len(_runs(uri)) == 3
+
+
+def test_parallel_writers_after_one_initialization(uri, tmp_path):
+    runs = [record("downstream", 80.0 + seed, seed=seed, method="obert", sparsity=0.9) for seed in range(6)]
+    jobs = [(made, write_run(tmp_path / "runs", made, steps=50), uri) for made in runs]
+    with ProcessPoolExecutor(6, multiprocessing.get_context("fork")) as pool:
+        list(pool.map(_mirror, jobs))
+    assert len(_runs(uri)) == 6
+
+
+def test_fetch_gives_back_the_very_bytes(uri, tmp_path):
+    made = record("downstream", 88.5, method="obert", sparsity=0.9)
+    folder = write_run(tmp_path / "runs", made, scores={"a": 100.0}, steps=3)
+    tracking.mirror(made, folder, uri)
+    shutil.move(folder, tmp_path / "moved")
+    fetched = tracking.fetch(uri, "example", tmp_path / "fetched") / made.key.path
+    for name in tracking.ARTIFACTS:
+        assert (fetched / name).read_bytes() == (tmp_path / "moved" / name).read_bytes()
+    assert json.loads((fetched / "metrics.json").read_text())["experiment"] == "example"
+
+
+def test_mistakes_are_named(uri, tmp_path):
+    made = record("teacher", 90.0)
+    tracking.mirror(made, write_run(tmp_path / "runs", made), uri)
+    with pytest.raises(UserError, match=r"unknown experiment 'exampel'.*'example'"):
+        tracking.fetch(uri, "exampel", tmp_path / "fetched")
+    with pytest.raises(UserError, match="does not exist"):
+        tracking.fetch(f"sqlite:///{tmp_path}/none.db", "example", tmp_path / "fetched")
+    assert not (tmp_path / "none.db").exists()
+
+
+@pytest.mark.parametrize("uri", ["file:results/mlruns", "file:///results/mlruns", "results/mlruns"])
+def test_the_file_store_is_refused(uri):
+    with pytest.raises(UserError, match="file store"):
+        tracking.initialize(uri)
+
+
+def test_a_server_that_is_down_is_named(monkeypatch, tmp_path):
+    with pytest.raises(UserError, match=r"http://127\.0\.0\.1:9.*failed"):
+        tracking.fetch("http://127.0.0.1:9", "example", tmp_path)
