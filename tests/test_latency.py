@@ -42,7 +42,7 @@ def test_engines_take_turns_in_alternating_order_and_warm_up_is_not_counted():
     engines = {name: FakeEngine(name, clock, order, cost) for name, cost in (("dense", 8.0), ("candidate", 1.0))}
     seconds = measure(engines, {}, threads=1, warmup=2, iterations=4, clock=clock)
     d, c = "dense", "candidate"
-    assert order == [d, c, c, d] + [d, c, c, d, d, c, c, d]
+    assert order == [d, c, c, d, d, c, c, d, d, c, c, d]
     # Runs 1 and 2 are warm-up, so the samples are those of runs 3 to 6.
     assert seconds == {"dense": [24.0, 32.0, 40.0, 48.0], "candidate": [3.0, 4.0, 5.0, 6.0]}
 

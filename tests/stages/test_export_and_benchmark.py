@@ -1,0 +1,189 @@
+"""The last two stages, from a trained model's record to timings. Training is replaced by a random model."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from obert import plan, registry, runs
+from obert.config import Experiment
+from obert.errors import UserError
+from obert.models import load_pretrained, prunable_weights, save
+from obert.plan import RunKey, run_folder, teacher_key
+from obert.provenance import file_hash
+from obert.records import read_record
+from obert.runs import Run
+from obert.sparsity import measure
+from obert.stages import benchmark, export
+
+TASKS = {
+    "movie_reviews": {"source": "tests/data/movie_reviews", "max_length": 32},
+    "squad": {"source": "tests/data/city_qa", "max_length": 48, "doc_stride": 16},
+}
+TIMING = {"batch_size": 2, "sequence_length": 16, "threads": 1, "warmup": 1, "iterations": 6}
+
+
+@pytest.fixture
+def make_experiment(root, monkeypatch, tmp_path):
+    monkeypatch.setattr(plan, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(runs, "environment", dict)  # asking the CPU for its name takes a second
+
+    def make(**timing):
+        return Experiment.model_validate(
+            {
+                "name": "two_stages",
+                "description": "Export and benchmark.",
+                "model": {"source": "tests/data/tiny_bert"},
+                "tasks": TASKS,
+                "teacher": "smoke_finetune",
+                "benchmark": TIMING | timing,
+            }
+        )
+
+    return make
+
+
+@pytest.fixture
+def experiment(make_experiment):
+    return make_experiment()
+
+
+def pruned_key(task):
+    return RunKey("downstream", task, "smoke_gradual", 0, "magnitude", 0.75)
+
+
+def write_trained(experiment, key):
+    """Model and record as the teacher and downstream stages leave them."""
+    head = registry.load("tasks", key.task).head
+    torch.manual_seed(0)
+    network, tokenizer = load_pretrained(experiment.model, head, 2)
+    weights = prunable_weights(network)
+    if key.sparsity:
+        with torch.no_grad():
+            for weight in weights.values():
+                weight.view(-1)[: int(weight.numel() * key.sparsity)] = 0
+    run = Run(experiment, key, "code")
+    save(network, tokenizer, run.folder / "model")
+    sparsity = measure(weights, key.sparsity) if key.sparsity else None
+    return run.finish(threads=1, files=("model",), sparsity=sparsity)
+
+
+def write_exports(experiment, task="movie_reviews"):
+    keys = teacher_key(experiment, task), pruned_key(task)
+    for key in keys:
+        write_trained(experiment, key)
+        export.run(experiment, key.at("export"))
+    return keys
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_export_of_a_pruned_model(experiment, task):
+    key = pruned_key(task)
+    source = write_trained(experiment, key)
+    record = export.run(experiment, key.at("export"))
+    folder = run_folder(experiment, record.key)
+    assert read_record(folder / "metrics.json") == record
+    assert record.files == ("model.onnx",)
+    assert record.model == {"sha256": file_hash(folder / "model.onnx")}
+    assert record.inputs == {str(key.path): file_hash(run_folder(experiment, key) / "metrics.json")}
+    assert record.sparsity == source.sparsity
+    assert record.sparsity.measured == 0.75
+    assert record.metrics["parity_max_abs_difference"].value < 1e-5
+    assert record.metrics["parity_max_abs_difference"].count > 0
+    raw, compressed = (record.metrics[name].value for name in ("model_size_mb", "model_size_gzip_mb"))
+    assert raw == (folder / "model.onnx").stat().st_size / 1e6
+    assert 0 < compressed < raw
+
+
+def test_export_of_a_teacher_counts_zeros_too(experiment):
+    key = teacher_key(experiment, "movie_reviews")
+    write_trained(experiment, key)
+    record = export.run(experiment, key.at("export"))
+    assert (record.sparsity.target, record.sparsity.measured) == (0, 0)
+
+
+def test_export_of_a_model_that_changed_after_its_record(experiment):
+    key = pruned_key("movie_reviews")
+    write_trained(experiment, key)
+    trained = run_folder(experiment, key) / "model"
+    teacher = teacher_key(experiment, "movie_reviews")
+    write_trained(experiment, teacher)
+    shutil.copy(run_folder(experiment, teacher) / "model" / "model.safetensors", trained / "model.safetensors")
+    with pytest.raises(UserError, match=r"0\.000000 sparsity, the record of downstream.*0\.750000.*Run that stage"):
+        export.run(experiment, key.at("export"))
+    assert not (run_folder(experiment, key.at("export")) / "metrics.json").exists()
+
+
+def test_export_before_training_names_the_missing_record(experiment):
+    with pytest.raises(UserError, match="is missing: run the stage that makes it first"):
+        export.run(experiment, pruned_key("movie_reviews").at("export"))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_benchmark_of_a_pruned_model(experiment, task):
+    teacher, pruned = write_exports(experiment, task)
+    record = benchmark.run(experiment, pruned.at("benchmark"))
+    assert set(record.inputs) == {str(key.at("export").path) for key in (teacher, pruned)}
+    assert record.sparsity.measured == 0.75
+    assert record.threads == 1
+    assert record.details["skipped"] == {}
+
+    raw = json.loads((run_folder(experiment, record.key) / "latencies.json").read_text(encoding="utf-8"))
+    assert (raw["unit"], raw["batch_size"]) == ("s", 2)
+    for engine in ("pytorch", "onnxruntime"):
+        dense, candidate = (raw["engines"][engine][role] for role in ("dense", "candidate"))
+        assert len(dense) == len(candidate) == 6
+        median = np.median(candidate)
+        expected = {
+            "throughput": 2 / median,
+            "latency_p50_ms": median * 1e3,
+            "latency_p90_ms": np.percentile(candidate, 90) * 1e3,
+            "latency_p99_ms": np.percentile(candidate, 99) * 1e3,
+            "speedup": np.median(dense) / median,
+        }
+        for name, value in expected.items():
+            score = record.metrics[f"{engine}_{name}"]
+            assert (score.value, score.count) == (pytest.approx(value), 6)
+        details = record.details["engines"][engine]
+        assert details["threads"] == {"dense": 1, "candidate": 1}
+        low, high = details["speedup_interval"]
+        assert low <= expected["speedup"] <= high
+    assert len(record.metrics) == 2 * 5
+
+
+def test_benchmark_of_the_teacher_has_no_speedup(experiment):
+    teacher, _ = write_exports(experiment)
+    record = benchmark.run(experiment, teacher.at("benchmark"))
+    assert list(record.inputs) == [str(teacher.at("export").path)]
+    assert not [name for name in record.metrics if "speedup" in name]
+    assert "pytorch_throughput" in record.metrics
+    assert "dense" not in record.details["engines"]["pytorch"]
+
+
+def test_unavailable_engine_is_skipped_with_its_reason(experiment, monkeypatch):
+    teacher, _ = write_exports(experiment)
+    monkeypatch.setattr(registry.load("engines", "onnxruntime"), "library", "a_library_that_is_not_there")
+    record = benchmark.run(experiment, teacher.at("benchmark"))
+    assert "'a_library_that_is_not_there'" in record.details["skipped"]["onnxruntime"]
+    assert {name.split("_")[0] for name in record.metrics} == {"pytorch"}
+
+    monkeypatch.setattr(registry.load("engines", "pytorch"), "library", "nor_is_this_one")
+    with pytest.raises(UserError, match=r"no engine .* runs here: .*nor_is_this_one.*a_library_that_is_not_there"):
+        benchmark.run(experiment, teacher.at("benchmark"))
+    with pytest.raises(UserError, match="export checks its file with ONNX Runtime"):
+        export.run(experiment, teacher.at("export"))
+
+
+def test_benchmark_refuses_too_many_threads_before_any_work(make_experiment):
+    experiment = make_experiment(threads=100_000)
+    with pytest.raises(UserError, match=r"benchmark\.threads 100000"):
+        benchmark.run(experiment, pruned_key("movie_reviews").at("benchmark"))
+
+
+def test_benchmark_refuses_a_length_the_model_has_no_positions_for(make_experiment):
+    experiment = make_experiment(sequence_length=129)
+    teacher, _ = write_exports(experiment)
+    with pytest.raises(UserError, match=r"benchmark\.sequence_length 129: the model has positions for 128"):
+        benchmark.run(experiment, teacher.at("benchmark"))
