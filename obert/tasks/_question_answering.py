@@ -39,7 +39,7 @@ class QuestionAnswering(Base):
 
     @model_validator(mode="after")
     def _room_for_context(self):
-        limit = (self.max_length - 1) // 2 - 3  # the longest question and three special tokens take the rest
+        limit = (self.max_length + 1) // 2 - 3  # the longest question and three special tokens take the rest
         if self.doc_stride >= limit:
             raise ValueError(f"doc_stride {self.doc_stride} must be below {limit} for max_length {self.max_length}")
         return self
