@@ -37,35 +37,39 @@ class BlockFisher:
         """Bytes that the blocks of these tensors take."""
         return sum(-(-size // block_size) * block_size**2 * 4 for size in sizes.values())
 
-    def _as_blocks(self, rows: Tensor, name: str) -> Tensor:
-        """[n, size] to [n, blocks, B], padded with zeros."""
-        padding = -rows.shape[1] % self.block_size
-        padded = torch.nn.functional.pad(rows, (0, padding)) if padding else rows
-        return padded.view(rows.shape[0], -1, self.block_size)
+    def _as_blocks(self, vector: Tensor) -> Tensor:
+        """[size] to [blocks, B], padded with zeros."""
+        return torch.nn.functional.pad(vector, (0, -vector.numel() % self.block_size)).view(-1, self.block_size)
 
     def add(self, name: str, gradients: Tensor) -> None:
-        """Add the outer products of gradients [n, ...] of a tensor, in float32.
-
-        Raises:
-            UserError: a gradient is not finite.
-        """
+        """Add the outer products of gradients [n, ...] of a tensor, in float32."""
         rows = gradients.flatten(1).float()
-        if not torch.isfinite(rows).all():
-            raise UserError(f"gradient of tensor '{name}' is not finite: the Fisher cannot be estimated")
-        blocks = self._as_blocks(rows, name).permute(1, 2, 0)
-        self._blocks[name].baddbmm_(blocks, blocks.transpose(1, 2))
+        whole = rows.shape[1] // self.block_size
+        blocks = self._blocks[name]
+        # The whole blocks are a view of the gradients; padding all of them for the last one's sake would copy them.
+        head = rows[:, : whole * self.block_size].unflatten(1, (whole, self.block_size)).permute(1, 2, 0)
+        blocks[:whole].baddbmm_(head, head.transpose(1, 2))
+        tail = rows[:, whole * self.block_size :]
+        if tail.shape[1]:
+            blocks[-1, : tail.shape[1], : tail.shape[1]].addmm_(tail.T, tail)
         self._count[name] += rows.shape[0]
 
     @torch.no_grad()
-    def invert(self, dampening: float) -> None:
+    def invert(self, dampening: float, masks: Mapping[str, Tensor]) -> None:
         """Replace the accumulated sums by the inverse of each block, in place, through float64.
 
+        Pruned weights (False in their mask) are decoupled, as if their gradients had been masked.
+
         Raises:
-            UserError: a block is not positive definite in float64 (dampening far too small for its gradients).
+            UserError: a gradient was not finite, or a block is not positive definite in float64 (dampening far too
+                small for its gradients); the tensor is named.
         """
         for name, blocks in self._blocks.items():
-            for slab in blocks.split(SLAB):
-                fisher = slab.double().div_(self._count[name])
+            kept = self._as_blocks(masks[name].flatten().float())
+            for slab, mask in zip(blocks.split(SLAB), kept.split(SLAB), strict=True):
+                if not torch.isfinite(slab).all():
+                    raise UserError(f"gradients of tensor '{name}' are not finite: the Fisher cannot be estimated")
+                fisher = slab.mul_(mask[:, :, None]).mul_(mask[:, None, :]).double().div_(self._count[name])
                 fisher.diagonal(dim1=1, dim2=2).add_(dampening)
                 factor, failed = torch.linalg.cholesky_ex(fisher)
                 if failed.any():
@@ -81,5 +85,4 @@ class BlockFisher:
 
     def inverse_product(self, name: str, vector: Tensor) -> Tensor:
         """Inverse times a vector [size]. Call `invert` first."""
-        blocks = self._as_blocks(vector.reshape(1, -1), name)[0].unsqueeze(-1)
-        return torch.bmm(self._blocks[name], blocks).flatten()[: self._sizes[name]]
+        return torch.bmm(self._blocks[name], self._as_blocks(vector).unsqueeze(-1)).flatten()[: self._sizes[name]]

@@ -13,6 +13,7 @@ import torch
 from datasets import Dataset
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
+from transformers.trainer_callback import ProgressCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from obert.config import Distillation, Training
@@ -80,6 +81,15 @@ def steps_per_epoch(training: Training, features: int) -> int:
     return math.ceil(math.ceil(features / training.batch_size) / training.gradient_accumulation)
 
 
+class LossProgress(ProgressCallback):
+    """A progress bar that shows the loss, in place of a line for each step."""
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        """Called at every step."""
+        if self.training_bar is not None and logs and "loss" in logs:
+            self.training_bar.set_postfix(loss=f"{logs['loss']:.4f}", sparsity=f"{logs['sparsity']:.3f}")
+
+
 class CompressionTrainer(Trainer):
     """The Trainer with the loss, schedule and data order of a recipe. Its state's `log_history` has each step's loss
     and learning rate, and survives a restart.
@@ -143,6 +153,8 @@ class CompressionTrainer(Trainer):
             train_dataset=data.model_inputs,
             callbacks=list(callbacks),
         )
+        self.remove_callback(ProgressCallback)
+        self.add_callback(LossProgress())
         self.model_accepts_loss_kwargs = False  # the loss is a mean over the minibatch; the Trainer accumulates it
         if teacher is not None:
             teacher.to(self.args.device)

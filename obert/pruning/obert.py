@@ -66,15 +66,15 @@ class OptimalBertSurgeon(Base):
         batches = context.batches(self.gradient_batch_size, passes)
         for batch in tqdm(batches, total=passes, desc="Fisher gradients", leave=False):
             for name, gradient in compute(context.layers, partial(context.losses, batch)):
-                fisher.add(name, gradient[:remaining] * context.masks[name])
+                fisher.add(name, gradient[:remaining])
             remaining -= self.gradient_batch_size if single else 1
-        fisher.invert(self.dampening)
+        fisher.invert(self.dampening, context.masks)
         return fisher
 
     def memory_bytes(self, sizes: Mapping[str, int]) -> int:
-        """The blocks, and a batch of gradients of the largest tensor twice (as computed, and padded)."""
+        """The blocks, and a batch of gradients of the largest tensor."""
         batch = self.gradient_batch_size if self.gradients == "per_example" else 1
-        return BlockFisher.memory_bytes(sizes, self.fisher_block_size) + 2 * batch * max(sizes.values()) * 4
+        return BlockFisher.memory_bytes(sizes, self.fisher_block_size) + batch * max(sizes.values()) * 4
 
     def gradient_examples(self) -> int:
         """Per example: one feature a gradient. Minibatches may meet a feature again in another company."""
