@@ -23,14 +23,18 @@ PASSES = 3  # paragraphs that each place appears in
 QUESTIONS = 3  # on each paragraph
 VALIDATION_PERCENT = 15
 PLACES_AND_KINDS = ((3, 2), (3, 3), (4, 2), (5, 2))  # of one paragraph, chosen with equal probability
+# A unit follows its value but is not part of the answer: F1 would reward a wrong value for it.
+UNITS = {
+    "elevation": " meters", "zone": " Time", "latitude": " degrees north", "longitude": " degrees west",
+    "distance": " kilometers",
+}  # fmt: skip
 _EARTH_RADIUS_KM = 6371.0
 _ZONES = {
-    "America/New_York": "Eastern Time", "America/Detroit": "Eastern Time", "America/Indiana/Indianapolis":
-    "Eastern Time", "America/Kentucky/Louisville": "Eastern Time", "America/Chicago": "Central Time",
-    "America/Indiana/Knox": "Central Time", "America/Denver": "Mountain Time", "America/Boise": "Mountain Time",
-    "America/Phoenix": "Mountain Time", "America/Los_Angeles": "Pacific Time", "America/Anchorage": "Alaska Time",
-    "America/Juneau": "Alaska Time", "America/Sitka": "Alaska Time", "America/Nome": "Alaska Time",
-    "Pacific/Honolulu": "Hawaii Time",
+    "America/New_York": "Eastern", "America/Detroit": "Eastern", "America/Indiana/Indianapolis": "Eastern",
+    "America/Kentucky/Louisville": "Eastern", "America/Chicago": "Central", "America/Indiana/Knox": "Central",
+    "America/Denver": "Mountain", "America/Boise": "Mountain", "America/Phoenix": "Mountain",
+    "America/Los_Angeles": "Pacific", "America/Anchorage": "Alaska", "America/Juneau": "Alaska",
+    "America/Sitka": "Alaska", "America/Nome": "Alaska", "Pacific/Honolulu": "Hawaii",
 }  # fmt: skip
 
 
@@ -47,14 +51,14 @@ class Place:
     longitude: float
 
     def value(self, kind: str) -> str:
-        """The text of a fact."""
+        """The text of a fact, without its unit."""
         return {
             "state": self.state,
             "population": f"{self.population:,}",
-            "elevation": f"{self.elevation:,} meters",
+            "elevation": f"{self.elevation:,}",
             "zone": self.zone,
-            "latitude": f"{abs(self.latitude):.1f} degrees {'north' if self.latitude >= 0 else 'south'}",
-            "longitude": f"{abs(self.longitude):.1f} degrees {'east' if self.longitude >= 0 else 'west'}",
+            "latitude": f"{abs(self.latitude):.1f}",
+            "longitude": f"{abs(self.longitude):.1f}",
         }[kind]
 
 
@@ -82,7 +86,7 @@ WORDING = {
         ("{a} is in {x}, whereas {b} is in {y}.", "{a} belongs to {x} and {b} to {y}.", "{x} has {a}, {y} has {b}."),
         (
             "In which state is {a}?", "What state does {a} belong to?", "{a} is part of which state?",
-            "Which state is home to {a}?", "Where would you find {a}?", "What is the state that {a} lies in?",
+            "Which state is home to {a}?", "Which state would you find {a} in?", "What is the state that {a} lies in?",
         ),
     ),
     "population": Wording(
@@ -275,7 +279,7 @@ class Paragraph:
                 self._tell_all(kind, self.rng.sample(places, len(places)))
         first, *others = self.rng.sample(places, 3)
         for other in others if self.rng.random() < 0.5 else ():
-            text = f"{distance_km(first, other):,.0f} kilometers"
+            text = f"{distance_km(first, other):,.0f}"
             template = self._choose(DISTANCE.sentences, 1)
             self._add(template, ("distance", (first.name, other.name)), a=first.name, b=other.name, x=text)
 
@@ -307,7 +311,9 @@ class Paragraph:
             if part in ("{x}", "{y}"):
                 kind, names = keys["xy".index(field)]
                 self.facts.append((kind, names, values[field], len(self.text)))
-            self.text += values[field] if part.startswith("{") else part
+                self.text += values[field] + UNITS.get(kind, "")
+            else:
+                self.text += values.get(field, part)
 
     def ask(self, count: int) -> Iterator[tuple[str, str, str, int]]:
         """Questions on different facts: question, place, answer and the answer's first character."""
