@@ -33,11 +33,6 @@ class Difference:
     low: float
     high: float
 
-    @property
-    def is_distinct(self) -> bool:
-        """Whether the interval leaves out 0."""
-        return self.low > 0 or self.high < 0
-
 
 def summarize(values: Iterable[float]) -> Summary:
     """Mean and sample standard deviation over seeds. One run has no spread: its std is NaN, not 0."""

@@ -13,15 +13,19 @@ from obert.errors import UserError, unknown_name
 from obert.provenance import file_hash
 from obert.records import FILE_NAME, Record, read_record
 
-CURVES = "curves.csv"
-ARTIFACTS = (FILE_NAME, CURVES, "predictions.jsonl")
+CURVES, PREDICTIONS = "curves.csv", "predictions.jsonl"
+ARTIFACTS = (FILE_NAME, CURVES, PREDICTIONS)
 PATH_TAG, HASH_TAG, SKIPPED_TAG = "run_key", "record_sha256", "skipped_params"
 SQLITE = "sqlite:///"
 BATCH = 1000  # MLflow takes that many metrics in one request
 SMALL_BATCH = 100  # and that many parameters or tags
 QUIET = ("alembic", "mlflow")
 # A request to a server that is down is tried once more, not for minutes. Writers of SQLite wait for one another.
-SETTINGS = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+}
 LOCK_SECONDS = 120
 
 
@@ -47,11 +51,11 @@ def _connection(uri: str):
     _check(uri)
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
-    for name in QUIET:
-        logging.getLogger(name).setLevel(logging.WARNING)
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
+    for name in QUIET:  # after the import, which sets levels of its own
+        logging.getLogger(name).setLevel(logging.WARNING)
     address = uri
     if _database(uri) is not None and "?" not in uri:
         address = f"{uri}?timeout={LOCK_SECONDS}"
@@ -152,13 +156,9 @@ def fetch(uri: str, experiment: str, folder: Path) -> Path:
             path = run.data.tags[PATH_TAG]
             target = folder / path
             if not target.resolve().is_relative_to(folder.resolve()):
-                raise UserError(
-                    f"{uri}, run {run.info.run_id}: tag {PATH_TAG} '{path}' is no run key"
-                )
+                raise UserError(f"{uri}, run {run.info.run_id}: tag {PATH_TAG} '{path}' is no run key")
             target.mkdir(parents=True, exist_ok=True)
-            for artifact in client.list_artifacts(run.info.run_id):
-                if artifact.path in ARTIFACTS:
-                    client.download_artifacts(run.info.run_id, artifact.path, str(target))
+            client.download_artifacts(run.info.run_id, "", str(target))
     return folder
 
 

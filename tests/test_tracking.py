@@ -5,11 +5,11 @@ from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 from mlflow import MlflowClient
+from tables.examples import record, write_run
 
 from obert import tracking
 from obert.errors import UserError
 from obert.records import write_record
-from tables.examples import record, write_run
 
 
 @pytest.fixture

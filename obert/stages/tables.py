@@ -1,0 +1,112 @@
+"""Tables, figures, leaderboard and report of an experiment, from its records or from a tracking server alone."""
+
+import logging
+import tempfile
+from pathlib import Path
+
+from tabulate import tabulate
+
+from obert import registry, tracking
+from obert.config import Experiment
+from obert.plan import all_keys, runs_folder, specification, specification_hash, tables_folder
+from obert.published import load_published
+from obert.records import atomic_path, read_records
+from obert.report import Built, build, report
+from obert.tables import Results
+from obert.tables.leaderboard import Leaderboard
+
+REPORT = "report.html"
+FIRST = ("leaderboard", "table1")  # the order of the report; the others follow by name
+SUMMARY = ("task", "sparsity %", "method", "recipe", "score", "recovery %")
+log = logging.getLogger(__name__)
+
+
+def load_results(experiment: Experiment, config_path: Path | str, folder: Path) -> Results:
+    """The planned runs' records below a folder.
+
+    Records of runs that the configuration does not ask for (any more) are left out, and those made with another
+    specification than it now asks for are marked; both are said in `warnings`.
+
+    Raises:
+        UserError: a damaged record, or two of one run that differ.
+    """
+    planned = all_keys(experiment)
+    found = [record for record in read_records(folder) if record.experiment == experiment.name]
+    records = [record for record in found if record.key in set(planned)]
+    outdated = [
+        str(record.key.path)
+        for record in records
+        if record.spec_hash != specification_hash(specification(experiment, record.key))
+    ]
+    warnings = []
+    if len(found) > len(records):
+        warnings.append(f"{len(found) - len(records)} records are of runs no longer in the plan and are left out.")
+    if outdated:
+        warnings.append(
+            f"{len(outdated)} records were made with another specification than the configuration now asks for; "
+            f"rerun them: {', '.join(outdated)}."
+        )
+    return Results(
+        experiment=experiment.name,
+        description=experiment.description,
+        config=Path(config_path).as_posix(),
+        records=tuple(records),
+        planned=planned,
+        published=load_published(),
+        folder=folder,
+        warnings=tuple(warnings),
+    )
+
+
+def run(experiment: Experiment, config_path: Path | str, from_mlflow: str | None = None) -> Path:
+    """Make every table that the experiment names. Returns the report's path.
+
+    Args:
+        config_path: the experiment's file, as the report's commands name it.
+        from_mlflow: tracking server or database to read the runs from, instead of the records.
+
+    Raises:
+        UserError: a damaged record, or a tracking store that cannot be used or lacks the experiment.
+    """
+    if from_mlflow is None:
+        return _write(experiment, load_results(experiment, config_path, runs_folder(experiment)))
+    with tempfile.TemporaryDirectory() as folder:
+        fetched = tracking.fetch(from_mlflow, experiment.name, Path(folder))
+        return _write(experiment, load_results(experiment, config_path, fetched))
+
+
+def _names(experiment: Experiment) -> list[str]:
+    chosen = registry.names("tables") if experiment.tables == "all" else experiment.tables
+    return sorted(chosen, key=lambda name: (FIRST.index(name) if name in FIRST else len(FIRST), name))
+
+
+def _write(experiment: Experiment, results: Results) -> Path:
+    """Build everything first, then write, the report last: a table that fails leaves the old files as they were."""
+    for warning in results.warnings:
+        log.warning(warning)
+    built: list[Built] = [build(name, registry.load("tables", name)(), results) for name in _names(experiment)]
+    target = tables_folder(experiment)
+    files = {f"{table.name}.{suffix}": content for table in built for suffix, content in table.files().items()}
+    files[REPORT] = report(results, built).encode()
+    for name, content in files.items():
+        with atomic_path(target / name) as temporary:
+            temporary.write_bytes(content)
+    return target / REPORT
+
+
+def summary(experiment: Experiment) -> str:
+    """The leaderboard for a terminal, and where everything is."""
+    table = Leaderboard()
+    content = table.build(load_results(experiment, "", runs_folder(experiment)))
+    shown = table.display(content)
+    if content.empty:
+        text = f"Experiment '{experiment.name}' has no records yet."
+    else:
+        text = tabulate(shown[list(SUMMARY)], headers="keys", showindex=False, disable_numparse=True)
+    places = {
+        "report": tables_folder(experiment) / REPORT,
+        "tables": tables_folder(experiment),
+        "records": runs_folder(experiment),
+        "MLflow": experiment.tracking_uri,
+    }
+    return "\n".join([text, "", *(f"{name + ':':9}{place}" for name, place in places.items())])

@@ -1,0 +1,85 @@
+"""What tables share: measured scores grouped over seeds, recovery, and words for runs."""
+
+import math
+from dataclasses import dataclass
+
+from obert.plan import RunKey
+from obert.records import Record
+from obert.statistics import Summary, summarize
+from obert.tables import Results
+
+
+@dataclass(frozen=True)
+class Group:
+    """The seeds of one row: a recipe with a method at a sparsity on a task."""
+
+    key: RunKey  # of the first seed
+    records: tuple[Record, ...]
+    score: Summary
+
+    def mean(self, *costs: str) -> float:
+        """Mean over seeds of the sum of some costs; NaN where a record has none of them."""
+        sums = [
+            sum(r.costs[c] for c in costs if c in r.costs) for r in self.records if any(c in r.costs for c in costs)
+        ]
+        return summarize(sums).mean
+
+
+def score(record: Record | None) -> float:
+    """The primary metric, in percent; NaN without one."""
+    known = record is not None and record.primary_metric in record.metrics
+    return record.metrics[record.primary_metric].value if known else math.nan
+
+
+def groups(results: Results, task: str) -> list[Group]:
+    """A task's pruning runs, seeds together, in the order of the plan."""
+    collected: dict[tuple, list[Record]] = {}
+    for record in results.stage("downstream", task=task):
+        key = record.key
+        collected.setdefault((key.sparsity, key.recipe, key.method), []).append(record)
+    return [Group(seeds[0].key, tuple(seeds), summarize(map(score, seeds))) for seeds in collected.values()]
+
+
+def recovery(mean: float, dense: float) -> float:
+    """Percent of the own dense model's score that is left."""
+    return 100 * mean / dense if dense else math.nan
+
+
+def metric_of(results: Results, task: str) -> str:
+    """The name of a task's primary metric, as far as any record knows it."""
+    known = [r.primary_metric for r in results.records if r.key.task == task and r.primary_metric]
+    return known[0] if known else ""
+
+
+def epochs_of(record: Record) -> float | None:
+    """Epochs of training, None for one-shot pruning."""
+    training = (record.spec.get("recipe") or {}).get("training")
+    return training["epochs"] if training else None
+
+
+def epochs_text(epochs: set[float | None]) -> str:
+    """E.g. "10 epochs", "3 to 10 epochs", "one-shot"."""
+    trained = sorted(e for e in epochs if e is not None)
+    if not trained:
+        return "one-shot"
+    if trained[0] == trained[-1]:
+        return f"{trained[0]:g} epoch{'' if trained[0] == 1 else 's'}"
+    return f"{trained[0]:g} to {trained[-1]:g} epochs"
+
+
+def scale(results: Results) -> str:
+    """Model and data sizes of the measured runs, from the records; a line without full stop."""
+    trained = [r for r in results.records if r.model and r.data]
+    if not trained:
+        return ""
+    models = {
+        f"{r.model['source']}, {r.model['layers']} layers, {r.model['parameters']:,} parameters "
+        f"({r.model['prunable_parameters']:,} prunable)": None
+        for r in trained
+    }
+    data = {
+        r.key.task: ", ".join(f"{count:,} {split}" for split, count in sorted(r.data["splits"].items()))
+        for r in trained
+    }
+    tasks = "; ".join(f"{task}: {sizes} examples" for task, sizes in data.items())
+    return f"{' / '.join(models)}; {tasks}"

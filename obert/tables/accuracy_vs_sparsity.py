@@ -1,0 +1,73 @@
+"""Figure: score against sparsity, a panel a task and recipe."""
+
+import math
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.figure import Figure
+
+from obert.tables import Base, Results
+from obert.tables._figures import STYLE, empty_figure, panels, styles
+from obert.tables._measured import groups, metric_of, score
+
+AS_PUBLISHED = "as published"
+COLUMNS = ("task", "metric", "panel", "recipe", "method", "sparsity", "score_mean", "score_std", "n", "dense")
+
+
+class AccuracyVsSparsity(Base):
+    """One line a method; recipes that are as published share a panel, the others have one each."""
+
+    title = "Score against sparsity"
+    caption = (
+        "Mean over seeds; error bars are sample standard deviations (none for one seed). The dashed line is the own "
+        "dense model. Methods in one panel share start, schedule and budget, except in panels 'as published'."
+    )
+
+    def build(self, results: Results) -> pd.DataFrame:
+        rows = []
+        for task in results.tasks:
+            for group in groups(results, task):
+                family = group.records[0].family
+                panel = AS_PUBLISHED if family == AS_PUBLISHED else group.key.recipe
+                values = (task, metric_of(results, task), panel, group.key.recipe, group.key.method, group.key.sparsity)
+                values += (group.score.mean, group.score.std, group.score.n, score(results.dense(task)))
+                rows.append(values)
+        return pd.DataFrame(rows, columns=list(COLUMNS))
+
+    def draw(self, content: pd.DataFrame) -> Figure:
+        with mpl.rc_context(STYLE):
+            if content.empty:
+                return empty_figure()
+            tasks, names = list(content["task"].unique()), list(content["panel"].unique())
+            figure, axes = panels(len(tasks), len(names))
+            looks = styles(_lines(content))
+            for row, task in enumerate(tasks):
+                for column, name in enumerate(names):
+                    part = content[(content["task"] == task) & (content["panel"] == name)]
+                    _draw_panel(axes[row][column], part, looks)
+                    axes[row][column].set_title(f"{task}, {name}")
+        return figure
+
+
+def _lines(content: pd.DataFrame) -> pd.Series:
+    """The name of each row's line: the method, or the recipe where every recipe has its own method."""
+    return content["method"].where(content["panel"] != AS_PUBLISHED, content["recipe"])
+
+
+def _draw_panel(axes, part: pd.DataFrame, looks: dict) -> None:
+    if part.empty:
+        axes.set_axis_off()
+        return
+    dense = part["dense"].iloc[0]
+    if not math.isnan(dense):
+        axes.axhline(dense, color="0.35", linestyle="--", linewidth=1.2, label="dense")
+    for name, line in part.groupby(_lines(part), sort=True):
+        line = line.sort_values("sparsity")
+        errors = line["score_std"].fillna(0) if line["score_std"].notna().any() else None
+        axes.errorbar(100 * line["sparsity"], line["score_mean"], yerr=errors, label=name, **looks[name])
+    axes.set_xticks(sorted(100 * part["sparsity"].unique()))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_xlabel("sparsity of the encoder (%)")
+    axes.set_ylabel(f"{part['metric'].iloc[0]} (%)")
+    axes.margins(x=0.1)
+    axes.legend(fontsize=8)

@@ -1,0 +1,65 @@
+"""Figure: sparsity and learning rate against epoch, as training logged them."""
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from obert.tables import Base, Results
+from obert.tables._figures import DASHES, STYLE, empty_figure, panels
+
+POINTS = 200
+COLUMNS = ("task", "recipe", "method", "target", "epoch", "sparsity", "learning_rate")
+
+
+class Schedules(Base):
+    """A column of panels a recipe; colours are target sparsities, dashes tasks."""
+
+    title = "Schedules"
+    caption = (
+        "Sparsity and learning rate against epoch, from the training curves of one run (first method and seed) for "
+        "each recipe, task and target sparsity. One-shot recipes have none."
+    )
+
+    def build(self, results: Results) -> pd.DataFrame:
+        parts, seen = [], set()
+        for record in results.stage("downstream"):
+            key = record.key
+            identity = (key.recipe, key.task, key.sparsity)
+            if identity in seen:
+                continue
+            curves = results.curves(key)
+            if curves is not None and not curves.empty:
+                seen.add(identity)
+                part = _thinned(curves)[["epoch", "sparsity", "learning_rate"]]
+                parts.append(part.assign(task=key.task, recipe=key.recipe, method=key.method, target=key.sparsity))
+        return pd.concat(parts, ignore_index=True)[list(COLUMNS)] if parts else pd.DataFrame(columns=list(COLUMNS))
+
+    def draw(self, content: pd.DataFrame) -> Figure:
+        with mpl.rc_context(STYLE):
+            if content.empty:
+                return empty_figure()
+            recipes, tasks = list(content["recipe"].unique()), list(content["task"].unique())
+            targets = sorted(content["target"].unique())
+            figure, axes = panels(2, len(recipes), height=2.7)
+            for column, recipe in enumerate(recipes):
+                for (task, target), run in content[content["recipe"] == recipe].groupby(["task", "target"]):
+                    look = {"color": f"C{targets.index(target) % 10}", "linestyle": DASHES[tasks.index(task) % 4]}
+                    label = f"{task}, {100 * target:g} %"
+                    axes[0][column].step(run["epoch"], 100 * run["sparsity"], where="post", label=label, **look)
+                    axes[1][column].plot(run["epoch"], run["learning_rate"], label=label, **look)
+                axes[0][column].set_title(recipe)
+                axes[0][column].set_ylabel("sparsity (%)")
+                axes[0][column].set_ylim(0, 103)
+                axes[0][column].legend(fontsize=8, loc="lower right")
+                axes[1][column].set_ylabel("learning rate")
+                axes[1][column].set_xlabel("epoch")
+                axes[1][column].ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+        return figure
+
+
+def _thinned(curves: pd.DataFrame) -> pd.DataFrame:
+    """At most about POINTS steps, evenly spread, and each step around a jump of sparsity or learning rate."""
+    even = np.linspace(0, len(curves) - 1, min(POINTS, len(curves))).astype(int)
+    jumps = np.flatnonzero((curves["sparsity"].diff() != 0) | (curves["learning_rate"].diff() > 0))
+    return curves.iloc[np.union1d(even, np.union1d(jumps, np.maximum(jumps - 1, 0)))]

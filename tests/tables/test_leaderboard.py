@@ -1,0 +1,104 @@
+import math
+
+import pytest
+
+from obert.errors import UserError
+from obert.tables.leaderboard import Leaderboard
+from tables.examples import record
+
+
+@pytest.fixture
+def rows(results):
+    return Leaderboard().build(results).set_index("method")
+
+
+def test_the_dense_model_comes_first(rows):
+    assert list(rows.index) == ["dense", "obert", "magnitude", "movement"]
+    assert rows.loc["dense", "score_mean"] == 80.0
+    assert rows.loc["dense", "recovery"] == 100.0
+    assert math.isnan(rows.loc["dense", "rank"])
+
+
+def test_means_spreads_and_recoveries(rows):
+    """oBERT: 100 and 75, so mean 87.5 and std 25 / sqrt(2); magnitude: 75 and 75; recovery over the dense 80."""
+    assert rows.loc["obert", "score_mean"] == 87.5
+    assert rows.loc["obert", "score_std"] == pytest.approx(25 / math.sqrt(2))
+    assert rows.loc["obert", "n"] == 2
+    assert rows.loc["obert", "recovery"] == pytest.approx(109.375)
+    assert rows.loc["magnitude", "score_std"] == 0.0
+    assert rows.loc["magnitude", "recovery"] == pytest.approx(93.75)
+
+
+def test_ranks_are_shared_where_the_interval_contains_0(rows):
+    """Magnitude differs from oBERT on one example of four (by 50 points): -12.5, bootstrap from -37.5 to 0. Movement
+    is wrong on all that oBERT gets right in both seeds or in one: its interval leaves out 0."""
+    assert rows.loc["magnitude", "difference"] == -12.5
+    assert rows.loc["magnitude", "difference_low"] <= -25 and rows.loc["magnitude", "difference_high"] == 0
+    assert rows.loc["movement", "difference"] == -87.5
+    assert rows["rank"].tolist()[1:] == [1, 1, 3]
+
+
+def test_sizes_speeds_and_costs(rows):
+    assert rows.loc["obert", "size_gzip_mb"] == 12.5
+    assert (rows.loc["obert", "pytorch_throughput"], rows.loc["obert", "pytorch_speedup"]) == (200.0, 2.5)
+    assert rows.loc["dense", "pytorch_throughput"] == 80.0 and math.isnan(rows.loc["dense", "pytorch_speedup"])
+    assert math.isnan(rows.loc["magnitude", "pytorch_throughput"])
+    costs = rows.loc["obert", ["training_steps", "gradient_evaluations", "seconds"]]
+    assert costs.tolist() == [30, 64, 12]
+
+
+def test_what_a_reader_sees(results):
+    table = Leaderboard()
+    shown = table.display(table.build(results)).set_index("method")
+    assert shown.loc["obert", "score"] == "87.50 ± 17.68 (n=2)"
+    assert shown.loc["obert", "pytorch speed-up"] == "2.50\N{MULTIPLICATION SIGN}"
+    assert shown.loc["magnitude", "pytorch ex/s"] == "\N{EN DASH}"
+
+
+def test_missing_runs_are_listed_with_their_commands(results):
+    note = Leaderboard().notes(results)[-1]
+    assert note.text.startswith("2 of 12 planned runs have no record")
+    assert note.lines[0] == (
+        "python -m obert downstream --config configs/example.yaml "
+        "--task movie_reviews --recipe gradual --method obert --sparsity 0.97 --seed 0"
+    )
+
+
+def test_a_single_run_without_predictions(make_results):
+    runs = [(record("downstream", 70.0, method=m, sparsity=0.9), None, 0) for m in ("magnitude", "obert")]
+    rows = Leaderboard().build(make_results(runs))
+    assert rows["rank"].tolist() == [1, 2]
+    assert rows["difference_low"].isna().all() and rows["score_std"].isna().all() and rows["recovery"].isna().all()
+
+
+def test_recipes_are_ranked_apart(make_results):
+    runs = [
+        (record("downstream", value, method=method, sparsity=0.9, recipe=recipe), None, 0)
+        for recipe, method, value in [
+            ("one_shot", "obert", 60.0),
+            ("one_shot", "magnitude", 50.0),
+            ("gradual", "magnitude", 70.0),
+            ("gradual", "obert", 75.0),
+            ("alone", "obert", 65.0),
+        ]
+    ]
+    rows = Leaderboard().build(make_results(runs))
+    assert rows["recipe"].tolist() == ["gradual", "gradual", "alone", "one_shot", "one_shot"]
+    assert rows["rank"].fillna(0).tolist() == [1, 2, 0, 1, 2]
+
+
+def test_runs_on_other_examples_are_not_compared(make_results, tmp_path):
+    runs = [(record("downstream", 75.0, method=m, sparsity=0.9), (100, 0, 100, 100), 0) for m in ("magnitude", "obert")]
+    results = make_results(runs)
+    path = tmp_path / "runs" / runs[0][0].key.path / "predictions.jsonl"
+    path.write_text(path.read_text().replace('"a"', '"z"'))
+    with pytest.raises(UserError, match=r"against.*same examples"):
+        Leaderboard().build(results)
+
+
+@pytest.mark.parametrize("line", ["{", '{"id": "a"}', '{"id": "a", "score": "x"}', "3"])
+def test_damaged_predictions_are_named(results, tmp_path, line):
+    path = tmp_path / "runs" / results.stage("downstream")[0].key.path / "predictions.jsonl"
+    path.write_text(f"{line}\n")
+    with pytest.raises(UserError, match=r"predictions\.jsonl, line 1 is damaged"):
+        Leaderboard().build(results)

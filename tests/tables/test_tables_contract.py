@@ -1,0 +1,83 @@
+"""What every table and figure must do."""
+
+import subprocess
+import sys
+
+import matplotlib.pyplot as plt
+import pytest
+
+from obert import registry
+from obert.report import build
+from obert.tables.accuracy_vs_sparsity import AccuracyVsSparsity
+from obert.tables.schedules import Schedules
+from tables.examples import record
+
+NAMES = registry.names("tables")
+
+
+def test_there_are_tables():
+    assert set(NAMES) >= {"leaderboard", "table1", "accuracy_vs_sparsity", "schedules"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_files_are_complete_and_the_same_byte_for_byte(name, results):
+    first, second = (build(name, registry.load("tables", name)(), results) for _ in range(2))
+    files = first.files()
+    assert files == second.files()
+    assert set(files) == {"csv", "md", "html"} | ({"png", "svg"} if first.figure else set())
+    assert not first.content.empty and first.title in files["md"].decode() and first.caption
+    assert all("nan" not in files[kind].decode().lower().split() for kind in ("csv", "md"))
+    assert not plt.get_fignums()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_records_give_a_message(name, no_results):
+    built = build(name, registry.load("tables", name)(), no_results)
+    assert "has no records yet" in built.notes[0].text
+    assert all("has no records yet" in built.files()[kind].decode() for kind in ("md", "html"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_missing_scores_do_no_harm(name, make_results):
+    runs = [(record("downstream", None, method=m, sparsity=0.9), None, 0) for m in ("obert", "magnitude")]
+    assert build(name, registry.load("tables", name)(), make_results(runs)).files()
+
+
+def test_content_is_escaped(results):
+    class Hostile(AccuracyVsSparsity):
+        title = "<script>"
+
+        def build(self, results):
+            return super().build(results).assign(method="<b>|")
+
+        def draw(self, content):
+            return None
+
+    built = build("hostile", Hostile(), results)
+    assert "<b>" not in built.page() and "<script>" not in built.page()
+    assert "<b>\\|" in built.markdown()
+
+
+def test_tables_import_no_training_code():
+    code = (
+        "import sys; from obert import registry; import obert.stages.tables;"
+        "[registry.load('tables', n) for n in registry.names('tables')];"
+        "print(sorted({'torch', 'transformers', 'datasets', 'mlflow', 'matplotlib.pyplot'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_schedules_keep_jumps(results):
+    """Twenty steps over ten epochs, pruned after epoch 2: the curve holds both sides of the jump."""
+    content = Schedules().build(results)
+    assert len(content) == 20 and set(content["method"]) == {"obert"}
+    assert content.loc[content["sparsity"] > 0, "epoch"].min() == 2.5
+    assert content.loc[content["sparsity"] == 0, "epoch"].max() == 2.0
+
+
+def test_long_curves_are_thinned(make_results):
+    made = record("downstream", 70.0, method="obert", sparsity=0.9)
+    content = Schedules().build(make_results([(made, None, 5000)]))
+    assert len(content) <= 210
+    assert {2.0, 2.002} <= set(content["epoch"].round(6))
