@@ -10,6 +10,9 @@ from obert.records import FILE_NAME, Record, now, read_record, write_record
 from obert.seeds import PURPOSES, derive_seed
 
 
+MODEL = "model"  # folder of a trained model beside its record
+
+
 class Run:
     """One run from its start to its record.
 

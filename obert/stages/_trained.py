@@ -21,12 +21,12 @@ from obert.gradual import GradualPruning, Pruner
 from obert.models import prunable_weights, save
 from obert.plan import checkpoint_folder, specification_hash
 from obert.records import Record, write_text
-from obert.runs import Run
+from obert.runs import MODEL, Run
 from obert.sparsity import assert_sparsity, measure
 from obert.tasks import Base as Task
 from obert.training import CompressionTrainer, Features, predict_logits
 
-MODEL, CURVES, PREDICTIONS = "model", "curves.csv", "predictions.jsonl"
+CURVES, PREDICTIONS = "curves.csv", "predictions.jsonl"
 EVALUATION_BATCH = 64
 
 

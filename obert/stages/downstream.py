@@ -6,9 +6,9 @@ from obert.models import load_pretrained, load_tokenizer, load_trained
 from obert.plan import RunKey, run_folder, teacher_key
 from obert.provenance import code_hash
 from obert.records import Record
-from obert.runs import Run
+from obert.runs import MODEL, Run
 from obert.schedules import pruning_events
-from obert.stages._trained import MODEL, prepare, record_trained, seeded, train
+from obert.stages._trained import prepare, record_trained, seeded, train
 from obert.training import steps_per_epoch
 
 

@@ -20,7 +20,7 @@ from obert.models import load_tokenizer, load_trained
 from obert.plan import RunKey, run_folder, source_key
 from obert.provenance import code_hash, file_hash
 from obert.records import Record, Score
-from obert.runs import Run
+from obert.runs import MODEL, Run
 
 REFERENCE_ENGINE = "onnxruntime"
 """The engine that the exported file is checked with."""
@@ -30,7 +30,7 @@ def model_files(experiment: Experiment, key: RunKey) -> ModelFiles:
     """Where the model of a run is, exported and trained. `key` may be of any stage of that model."""
     exported = key.at("export")
     head = registry.load("tasks", key.task).head
-    trained = run_folder(experiment, source_key(experiment, exported)) / "model"
+    trained = run_folder(experiment, source_key(experiment, exported)) / MODEL
     return ModelFiles(run_folder(experiment, exported) / FILE_NAME, trained, head)
 
 
@@ -71,7 +71,7 @@ def run(experiment: Experiment, key: RunKey) -> Record:
     return run.finish(
         threads=experiment.threads,
         files=(FILE_NAME,),
-        model={"sha256": file_hash(files.onnx)},
+        details={"onnx_sha256": file_hash(files.onnx)},
         sparsity=measured,
         metrics={
             "model_size_gzip_mb": Score(value=gzip_mb, count=1),

@@ -86,7 +86,7 @@ def test_export_of_a_pruned_model(experiment, task):
     folder = run_folder(experiment, record.key)
     assert read_record(folder / "metrics.json") == record
     assert record.files == ("model.onnx",)
-    assert record.model == {"sha256": file_hash(folder / "model.onnx")}
+    assert record.details["onnx_sha256"] == file_hash(folder / "model.onnx")
     assert record.inputs == {str(key.path): file_hash(run_folder(experiment, key) / "metrics.json")}
     assert record.sparsity == source.sparsity
     assert record.sparsity.measured == 0.75

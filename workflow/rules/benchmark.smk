@@ -25,6 +25,6 @@ rule benchmark:
         config=CONFIG,
         run=arguments_of("benchmark"),
         specification=specification_of("benchmark"),
-        code=code_hash("benchmark", engines=EXPERIMENT.benchmark.engines if EXPERIMENT.benchmark else ()),
+        code=lambda wildcards: code_hash("benchmark", engines=EXPERIMENT.benchmark.engines, tasks=wildcards.task),
     shell:
         "python -m obert benchmark --config {params.config} {params.run} > {log} 2>&1"
