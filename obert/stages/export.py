@@ -71,12 +71,15 @@ def run(experiment: Experiment, key: RunKey) -> Record:
     return run.finish(
         threads=experiment.threads,
         files=(FILE_NAME,),
-        details={"onnx_sha256": file_hash(files.onnx)},
         sparsity=measured,
         metrics={
             "model_size_gzip_mb": Score(value=gzip_mb, count=1),
             "model_size_mb": Score(value=raw_mb, count=1),
             "parity_max_abs_difference": Score(value=difference, count=count),
         },
-        details={"opset": OPSET, "parity_tolerance": PARITY_TOLERANCE},
+        details={
+            "onnx_sha256": file_hash(files.onnx),
+            "opset": OPSET,
+            "parity_tolerance": PARITY_TOLERANCE,
+        },
     )
