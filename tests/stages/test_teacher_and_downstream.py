@@ -1,0 +1,210 @@
+"""Training and pruning on the smoke model: exact sparsity, masks that hold, records, and resume that equals."""
+
+import csv
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import TrainerCallback
+
+from obert import plan, runs
+from obert.checkpoints import MARKER, latest_checkpoint
+from obert.config import load_experiment
+from obert.errors import UserError
+from obert.gradual import GradualPruning, Pruner
+from obert.models import load_trained, prunable_weights
+from obert.plan import checkpoint_folder, downstream_keys, find_key, run_folder, teacher_key
+from obert.records import read_record
+from obert.stages import downstream, teacher
+from obert.training import CompressionTrainer, LossProgress
+
+TASKS = ("movie_reviews", "city_qa")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    return tmp_path_factory.mktemp("results")
+
+
+@pytest.fixture
+def experiment(root, monkeypatch, results):
+    """The smoke experiment with its teachers trained, in a folder of the tests' own."""
+    monkeypatch.setattr(plan, "RESULTS", results)
+    monkeypatch.setattr(runs, "environment", dict)  # asking the CPU for its name takes a second
+    loaded = load_experiment("configs/smoke.yaml")
+    for task in TASKS:
+        key = teacher_key(loaded, task)
+        if not (run_folder(loaded, key) / "metrics.json").exists():
+            teacher.run(loaded, key)
+    return loaded
+
+
+def gradual_key(experiment, task="movie_reviews", method="obert"):
+    return find_key(experiment, "downstream", task=task, recipe="smoke_gradual", method=method)
+
+
+def weights_of(experiment, key):
+    return load_file(run_folder(experiment, key) / "model" / "model.safetensors")
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_teacher_learns_and_records(experiment, task):
+    key = teacher_key(experiment, task)
+    record = read_record(run_folder(experiment, key) / "metrics.json")
+    assert record.primary_metric in record.metrics
+    assert record.sparsity is None
+    assert record.data["splits"]["train"] == {"movie_reviews": 96, "city_qa": 64}[task]
+    lines = (run_folder(experiment, key) / "predictions.jsonl").read_text().splitlines()
+    scores = [json.loads(line)["score"] for line in lines]
+    assert len(scores) == record.metrics[record.primary_metric].count
+    assert sum(scores) / len(scores) == pytest.approx(record.metrics[record.primary_metric].value)
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("recipe", ["smoke_one_shot", "smoke_gradual"])
+def test_final_sparsity_is_exact_on_disk(experiment, task, recipe):
+    key = find_key(experiment, "downstream", task=task, recipe=recipe, method="magnitude")
+    record = downstream.run(experiment, key)
+    head = {"movie_reviews": "sequence_classification", "city_qa": "question_answering"}[task]
+    weights = prunable_weights(load_trained(run_folder(experiment, key) / "model", head))
+    size = sum(w.numel() for w in weights.values())
+    assert sum(int((w == 0).sum()) for w in weights.values()) == round(0.8 * size)
+    assert record.sparsity.measured == pytest.approx(0.8, abs=1 / size)
+    assert record.inputs.keys() == {str(teacher_key(experiment, task).path)}
+
+
+def test_gradual_run_follows_its_schedules(experiment):
+    key = gradual_key(experiment)
+    record = downstream.run(experiment, key)
+    # 96 examples in batches of 16 are 6 steps an epoch; events at epochs 0, 1, 2; 0.8 - 0.1 * (1 - x)^3
+    assert [event["step"] for event in record.details["events"]] == [0, 6, 12]
+    assert [event["sparsity"] for event in record.details["events"]] == pytest.approx([0.7, 0.7875, 0.8])
+    with (run_folder(experiment, key) / "curves.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == list(range(1, 19))
+    assert [float(row["sparsity"]) for row in rows] == pytest.approx([0.7] * 6 + [0.7875] * 6 + [0.8] * 6)
+    rates = [float(row["learning_rate"]) for row in rows]
+    assert rates[0] == rates[6] == pytest.approx(8e-5)  # rewound at epoch 1
+    assert rates[5] == rates[-1] == pytest.approx(8e-6)
+    assert record.costs["gradient_evaluations"] == 3 * 32
+
+
+class Watch(TrainerCallback):
+    """Counts zeros after every optimiser step, when the Trainer's own callbacks are done."""
+
+    def __init__(self, pruner: Pruner):
+        self.pruner = pruner
+        self.seen = []
+
+    def on_step_end(self, args, state, control, **kwargs):
+        weights = prunable_weights(self.pruner.network)
+        zeros = sum(int((w == 0).sum()) for w in weights.values())
+        self.seen.append((zeros, round(self.pruner.sparsity * sum(w.numel() for w in weights.values()))))
+
+
+def test_masks_hold_after_every_optimizer_step(experiment, monkeypatch):
+    watches = []
+    original = GradualPruning.__init__
+
+    def watched(self, pruner, schedule):
+        original(self, pruner, schedule)
+        watches.append(Watch(pruner))
+
+    monkeypatch.setattr(GradualPruning, "__init__", watched)
+    train = CompressionTrainer.train
+
+    def watched_train(self, **kwargs):
+        self.add_callback(watches[0])
+        return train(self, **kwargs)
+
+    monkeypatch.setattr(CompressionTrainer, "train", watched_train)
+    downstream.run(experiment, gradual_key(experiment))
+    assert len(watches[0].seen) == 18
+    assert all(found == wanted for found, wanted in watches[0].seen)
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize("step", [1, 4, 5, 9, 11])
+def test_interrupted_at_any_step_and_run_again_equals_uninterrupted(experiment, monkeypatch, step):
+    key = gradual_key(experiment, task="city_qa")
+    whole = downstream.run(experiment, key)
+    expected = weights_of(experiment, key)
+
+    def interrupt(self, args, state, control, **kwargs):
+        if state.global_step == step:
+            raise Interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LossProgress, "on_step_end", interrupt)
+        with pytest.raises(Interrupted):
+            downstream.run(experiment, key)
+    checkpoints = list(checkpoint_folder(experiment, key).glob("checkpoint-*"))
+    assert len(checkpoints) == min(2, (step - 1) // 2)
+    again = downstream.run(experiment, key)
+    for name, value in weights_of(experiment, key).items():
+        assert torch.equal(value, expected[name]), name
+    assert again.metrics == whole.metrics
+    assert [e["sparsity"] for e in again.details["events"]] == [e["sparsity"] for e in whole.details["events"]]
+    assert again.costs["gradient_evaluations"] == whole.costs["gradient_evaluations"]
+    assert not checkpoint_folder(experiment, key).exists()
+
+
+def test_damaged_or_foreign_checkpoints_are_passed_over(tmp_path, caplog):
+    for step, identity in ((2, "mine"), (4, "mine"), (6, "mine"), (8, "other")):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        (folder / "weights").write_text("abc")
+        digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # sha256 of "abc" (FIPS 180-2)
+        if step != 6:
+            (folder / MARKER).write_text(json.dumps({"identity": identity, "files": {"weights": digest}}))
+    (tmp_path / "checkpoint-4" / "weights").write_text("abd")
+    assert latest_checkpoint(tmp_path, "mine") == tmp_path / "checkpoint-2"
+    for reason in ("another configuration", "not finished", "file weights is damaged"):
+        assert reason in caplog.text
+
+
+def test_methods_meet_the_same_data_in_the_same_order(experiment, monkeypatch):
+    orders = {}
+    original = CompressionTrainer.compute_loss
+
+    def noted(self, model, inputs, *rest, **kwargs):
+        orders.setdefault(key.method, []).append(inputs["input_ids"].clone())
+        return original(self, model, inputs, *rest, **kwargs)
+
+    monkeypatch.setattr(CompressionTrainer, "compute_loss", noted)
+    for method in ("magnitude", "obert"):
+        key = gradual_key(experiment, method=method)
+        downstream.run(experiment, key)
+    pairs = zip(orders["magnitude"], orders["obert"], strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    first_epoch, second_epoch = orders["obert"][:6], orders["obert"][6:12]
+    assert not all(a.shape == b.shape and torch.equal(a, b) for a, b in zip(first_epoch, second_epoch, strict=True))
+
+
+def test_loss_that_is_not_finite_names_step_and_tensor(experiment, monkeypatch):
+    hold = Pruner.hold
+
+    def poison(self):
+        hold(self)
+        next(iter(self.layers.values())).weight.data[0, 0] = float("nan")
+
+    monkeypatch.setattr(Pruner, "hold", poison)
+    with pytest.raises(UserError, match=r"not finite at step 1: parameter 'bert\.encoder\.layer\.0"):
+        downstream.run(experiment, gradual_key(experiment, method="magnitude"))
+
+
+def test_more_gradients_than_examples_end_before_training(experiment):
+    overrides = {"movie_reviews": {"smoke_gradual": {"methods": {"obert": {"num_gradients": 97}}}}}
+    greedy = experiment.model_copy(update={"recipe_overrides": overrides})
+    with pytest.raises(UserError, match="draws 97 training features, there are 96"):
+        downstream.run(greedy, gradual_key(experiment))
+
+
+def test_missing_teacher_is_named(experiment, monkeypatch, tmp_path):
+    monkeypatch.setattr(plan, "RESULTS", tmp_path)
+    with pytest.raises(UserError, match=r"metrics\.json is missing"):
+        downstream.run(experiment, downstream_keys(experiment)[0])
