@@ -98,7 +98,7 @@ def report(results: Results, tables: list[Built]) -> str:
         results=results,
         tables=tables,
         environment=_environment(results.records),
-        data=_data(results.records),
+        data=_data(results.stage("teacher") + results.stage("downstream")),
         rows=_commands(results),
     )
 
@@ -137,18 +137,15 @@ def _licence(source: str) -> str:
     return f"{asset.licence} ({asset.requirement})" if asset else "see the source"
 
 
-def _data(records: tuple[Record, ...]) -> list[tuple[str, str, str, str]]:
+def _data(records: list[Record]) -> list[tuple[str, str, str, str]]:
     """(what, source, size, licence) of the model and of each task's data, without repetition."""
     rows: dict[tuple, None] = {}
+    for model in (record.model for record in records):
+        size = f"{model['layers']} layers, {model['parameters']:,} parameters"
+        rows["model", model["source"], size, _licence(model["source"])] = None
     for record in records:
-        if record.model:
-            model = record.model
-            size = f"{model['layers']} layers, {model['parameters']:,} parameters"
-            rows["model", model["source"], size, _licence(model["source"])] = None
-    for record in records:
-        if record.data:
-            size = ", ".join(f"{count:,} {split}" for split, count in sorted(record.data["splits"].items()))
-            rows[record.key.task, record.data["source"], f"{size} examples", _licence(record.data["source"])] = None
+        size = ", ".join(f"{count:,} {split}" for split, count in sorted(record.data["splits"].items()))
+        rows[record.key.task, record.data["source"], f"{size} examples", _licence(record.data["source"])] = None
     return list(rows)
 
 
@@ -170,7 +167,7 @@ def _render(template: str, **values: object) -> str:
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; }
-body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 76rem; padding: 1rem; }
+body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 110rem; padding: 1rem; }
 h1 { font-size: 1.6rem; line-height: 1.2; } h2 { font-size: 1.25rem; margin-top: 2.2rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }

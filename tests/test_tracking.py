@@ -12,11 +12,19 @@ from obert.errors import UserError
 from obert.records import write_record
 
 
+@pytest.fixture(scope="module")
+def initialized(tmp_path_factory):
+    """A database file that was initialised once; migrating an empty one takes a second."""
+    database = tmp_path_factory.mktemp("initialized") / "new" / "mlflow.db"
+    tracking.initialize(f"sqlite:///{database}")
+    return database
+
+
 @pytest.fixture
-def uri(tmp_path):
-    uri = f"sqlite:///{tmp_path}/tracking/mlflow.db"
-    tracking.initialize(uri)
-    return uri
+def uri(tmp_path, initialized):
+    (tmp_path / "tracking").mkdir()
+    shutil.copy(initialized, tmp_path / "tracking")
+    return f"sqlite:///{tmp_path}/tracking/mlflow.db"
 
 
 def _runs(uri, experiment="example"):
@@ -120,6 +128,7 @@ def test_the_file_store_is_refused(uri):
         tracking.initialize(uri)
 
 
-def test_a_server_that_is_down_is_named(monkeypatch, tmp_path):
+@pytest.mark.filterwarnings("ignore:A test tried to use socket")
+def test_a_server_that_is_down_is_named(tmp_path):
     with pytest.raises(UserError, match=r"http://127\.0\.0\.1:9.*failed"):
         tracking.fetch("http://127.0.0.1:9", "example", tmp_path)

@@ -30,9 +30,9 @@ EMPTY = "no records yet"
 
 
 def panels(rows: int, columns: int, width: float = 4.2, height: float = 3.4) -> tuple[Figure, Sequence]:
-    """A figure of rows x columns axes, sizes of one in inches."""
+    """A figure of rows x columns axes, sizes of one in inches. The axes of a row share their scale."""
     figure = Figure(figsize=(max(width * columns, 5), height * rows), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False)
+    return figure, figure.subplots(rows, columns, squeeze=False, sharey="row")
 
 
 def styles(names: Iterable[str]) -> dict[str, dict]:

@@ -69,7 +69,7 @@ def epochs_text(epochs: set[float | None]) -> str:
 
 def scale(results: Results) -> str:
     """Model and data sizes of the measured runs, from the records; a line without full stop."""
-    trained = [r for r in results.records if r.model and r.data]
+    trained = results.stage("teacher") + results.stage("downstream")
     if not trained:
         return ""
     models = {

@@ -4,6 +4,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from obert.tables import Base, Results
 from obert.tables._figures import DASHES, STYLE, empty_figure, panels
@@ -45,16 +46,17 @@ class Schedules(Base):
             for column, recipe in enumerate(recipes):
                 for (task, target), run in content[content["recipe"] == recipe].groupby(["task", "target"]):
                     look = {"color": f"C{targets.index(target) % 10}", "linestyle": DASHES[tasks.index(task) % 4]}
-                    label = f"{task}, {100 * target:g} %"
-                    axes[0][column].step(run["epoch"], 100 * run["sparsity"], where="post", label=label, **look)
-                    axes[1][column].plot(run["epoch"], run["learning_rate"], label=label, **look)
+                    axes[0][column].step(run["epoch"], 100 * run["sparsity"], where="post", **look)
+                    axes[1][column].plot(run["epoch"], run["learning_rate"], **look)
                 axes[0][column].set_title(recipe)
-                axes[0][column].set_ylabel("sparsity (%)")
-                axes[0][column].set_ylim(0, 103)
-                axes[0][column].legend(fontsize=8, loc="lower right")
-                axes[1][column].set_ylabel("learning rate")
                 axes[1][column].set_xlabel("epoch")
-                axes[1][column].ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+            axes[0][0].set_ylabel("sparsity (%)")
+            axes[0][0].set_ylim(0, 103)
+            axes[1][0].set_ylabel("learning rate")
+            axes[1][0].ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+            handles = [Line2D([], [], color=f"C{i % 10}", label=f"{100 * t:g} %") for i, t in enumerate(targets)]
+            handles += [Line2D([], [], color="0.3", linestyle=DASHES[i % 4], label=t) for i, t in enumerate(tasks)]
+            figure.legend(handles=handles, loc="outside right upper", fontsize=8)
         return figure
 
 
