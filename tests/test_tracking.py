@@ -69,7 +69,10 @@ def test_an_interrupted_mirror_is_replaced(uri, tmp_path):
     made = record("teacher", 90.0)
     folder = write_run(tmp_path / "runs", made)
     client = MlflowClient(uri)
-    client.create_run(client.create_experiment("example"), tags={tracking.PATH_TAG: str(made.key.path)})
+    client.create_run(
+        client.create_experiment("example", (tmp_path / "artifacts").as_uri()),
+        tags={tracking.PATH_TAG: str(made.key.path)},
+    )
     assert tracking.fetch(uri, "example", tmp_path / "fetched") and not (tmp_path / "fetched").exists()
     assert tracking.mirror(made, folder, uri)
     assert len(_runs(uri)) == 1
