@@ -1,0 +1,84 @@
+"""The command line: one clear message and status 2 for a mistake, before anything is done."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from obert import plan
+from obert.__main__ import main
+from obert.config import merge
+
+
+@pytest.fixture
+def config(root, tmp_path, monkeypatch):
+    """Writes a changed copy of the smoke configuration and keeps results out of the project."""
+    monkeypatch.setattr(plan, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr("obert.stages.check.RESULTS", tmp_path / "results")
+
+    def write(**changes):
+        content = merge(yaml.safe_load(Path("configs/smoke.yaml").read_text(encoding="utf-8")), changes)
+        path = tmp_path / "edited.yaml"
+        path.write_text(yaml.safe_dump(content))
+        return str(path)
+
+    return write
+
+
+def fails(capsys, *arguments) -> str:
+    assert main(list(arguments)) == 2
+    message = capsys.readouterr().err
+    assert "Traceback" not in message
+    return message
+
+
+def test_check_says_what_it_found(config, capsys):
+    assert main(["check", "--config", config()]) == 0
+    found = capsys.readouterr().out
+    assert "96 training and 48 validation examples" in found
+    assert "M prunable" in found
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"model": {"source": "./nowhere"}}, ["./nowhere"]),
+        ({"model": {"layers": [0, 2]}}, ["model.layers [0, 2]", "layers 0 to 1"]),
+        ({"tasks": {"movie_reviews": {"source": "tests/data/nowhere"}}}, ["tests/data/nowhere"]),
+        (
+            {"recipe_overrides": {"city_qa": {"smoke_gradual": {"methods": {"obert": {"num_gradients": 4000}}}}}},
+            ["draws 4000 training features", "Lower the number of gradients"],
+        ),
+        (
+            {"recipe_overrides": {"city_qa": {"smoke_gradual": {"schedule": {"every_epochs": 0.01}}}}},
+            ["every_epochs 0.01 is less than one optimiser step"],
+        ),
+        (
+            {"recipe_overrides": {"city_qa": {"smoke_gradual": {"methods": {"obert": {"fisher_block_size": 10**6}}}}}},
+            ["a pruning event needs", "fisher_block_size"],
+        ),
+    ],
+)
+def test_check_stops_what_would_fail_later(config, capsys, changes, expected):
+    message = fails(capsys, "check", "--config", config(**changes))
+    for part in expected:
+        assert part in message
+
+
+def test_check_stops_when_the_disk_is_too_small(config, capsys, monkeypatch):
+    usage = shutil.disk_usage(".")._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    assert "disk:" in fails(capsys, "check", "--config", config())
+
+
+def test_unknown_run_lists_the_possible_ones(config, capsys):
+    message = fails(capsys, "downstream", "--config", config(), "--task", "movie_reviews", "--sparsity", "0.5")
+    assert "names no run" in message
+    assert "--recipe smoke_gradual --method obert --sparsity 0.8 --seed 0" in message
+
+
+def test_missing_teacher_is_named(config, capsys):
+    arguments = ["--task", "movie_reviews", "--recipe", "smoke_one_shot", "--method", "magnitude"]
+    message = fails(capsys, "downstream", "--config", config(), *arguments)
+    assert "run the stage that makes it first" in message

@@ -1,0 +1,49 @@
+"""The code hash follows import statements, and the environment says what a reader needs."""
+
+from obert import provenance
+from obert.provenance import PACKAGE, code_files, code_hash, environment
+
+
+def names(stage, **extensions):
+    roots = [PACKAGE / "stages" / f"{stage}.py"]
+    roots += [PACKAGE / kind / f"{name}.py" for kind, name in extensions.items()]
+    return {path.relative_to(PACKAGE).as_posix() for path in code_files(roots)}
+
+
+def test_pruning_depends_on_its_method_and_what_that_imports():
+    with_obert = names("downstream", pruning="obert", tasks="movie_reviews")
+    with_magnitude = names("downstream", pruning="magnitude", tasks="movie_reviews")
+    assert {"pruning/obert.py", "fisher.py", "gradients.py"} == with_obert - with_magnitude - {"pruning/magnitude.py"}
+    assert {"training.py", "sparsity.py", "tasks/_classification.py", "config.py"} <= with_magnitude
+    assert not any(name.startswith(("tables/", "engines/")) or name == "tracking.py" for name in with_obert)
+
+
+def test_tables_do_not_depend_on_training():
+    found = names("tables", tables="leaderboard")
+    assert not found & {"training.py", "gradual.py", "fisher.py", "models.py"}
+
+
+def test_comments_and_formatting_do_not_count_but_code_does(tmp_path, monkeypatch):
+    file = tmp_path / "obert" / "stages" / "toy.py"
+    file.parent.mkdir(parents=True)
+    monkeypatch.setattr(provenance, "PACKAGE", tmp_path / "obert")
+
+    def hash_of(text):
+        file.write_text(text)
+        provenance._parsed.cache_clear()
+        return code_hash("toy")
+
+    first = hash_of("x = 1\n")
+    assert hash_of("# a remark\nx  =  1\n") == first
+    assert hash_of("x = 2\n") != first
+
+
+def test_extensions_are_part_of_the_hash():
+    assert code_hash("downstream", pruning="obert") != code_hash("downstream", pruning="magnitude")
+
+
+def test_environment_names_versions_and_hardware():
+    found = environment()
+    assert found["packages"]["torch"]
+    assert found["cores"] >= 1
+    assert {"git_commit", "git_dirty", "cpu", "isa_flags", "gpu"} <= found.keys()

@@ -1,0 +1,179 @@
+"""The smoke DAG as a user runs it, in a copy of the project to which one method was added."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from obert.plan import downstream_keys, find_key
+from obert.records import read_record
+
+PARTS = ("Snakefile", "configs", "obert", "profiles", "workflow", "tests/data")
+NEW_METHOD = '''
+"""Prunes the weights of the last rows first; a stranger's method, in one file."""
+
+from typing import ClassVar
+
+import torch
+
+from obert.pruning import Base
+
+
+class LastRows(Base):
+    label: ClassVar[str] = "last rows"
+    reference: ClassVar[str] = "none"
+
+    def score(self, context):
+        return {
+            name: -torch.arange(w.shape[0], dtype=torch.float32)[:, None].expand_as(w)
+            for name, w in context.weights.items()
+        }
+'''
+
+
+def run(project: Path, *arguments: str) -> subprocess.CompletedProcess:
+    environment = os.environ | {
+        "PYTHONPATH": str(project),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    return subprocess.run(arguments, cwd=project, env=environment, capture_output=True, text=True, check=False)
+
+
+def snakemake(project: Path, *arguments: str) -> str:
+    done = run(project, "snakemake", "--cores", "2", "--configfile", "configs/smoke.yaml", *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def planned(project: Path) -> set[str]:
+    """Log files of the jobs that a dry run names: each job has its own."""
+    lines = snakemake(project, "-n").splitlines()
+    return {line.split("log: ")[1].strip() for line in lines if "    log: " in line}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A copy of the project with one more method, after the smoke DAG has run in it."""
+    root = Path(__file__).parent.parent
+    copy = tmp_path_factory.mktemp("project")
+    for part in PARTS:
+        source = root / part
+        if source.is_dir():
+            shutil.copytree(source, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, copy / part)
+    (copy / "obert" / "pruning" / "last_rows.py").write_text(NEW_METHOD)
+    snakemake(copy)
+    return copy
+
+
+def test_method_in_one_file_is_on_the_leaderboard(project):
+    board = pd.read_csv(project / "results/tables/smoke/leaderboard.csv")
+    assert {"last rows", "magnitude", "oBERT"} <= set(board["method"])
+    assert (project / "results/tables/smoke/report.html").stat().st_size > 10_000
+
+
+def test_every_run_has_its_record_and_its_mirror(project, monkeypatch):
+    monkeypatch.chdir(project)
+    from obert import tracking
+    from obert.records import read_records
+
+    records = read_records(Path("results/runs/smoke"))
+    # 2 tasks x (1 teacher + 2 recipes x 3 methods + (1 + 3) exports + (1 + 3) benchmarks)
+    assert len(records) == 2 * (1 + 6 + 4 + 4)
+    mirrored = tracking.fetch("sqlite:///results/tracking/smoke/mlflow.db", "smoke")[0]
+    assert {r.key for r in mirrored} == {r.key for r in records}
+
+
+def test_tables_from_mlflow_alone_are_the_same(project):
+    folder = project / "results/tables/smoke"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    uri = "sqlite:///results/tracking/smoke/mlflow.db"
+    done = run(project, sys.executable, "-m", "obert", "tables", "--config", "configs/smoke.yaml", "--from-mlflow", uri)
+    assert done.returncode == 0, done.stderr
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_nothing_to_do_the_second_time(project):
+    assert planned(project) == set()
+
+
+def edited(project: Path, file: str) -> set[str]:
+    """What a dry run names after a statement was added to a file; the file is put back."""
+    path = project / "obert" / file
+    text = path.read_text()
+    try:
+        path.write_text(text + "\nEDITED = True\n")
+        return planned(project)
+    finally:
+        path.write_text(text)
+
+
+def test_editing_a_table_reruns_tables_only(project):
+    assert edited(project, "tables/leaderboard.py") == {"results/logs/smoke/tables.log"}
+
+
+def test_editing_a_comment_reruns_nothing(project):
+    path = project / "obert/training.py"
+    path.write_text(path.read_text() + "\n# a remark\n")
+    assert planned(project) == set()
+
+
+def test_editing_a_method_leaves_the_others_alone(project):
+    logs = edited(project, "pruning/obert.py")
+    trained = {log for log in logs if "/downstream/" in log}
+    assert len(trained) == 4  # 2 tasks x 2 recipes
+    assert all("/obert-0.8/" in log for log in trained)
+    assert not any("magnitude" in log or "last_rows" in log or "/teacher/" in log for log in logs)
+
+
+def test_editing_the_trainer_reruns_training(project):
+    logs = edited(project, "training.py")
+    assert sum("/teacher/" in log for log in logs) == 2
+    assert sum("/downstream/" in log for log in logs) == 12
+
+
+def test_mistake_in_the_configuration_stops_before_any_job(project):
+    path = project / "configs/wrong.yaml"
+    path.write_text((project / "configs/smoke.yaml").read_text().replace("seeds:", "seedz:"))
+    done = run(project, "snakemake", "--cores", "2", "--configfile", "configs/wrong.yaml")
+    assert done.returncode != 0
+    assert "unknown key 'seedz' in configs/wrong.yaml" in done.stdout + done.stderr
+    assert "Did you mean 'seeds'?" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_killed_and_run_again_equals_uninterrupted(project, monkeypatch):
+    """kill -9 in the middle of a gradual run, then the same command: the same weights, bit for bit."""
+    monkeypatch.chdir(project)
+    from obert.config import load_experiment
+    from obert.plan import arguments, checkpoint_folder, run_folder
+
+    experiment = load_experiment("configs/smoke.yaml")
+    key = find_key(experiment, "downstream", task="movie_reviews", recipe="smoke_gradual", method="obert")
+    assert key in downstream_keys(experiment)
+    record = run_folder(experiment, key) / "metrics.json"
+    expected = read_record(record)
+    record.unlink()
+    command = [sys.executable, "-m", "obert", "downstream", "--config", "configs/smoke.yaml", *arguments(key).split()]
+    environment = os.environ | {"PYTHONPATH": str(project)}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    checkpoints = checkpoint_folder(experiment, key)
+    while process.poll() is None and not list(checkpoints.glob("checkpoint-*/complete.json")):
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not record.exists(), "the run ended before it could be killed"
+    assert list(checkpoints.glob("checkpoint-*/complete.json"))
+    done = run(project, *command)
+    assert done.returncode == 0, done.stderr
+    assert "resuming from" in done.stdout
+    again = read_record(record)
+    assert again.model["weights_sha256"] == expected.model["weights_sha256"]
+    assert again.metrics == expected.metrics
