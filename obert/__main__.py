@@ -57,7 +57,18 @@ def _run_stage(arguments: argparse.Namespace, experiment: Experiment) -> None:
     tracking.mirror(record, run_folder(experiment, key), experiment.tracking_uri)
 
 
+def _fetch_assets(arguments: argparse.Namespace) -> None:
+    from obert.assets import needed_assets
+    from obert.stages import assets
+
+    for name in [arguments.name] if arguments.name else needed_assets(load_experiment(arguments.config)):
+        assets.run(name)
+
+
 def _run(arguments: argparse.Namespace) -> None:
+    if arguments.command == "assets":
+        _fetch_assets(arguments)
+        return
     experiment = load_experiment(arguments.config)
     if arguments.command in RUN_STAGES:
         _run_stage(arguments, experiment)
@@ -65,12 +76,6 @@ def _run(arguments: argparse.Namespace) -> None:
         from obert.stages import check
 
         print(check.run(experiment))
-    elif arguments.command == "assets":
-        from obert import assets as pinned
-        from obert.stages import assets
-
-        for name in [arguments.name] if arguments.name else pinned.needed_assets(experiment):
-            assets.run(name)
     elif arguments.command in ("init-tracking", "track"):
         from obert.stages import track
 

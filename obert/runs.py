@@ -9,7 +9,6 @@ from obert.provenance import environment, file_hash, peak_memory_mb
 from obert.records import FILE_NAME, Record, now, read_record, write_record
 from obert.seeds import PURPOSES, derive_seed
 
-
 MODEL = "model"  # folder of a trained model beside its record
 
 

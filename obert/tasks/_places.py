@@ -22,7 +22,7 @@ SEED = 711
 PASSES = 3  # paragraphs that each place appears in
 QUESTIONS = 3  # on each paragraph
 VALIDATION_PERCENT = 15
-PLACES_AND_KINDS = ((3, 2), (3, 3), (4, 2), (5, 2))  # of one paragraph, chosen with equal probability
+PLACES_AND_KINDS = ((3, 1), (3, 2), (4, 1))  # of one paragraph, chosen with equal probability
 # A unit follows its value but is not part of the answer: F1 would reward a wrong value for it.
 UNITS = {
     "elevation": " meters", "zone": " Time", "latitude": " degrees north", "longitude": " degrees west",

@@ -13,10 +13,8 @@ rule assets:
     resources:
         runtime=30,
         mem_mb=500,
-    params:
-        config=CONFIG,
     shell:
-        "python -m obert assets --config {params.config} --name {wildcards.asset} > {log} 2>&1"
+        "python -m obert assets --name {wildcards.asset} > {log} 2>&1"
 
 
 rule check:

@@ -24,7 +24,9 @@ def experiment_file():
     files = list(workflow.config_settings.configfiles)
     if len(files) > 1:
         raise WorkflowError(f"one --configfile is one experiment; found {', '.join(map(str, files))}")
-    return str(files[0]) if files else DEFAULT_CONFIG
+    path = Path(files[0] if files else DEFAULT_CONFIG)
+    # Relative where it can be: the path is a parameter of every rule, and a moved checkout must not rerun them.
+    return path.relative_to(Path.cwd()).as_posix() if path.is_relative_to(Path.cwd()) else path.as_posix()
 
 
 CONFIG = experiment_file()

@@ -3,7 +3,7 @@
 
 rule teacher:
     input:
-        assets=rules.check.input.assets,
+        assets=ancient(rules.check.input.assets),
         check=ancient(rules.check.output.report),
         tracking=ancient(rules.init_tracking.output.ready),
     output:
