@@ -69,9 +69,9 @@ class Pruner:
         self.masks = {name: mask.to(device) for name, mask in self.masks.items()}
         evaluations = 0
 
-        def batches(size: int, count: int):
+        def batches(sizes: list[int], by_length: bool = False):
             generator = torch.Generator().manual_seed(self.seeds["gradients"] + step)
-            return self.data.batches(size, count, generator, device)
+            return (batch.to(device) for batch in self.data.batches(sizes, generator, by_length))
 
         def losses(batch: dict[str, torch.Tensor]) -> torch.Tensor:
             nonlocal evaluations

@@ -43,19 +43,22 @@ class Features:
         """The features with the columns that a model takes, and no others."""
         return self.features.select_columns([c for c in MODEL_COLUMNS if c in self.features.column_names])
 
-    def batches(self, size: int, count: int, generator: torch.Generator, device: torch.device) -> Iterator[dict]:
-        """`count` padded minibatches in a random order, over and over the data, the rest of each pass left out."""
-        inputs = self.model_inputs
-        if size > len(inputs):
-            raise UserError(f"minibatches of {size} need as many training features, there are {len(inputs)}")
-        order: list[int] = []
-        for _ in range(count):
-            if len(order) < size:
-                order = torch.randperm(len(inputs), generator=generator).tolist()
-            chosen, order = order[:size], order[size:]
+    def batches(self, sizes: list[int], generator: torch.Generator, by_length: bool = False) -> Iterator[Any]:
+        """Padded minibatches of these sizes, drawn at random; the data is passed over again when it is used up.
+
+        Args:
+            by_length: put features of similar length together, for a caller to whom their company makes no difference.
+        """
+        inputs, total = self.model_inputs, sum(sizes)
+        passes = -(-total // len(inputs))
+        drawn = torch.cat([torch.randperm(len(inputs), generator=generator) for _ in range(passes)])[:total].tolist()
+        if by_length:
+            lengths = list(self.features["length"])
+            drawn.sort(key=lambda index: -lengths[index])
+        for size in sizes:
+            chosen, drawn = drawn[:size], drawn[size:]
             rows = inputs[chosen]
-            batch = self.collator([{name: rows[name][i] for name in rows} for i in range(size)])
-            yield {name: value.to(device) for name, value in batch.items()}
+            yield self.collator([{name: rows[name][i] for name in rows} for i in range(size)])
 
 
 class EpochSeededSampler(LengthGroupedSampler):

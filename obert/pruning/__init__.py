@@ -26,15 +26,16 @@ class Context:
     Attributes:
         layers: the prunable linear layers, by the name of their weight.
         masks: present masks, True where a weight is kept.
-        batches: `batches(size, count)` gives that many minibatches of training features in a random order of its own,
-            passing over the data again when it is used up.
+        batches: `batches(sizes)` gives minibatches of these sizes of training features, drawn at random with a seed of
+            their own; `batches(sizes, by_length=True)` puts features of similar length together, which saves padding
+            where it makes no difference.
         losses: hard-label losses [batch] of a minibatch.
         generator: seeded random generator.
     """
 
     layers: dict[str, nn.Linear]
     masks: Masks
-    batches: Callable[[int, int], Iterator[Any]]
+    batches: Callable[..., Iterator[Any]]
     losses: Callable[[Any], Tensor]
     generator: torch.Generator
 

@@ -59,15 +59,16 @@ class OptimalBertSurgeon(Base):
         sizes = {name: weight.numel() for name, weight in context.weights.items()}
         device = next(iter(context.weights.values())).device
         fisher = BlockFisher(sizes, self.fisher_block_size, device)
-        single = self.gradients == "per_example"
-        compute = per_example_gradients if single else minibatch_gradients
-        passes = -(-self.num_gradients // self.gradient_batch_size) if single else self.num_gradients
-        remaining = self.num_gradients
-        batches = context.batches(self.gradient_batch_size, passes)
-        for batch in tqdm(batches, total=passes, desc="Fisher gradients", leave=False):
+        size = self.gradient_batch_size
+        if self.gradients == "per_example":
+            compute, last = per_example_gradients, self.num_gradients % size
+            batches = [size] * (self.num_gradients // size) + [last] * (last > 0)
+        else:
+            compute, batches = minibatch_gradients, [size] * self.num_gradients
+        drawn = context.batches(batches, by_length=self.gradients == "per_example")
+        for batch in tqdm(drawn, total=len(batches), desc="Fisher gradients", leave=False):
             for name, gradient in compute(context.layers, partial(context.losses, batch)):
-                fisher.add(name, gradient[:remaining])
-            remaining -= self.gradient_batch_size if single else 1
+                fisher.add(name, gradient)
         fisher.invert(self.dampening, context.masks)
         return fisher
 

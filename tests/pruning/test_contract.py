@@ -32,9 +32,8 @@ class Setting:
         self.masks = dense_masks({name: layer.weight for name, layer in self.layers.items()})
 
     def context(self) -> Context:
-        def batches(size, count):
-            for index in range(count):
-                yield torch.arange(index * size, (index + 1) * size) % 64
+        def batches(sizes, by_length=False):
+            return (batch % 64 for batch in torch.arange(sum(sizes)).split(sizes))
 
         def losses(chosen):
             logits = self.model(self.inputs[chosen]).mean(1)

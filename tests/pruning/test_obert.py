@@ -18,9 +18,8 @@ def setting():
     def losses(chosen):
         return nn.functional.cross_entropy(layer(inputs[chosen])[:, 0], labels[chosen], reduction="none")
 
-    def batches(size, count):
-        for i in range(count):
-            yield torch.arange(i * size, (i + 1) * size)
+    def batches(sizes, by_length=False):
+        return iter(torch.arange(sum(sizes)).split(sizes))
 
     masks = dense_masks({"w": layer.weight})
     rows = []
@@ -79,7 +78,7 @@ def test_large_dampening_ranks_by_magnitude(setting):
     assert torch.equal(scores.argsort(), context.weights["w"].abs().flatten().argsort())
 
 
-def test_surplus_examples_of_the_last_pass_are_not_counted(setting):
+def test_number_of_gradients_need_not_be_a_multiple_of_the_pass(setting):
     context, gradients = setting
     method = OptimalBertSurgeon(num_gradients=12, fisher_block_size=24, dampening=1e-3, gradients="per_example",
                                 gradient_batch_size=8)  # fmt: skip

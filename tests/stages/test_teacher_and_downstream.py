@@ -85,8 +85,8 @@ def test_gradual_run_follows_its_schedules(experiment):
     assert [int(row["step"]) for row in rows] == list(range(1, 19))
     assert [float(row["sparsity"]) for row in rows] == pytest.approx([0.7] * 6 + [0.7875] * 6 + [0.8] * 6)
     rates = [float(row["learning_rate"]) for row in rows]
-    assert rates[0] == rates[6] == pytest.approx(8e-5)  # rewound at epoch 1
-    assert rates[5] == rates[-1] == pytest.approx(8e-6)
+    assert rates[0] == rates[6] == pytest.approx(1e-4)  # rewound at epoch 1
+    assert rates[5] == rates[-1] == pytest.approx(1e-5)
     assert record.costs["gradient_evaluations"] == 3 * 32
 
 

@@ -41,6 +41,7 @@ TABLES = plan.tables_folder(EXPERIMENT).as_posix()
 LOGS = f"results/logs/{EXPERIMENT.name}"
 TIMES = f"results/benchmarks/{EXPERIMENT.name}"
 RUN = "{task}/{recipe}/{variant}/seed{seed}"
+TABLE_NAMES = registry.names("tables") if EXPERIMENT.tables == "all" else EXPERIMENT.tables
 GPUS = plan.gpu_count()
 
 # Two jobs that ask for a GPU must not share one because nobody said how many there are.
