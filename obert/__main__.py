@@ -1,7 +1,9 @@
 """The command line: one subcommand a stage, each usable without Snakemake."""
 
 import argparse
+import errno
 import importlib
+import os
 import sys
 from pathlib import Path
 
@@ -96,6 +98,15 @@ def main(argv: list[str] | None = None) -> int:
         _run(arguments)
     except UserError as error:
         print(f"obert {arguments.command}: {error}", file=sys.stderr)
+        return 2
+    except Exception as error:  # torch and safetensors tell of a full disk in exceptions of their own
+        if os.strerror(errno.ENOSPC) not in str(error):
+            raise
+        print(
+            f"obert {arguments.command}: the disk is full: {error}. Free some space and run the same command again; "
+            "finished runs and complete checkpoints are kept.",
+            file=sys.stderr,
+        )
         return 2
     return 0
 

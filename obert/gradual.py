@@ -82,7 +82,10 @@ class Pruner:
         generator = torch.Generator().manual_seed(self.seeds["pruning"] + step)
         was_training = self.network.training
         self.network.eval()
-        self.masks = prune(self.method, Context(self.layers, self.masks, batches, losses, generator), sparsity)
+        try:
+            self.masks = prune(self.method, Context(self.layers, self.masks, batches, losses, generator), sparsity)
+        except UserError as error:
+            raise UserError(f"pruning to {sparsity:.4g} before step {step}: {error}") from None
         self.network.train(was_training)
         self.events.append(
             {

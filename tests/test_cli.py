@@ -82,3 +82,11 @@ def test_missing_teacher_is_named(config, capsys):
     arguments = ["--task", "movie_reviews", "--recipe", "smoke_one_shot", "--method", "magnitude"]
     message = fails(capsys, "downstream", "--config", config(), *arguments)
     assert "run the stage that makes it first" in message
+
+
+def test_full_disk_is_told_in_one_message(config, capsys, monkeypatch):
+    def full(experiment):
+        raise RuntimeError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("obert.stages.check.run", full)
+    assert "the disk is full" in fails(capsys, "check", "--config", config())
