@@ -18,17 +18,12 @@ PARTS = ("Snakefile", "configs", "obert", "profiles", "workflow", "tests/data")
 NEW_METHOD = '''
 """Prunes the weights of the last rows first; a stranger's method, in one file."""
 
-from typing import ClassVar
-
 import torch
 
 from obert.pruning import Base
 
 
 class LastRows(Base):
-    label: ClassVar[str] = "last rows"
-    reference: ClassVar[str] = "none"
-
     def score(self, context):
         return {
             name: -torch.arange(w.shape[0], dtype=torch.float32)[:, None].expand_as(w)

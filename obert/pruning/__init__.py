@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -49,9 +49,6 @@ class Base(BaseModel):
     """A pruning method. Its fields are the hyper-parameters that a recipe may set under `methods.<name>`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-    label: ClassVar[str]
-    reference: ClassVar[str]
 
     def score(self, context: Context) -> dict[str, Tensor]:
         """A score for every prunable weight, in its shape. The lowest are pruned, over all tensors together."""

@@ -1,7 +1,5 @@
 """Magnitude pruning (Han et al. 2015; gradual: Zhu and Gupta 2018; on BERT: Kurtic and Alistarh 2022)."""
 
-from typing import ClassVar
-
 from torch import Tensor
 
 from obert.pruning import Base, Context
@@ -9,9 +7,6 @@ from obert.pruning import Base, Context
 
 class Magnitude(Base):
     """Scores are absolute values, ranked over all layers together. Nothing is updated."""
-
-    label: ClassVar[str] = "magnitude"
-    reference: ClassVar[str] = "Han et al. 2015; Zhu and Gupta 2018"
 
     def score(self, context: Context) -> dict[str, Tensor]:
         """|w|."""

@@ -1,10 +1,10 @@
-"""The Optimal BERT Surgeon (Kurtic et al. 2022), unstructured, with the paper's update."""
+"""The Optimal BERT Surgeon (Kurtic et al. 2022, arXiv 2203.07259), unstructured, with the paper's update."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field, PrivateAttr
 from torch import Tensor
@@ -23,9 +23,6 @@ class OptimalBertSurgeon(Base):
     the pruned weights, which neglects their correlation as the paper and its code do. Pruned weights are decoupled:
     their gradients are masked. Gradients: float32, evaluation mode, hard labels (methods.md 9.6).
     """
-
-    label: ClassVar[str] = "oBERT"
-    reference: ClassVar[str] = "Kurtic et al. 2022, arXiv 2203.07259"
 
     num_gradients: int = Field(1024, gt=0, description="m")
     fisher_block_size: int = Field(50, gt=0, description="B")

@@ -83,10 +83,5 @@ def test_finite_scores_of_the_weights_shape(method):
         assert torch.isfinite(scores[name]).all()
 
 
-def test_label_and_reference_are_given(method):
-    assert method.label
-    assert method.reference
-
-
 def test_parameters_survive_a_round_trip(method):
     assert type(method).model_validate(method.model_dump(mode="json")) == method
