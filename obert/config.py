@@ -94,8 +94,10 @@ class Recipe(Strict):
 
     @model_validator(mode="after")
     def _consistent(self):
-        if self.stage == "teacher" and (self.training is None or self.schedule or self.methods):
-            raise ValueError("a teacher recipe needs 'training' and takes neither 'schedule' nor 'methods'")
+        if self.stage == "teacher" and (self.training is None or self.schedule or self.methods or self.distillation):
+            raise ValueError("a teacher recipe needs 'training' and takes no 'schedule', 'methods' or 'distillation'")
+        if self.training is None and self.distillation is not None:
+            raise ValueError("one-shot pruning does not train: leave 'distillation' out")
         if self.schedule is not None and self.training is None:
             raise ValueError("a gradual recipe ('schedule') needs 'training'; leave both out for one-shot pruning")
         if self.stage == "downstream" and self.training is not None and self.schedule is None:

@@ -82,6 +82,14 @@ def test_every_recipe_is_valid(root):
             {"recipe_overrides": {"city_qa": {"smoke_gradual": {"methods": {"obert": {"fisher_block_size": 0}}}}}},
             ["fisher_block_size", "greater than 0"],
         ),
+        (
+            {"recipe_overrides": {"city_qa": {"smoke_one_shot": {"distillation": {"hardness": 1}}}}},
+            ["one-shot pruning does not train"],
+        ),
+        (
+            {"recipe_overrides": {"city_qa": {"smoke_finetune": {"distillation": {"hardness": 1}}}}},
+            ["a teacher recipe", "no 'schedule', 'methods' or 'distillation'"],
+        ),
         ({"recipe_overrides": {"city_qa": {"gradul": {}}}}, ["recipe 'gradul'", "smoke_gradual"]),
     ],
 )

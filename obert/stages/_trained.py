@@ -74,7 +74,7 @@ def train(
         recipe.training,
         run.seeds,
         folder,
-        distillation=recipe.distillation if teacher is not None else None,
+        distillation=recipe.distillation,
         teacher=teacher,
         sparsity=(lambda: gradual.pruner.sparsity) if gradual else (lambda: 0.0),
         callbacks=(*([gradual] if gradual else []), CheckpointMarker(identity)),

@@ -24,7 +24,6 @@ def run(experiment: Experiment, key: RunKey) -> Record:
     method = load_method(key.method, recipe.methods.get(key.method, {}), f"recipe {key.recipe}, methods.{key.method}")
     run.source()
     teacher_folder = run_folder(experiment, teacher_key(experiment, key.task)) / MODEL
-    teacher = load_trained(teacher_folder, task.head)
     if recipe.start == "teacher":
         network, tokenizer = load_trained(teacher_folder, task.head), load_tokenizer(teacher_folder)
     else:
@@ -38,5 +37,6 @@ def run(experiment: Experiment, key: RunKey) -> Record:
     schedule = pruning_events(
         recipe.schedule, steps_per_epoch(recipe.training, len(prepared.train.features)), key.sparsity
     )
+    teacher = load_trained(teacher_folder, task.head) if recipe.distillation else None
     trainer = train(run, prepared, recipe, teacher=teacher, gradual=GradualPruning(pruner, schedule))
     return record_trained(run, prepared, trainer=trainer, pruner=pruner)
