@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from obert import registry
 from obert.errors import UserError, unknown_name
+from obert.patterns import Pattern
 
 RECIPES = Path("configs/recipes")
 
@@ -87,6 +88,7 @@ class Recipe(Strict):
     start: Literal["pretrained", "teacher"] = "pretrained"
     training: Training | None = None
     schedule: SparsitySchedule | None = None
+    pattern: str = Field("unstructured", description="which weights go together: unstructured, 1x4, 2:4")
     distillation: Distillation | None = None
     methods: dict[Name, dict[str, Any]] = Field(
         default_factory=dict, description="parameters by method; as published: the one method it is for"
@@ -112,6 +114,11 @@ class Recipe(Strict):
         if self.family == "as published" and len(self.methods) > 1:
             raise ValueError("a recipe as published is for one method")
         return self
+
+    @field_validator("pattern")
+    @classmethod
+    def _known_pattern(cls, value: str) -> str:
+        return str(Pattern.parse(value))
 
     @property
     def is_one_shot(self) -> bool:
@@ -312,9 +319,15 @@ def _check_recipes(experiment: Experiment, task: str, path: Path) -> None:
             methods = methods_of(block, recipe)
             if not methods:
                 raise UserError(f"{where}: recipe '{name}' is for no method of its own; list 'methods' (or 'all')")
+            pattern = Pattern.parse(recipe.pattern)
             for method in methods:
-                load_method(method, recipe.methods.get(method, {}), f"{where}.methods")
+                load_method(method, recipe.methods.get(method, {}), f"{where}.methods").check_pattern(pattern)
             for sparsity in block.sparsities:
+                if sparsity > pattern.largest_sparsity:
+                    raise UserError(
+                        f"{where}.sparsities: {sparsity:g} is more than pattern {pattern} of recipe '{name}' allows "
+                        f"({pattern.largest_sparsity:g})"
+                    )
                 if recipe.schedule and sparsity < recipe.schedule.initial_sparsity:
                     raise UserError(
                         f"{where}.sparsities: {sparsity:g} is below the first step of recipe '{name}' "

@@ -7,14 +7,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def distillation_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], temperature: float) -> Tensor:
-    """T^2 * sum KL(teacher || student at temperature T) / number of items, averaged over the outputs.
+def distillation_losses(student: Sequence[Tensor], teacher: Sequence[Tensor], temperature: float) -> Tensor:
+    """T^2 * KL(teacher || student at temperature T) of each example, averaged over the outputs, shape [batch].
 
-    Items are all leading positions: the batch for classification and for question answering, whose distributions run
-    over the last axis (classes, or positions of the sequence).
+    Distributions run over the last axis: classes, or positions of the sequence for question answering. An example with
+    several of them counts their mean.
 
     Args:
-        student, teacher: logits by output, each [..., classes].
+        student, teacher: logits by output, each [batch, ..., classes].
     """
     losses = []
     for own, target in zip(student, teacher, strict=True):
@@ -22,7 +22,7 @@ def distillation_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], temp
             F.log_softmax(own / temperature, dim=-1),
             F.log_softmax(target / temperature, dim=-1),
             log_target=True,
-            reduction="sum",
-        )
-        losses.append(temperature**2 * divergence / own[..., 0].numel())
-    return torch.stack(losses).mean()
+            reduction="none",
+        ).sum(dim=-1)
+        losses.append(temperature**2 * divergence.reshape(len(own), -1).mean(dim=1))
+    return torch.stack(losses).mean(dim=0)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,17 @@ from torch import nn
 from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from obert.config import Distillation
+from obert.distillation import distillation_losses
 from obert.errors import UserError
 from obert.models import prunable_layers
+from obert.patterns import Pattern
 from obert.pruning import Base as Method
 from obert.pruning import Context, prune
 from obert.records import write_text
 from obert.sparsity import apply_masks, dense_masks
 from obert.tasks import Base as Task
-from obert.training import MODEL_COLUMNS, Features
+from obert.training import Features, model_inputs
 
 MASKS, EVENTS = "masks.safetensors", "pruning_events.json"
 
@@ -34,21 +39,60 @@ def check_gradients(method: Method, features: int, where: str) -> None:
         )
 
 
+@dataclass(frozen=True)
+class TrainingFeatures:
+    """The training features as the data that gradients are taken on.
+
+    Attributes:
+        seed: decides, with `draw`, which features.
+    """
+
+    features: Features
+    seed: int
+    device: torch.device
+
+    def examples(self, count: int, batch_size: int, draw: int) -> Iterator[Any]:
+        """Features of similar length together, which saves padding and makes no difference to their own gradients."""
+        sizes = [batch_size] * (count // batch_size) + ([count % batch_size] if count % batch_size else [])
+        return self._batches(sizes, draw, by_length=True)
+
+    def minibatches(self, count: int, batch_size: int, draw: int) -> Iterator[Any]:
+        """Random minibatches."""
+        return self._batches([batch_size] * count, draw, by_length=False)
+
+    def _batches(self, sizes: list[int], draw: int, by_length: bool) -> Iterator[Any]:
+        generator = torch.Generator().manual_seed(self.seed + draw)
+        return (batch.to(self.device) for batch in self.features.batches(sizes, generator, by_length))
+
+
 class Pruner:
     """A model with its masks, and the method that prunes it.
 
     Attributes:
         masks: True where a weight is kept.
         sparsity: the target of the last event, 0 before the first.
-        events: step, sparsity, seconds and gradient evaluations of each event.
+        events: step, sparsity, seconds and gradient evaluations of each event, and what the method says of it.
     """
 
-    def __init__(self, network: nn.Module, task: Task, method: Method, data: Features, seeds: dict[str, int]):
+    def __init__(
+        self,
+        network: nn.Module,
+        task: Task,
+        method: Method,
+        data: Features,
+        seeds: dict[str, int],
+        pattern: Pattern,
+        teacher: nn.Module | None = None,
+        distillation: Distillation | None = None,
+    ):
         self.network = network
         self.task = task
         self.method = method
         self.data = data
         self.seeds = seeds
+        self.pattern = pattern
+        self.teacher = teacher
+        self.distillation = distillation
         self.layers = prunable_layers(network)
         self.masks = dense_masks({name: layer.weight for name, layer in self.layers.items()})
         self.events: list[dict[str, Any]] = []
@@ -69,21 +113,32 @@ class Pruner:
         self.masks = {name: mask.to(device) for name, mask in self.masks.items()}
         evaluations = 0
 
-        def batches(sizes: list[int], by_length: bool = False):
-            generator = torch.Generator().manual_seed(self.seeds["gradients"] + step)
-            return (batch.to(device) for batch in self.data.batches(sizes, generator, by_length))
+        def logits(batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+            nonlocal evaluations
+            evaluations += len(batch["input_ids"])
+            return self.task.logits(self.network(**model_inputs(batch)))
 
         def losses(batch: dict[str, torch.Tensor]) -> torch.Tensor:
-            nonlocal evaluations
-            outputs = self.network(**{name: batch[name] for name in MODEL_COLUMNS[:3] if name in batch})
-            evaluations += len(batch["input_ids"])
-            return self.task.losses(self.task.logits(outputs), batch)
+            return self.task.losses(logits(batch), batch)
 
-        generator = torch.Generator().manual_seed(self.seeds["pruning"] + step)
+        def from_teacher(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+            with torch.no_grad():
+                taught = self.task.logits(self.teacher(**model_inputs(batch)))
+            return distillation_losses(logits(batch), taught, self.distillation.temperature)
+
+        context = Context(
+            self.layers,
+            self.masks,
+            TrainingFeatures(self.data, self.seeds["gradients"] + step, device),
+            losses,
+            torch.Generator().manual_seed(self.seeds["pruning"] + step),
+            self.pattern,
+            from_teacher if self.distillation and self.teacher is not None else None,
+        )
         was_training = self.network.training
         self.network.eval()
         try:
-            self.masks = prune(self.method, Context(self.layers, self.masks, batches, losses, generator), sparsity)
+            self.masks = prune(self.method, context, sparsity)
         except UserError as error:
             raise UserError(f"pruning to {sparsity:.4g} before step {step}: {error}") from None
         self.network.train(was_training)
@@ -93,6 +148,7 @@ class Pruner:
                 "sparsity": sparsity,
                 "seconds": time.perf_counter() - started,
                 "gradient_evaluations": evaluations,
+                **context.details,
             }
         )
 

@@ -1,4 +1,4 @@
-"""Masks with exact counts, made alike for every method, and the measurement of what is zero."""
+"""Masks with exact counts made alike for every method, and the measurement of what is zero."""
 
 from collections.abc import Mapping
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from obert.errors import UserError
+from obert.patterns import UNSTRUCTURED, Pattern
 from obert.records import LayerSparsity, Sparsity
 
 Masks = dict[str, Tensor]
@@ -16,39 +17,51 @@ def dense_masks(weights: Mapping[str, Tensor]) -> Masks:
     return {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
 
 
-def global_masks(scores: Mapping[str, Tensor], masks: Masks, sparsity: float) -> Masks:
-    """Masks at exactly `round(n * sparsity)` pruned weights of all n, those with the lowest scores.
+def global_masks(scores: Mapping[str, Tensor], masks: Masks, sparsity: float, pattern: Pattern = UNSTRUCTURED) -> Masks:
+    """Masks with exactly `pattern.groups_at(n, sparsity)` pruned groups of all n weights, those with the lowest scores.
 
-    Weights that are pruned already stay pruned. Among equal scores the first in model order are pruned.
+    In a group the weights with the lowest scores are the ones to prune; the group's score is their mean. Groups that
+    are pruned already stay as they are. Among equal scores the first in model order are pruned.
 
     Args:
-        scores: one tensor of scores for each mask, of the mask's shape; those of pruned weights are not looked at.
+        scores: one tensor of scores for each mask, of the mask's shape; those of pruned groups are not looked at.
         masks: the present masks, True where a weight is kept.
 
     Raises:
         ValueError: the target is below the present sparsity, or outside [0, 1).
-        UserError: a score that is not finite; its tensor is named.
+        UserError: the target is more than the pattern allows, or a score is not finite; its tensor is named.
     """
     if not 0 <= sparsity < 1:
         raise ValueError(f"sparsity {sparsity} is outside [0, 1)")
-    kept = torch.cat([mask.flatten() for mask in masks.values()])
-    target = round(kept.numel() * sparsity)
-    already = int((~kept).sum())
+    if sparsity > pattern.largest_sparsity:
+        raise UserError(f"sparsity {sparsity:g} is more than pattern {pattern} allows ({pattern.largest_sparsity:g})")
+    pattern.check({name: mask.shape for name, mask in masks.items()})
+    kept = torch.cat([mask.flatten() for mask in masks.values()]).view(-1, pattern.size)
+    done = ~kept.all(dim=1)
+    already = int(done.sum())
+    target = pattern.groups_at(kept.numel(), sparsity)
     if target < already:
-        raise ValueError(f"target of {target} zeros is below the {already} weights that are pruned already")
+        raise ValueError(f"target of {target} pruned groups is below the {already} that are pruned already")
     for name, mask in masks.items():
-        if not torch.isfinite(scores[name][mask]).all():
+        open_groups = mask.view(-1, pattern.size).all(dim=1)
+        if not torch.isfinite(scores[name].reshape(-1, pattern.size)[open_groups]).all():
             raise UserError(f"pruning scores of tensor '{name}' are not finite: raise the dampening, or check the loss")
-    flat = torch.cat([scores[name].flatten() for name in masks])
-    flat = flat.masked_fill(~kept, -torch.inf)
-    pruned = ~kept
+    flat = torch.cat([scores[name].flatten() for name in masks]).view(-1, pattern.size)
+    chosen = torch.ones_like(kept)
+    if pattern.zeros < pattern.size:
+        lowest = flat.argsort(dim=1, stable=True)[:, : pattern.zeros]
+        chosen = torch.zeros_like(kept).scatter_(1, lowest, True)
+    costs = torch.where(chosen, flat, 0).sum(dim=1) / pattern.zeros
+    costs = costs.masked_fill(done, -torch.inf)
+    pruned = done.clone()
     if target > already:
-        cut = torch.kthvalue(flat, target).values
-        pruned = flat < cut
-        ties = torch.nonzero(flat == cut).flatten()
+        cut = torch.kthvalue(costs, target).values
+        pruned = costs < cut
+        ties = torch.nonzero(costs == cut).flatten()
         pruned[ties[: target - int(pruned.sum())]] = True
+    kept = kept & ~(chosen & (pruned & ~done).unsqueeze(1))
     sizes = [mask.numel() for mask in masks.values()]
-    parts = zip(masks.items(), (~pruned).split(sizes), strict=True)
+    parts = zip(masks.items(), kept.flatten().split(sizes), strict=True)
     return {name: part.view_as(mask) for (name, mask), part in parts}
 
 
@@ -69,7 +82,7 @@ def measure(weights: Mapping[str, Tensor], target: float) -> Sparsity:
     return Sparsity(target=target, measured=zeros / size, layers=layers)
 
 
-def assert_sparsity(measured: Sparsity, where: str) -> Sparsity:
+def assert_sparsity(measured: Sparsity, where: str, pattern: Pattern = UNSTRUCTURED) -> Sparsity:
     """Return `measured`, or raise if fewer weights are zero than the target says.
 
     More zeros are possible: a kept weight can be exactly zero by itself.
@@ -79,7 +92,7 @@ def assert_sparsity(measured: Sparsity, where: str) -> Sparsity:
     """
     size = sum(layer.size for layer in measured.layers.values())
     zeros = sum(layer.zeros for layer in measured.layers.values())
-    wanted = round(size * measured.target)
+    wanted = pattern.groups_at(size, measured.target) * pattern.zeros
     if zeros < wanted:
         raise RuntimeError(f"{where}: {zeros} of {size} weights are zero, the target {measured.target:g} asks {wanted}")
     return measured

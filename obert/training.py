@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,12 +17,18 @@ from transformers.trainer_callback import ProgressCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from obert.config import Distillation, Training
-from obert.distillation import distillation_loss
+from obert.distillation import distillation_losses
 from obert.errors import UserError
 from obert.schedules import linear_with_rewinds
 from obert.tasks import Base as Task
 
-MODEL_COLUMNS = ("input_ids", "attention_mask", "token_type_ids", "labels", "start_positions", "end_positions")
+INPUT_COLUMNS = ("input_ids", "attention_mask", "token_type_ids")
+MODEL_COLUMNS = (*INPUT_COLUMNS, "labels", "start_positions", "end_positions")
+
+
+def model_inputs(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a batch a model's forward pass takes, labels left out."""
+    return {name: batch[name] for name in INPUT_COLUMNS if name in batch}
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,7 @@ class Features:
             drawn.sort(key=lambda index: -lengths[index])
         for size in sizes:
             chosen, drawn = drawn[:size], drawn[size:]
-            rows = inputs[chosen]
+            rows = model_inputs(inputs[chosen])
             yield self.collator([{name: rows[name][i] for name in rows} for i in range(size)])
 
 
@@ -181,7 +187,7 @@ class CompressionTrainer(Trainer):
         Raises:
             UserError: the loss is not finite.
         """
-        outputs = model(**{name: inputs[name] for name in MODEL_COLUMNS[:3] if name in inputs})
+        outputs = model(**model_inputs(inputs))
         logits = self.task.logits(outputs)
         hardness = self.distillation.hardness if self.distillation else 0.0
         loss = torch.zeros((), device=logits[0].device)
@@ -189,8 +195,8 @@ class CompressionTrainer(Trainer):
             loss = loss + (1 - hardness) * self.task.losses(logits, inputs).mean()
         if hardness > 0:
             with torch.no_grad():
-                taught = self.task.logits(self.teacher(**{n: inputs[n] for n in MODEL_COLUMNS[:3] if n in inputs}))
-            loss = loss + hardness * distillation_loss(logits, taught, self.distillation.temperature)
+                taught = self.task.logits(self.teacher(**model_inputs(inputs)))
+            loss = loss + hardness * distillation_losses(logits, taught, self.distillation.temperature).mean()
         if not torch.isfinite(loss):
             raise UserError(
                 f"the loss is not finite at step {self.state.global_step}: {self._first_not_finite(logits)}"
@@ -230,8 +236,8 @@ def predict_logits(network: PreTrainedModel, task: Task, data: Features, batch_s
     with torch.inference_mode():
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
-            rows = inputs[chosen]
-            batch = data.collator([{n: rows[n][i] for n in rows if n in MODEL_COLUMNS[:3]} for i in range(len(chosen))])
+            rows = model_inputs(inputs[chosen])
+            batch = data.collator([{name: rows[name][i] for name in rows} for i in range(len(chosen))])
             logits = task.logits(network(**batch.to(device)))
             collected += [(index, tuple(x[i].cpu() for x in logits)) for i, index in enumerate(chosen)]
     collected.sort(key=lambda item: item[0])

@@ -38,7 +38,7 @@ def test_pruned_weights_stay_pruned_whatever_their_score():
 
 def test_lower_target_than_now_is_refused():
     masks = {"a": torch.tensor([False, False, True, True])}
-    with pytest.raises(ValueError, match="below the 2 weights"):
+    with pytest.raises(ValueError, match="below the 2 that"):
         global_masks({"a": torch.ones(4)}, masks, 0.25)
 
 

@@ -6,17 +6,28 @@ Masks, schedule, layer list, data and training are not its business: they are th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from obert.patterns import UNSTRUCTURED, Pattern
 from obert.sparsity import Masks, apply_masks, global_masks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+class GradientData(Protocol):
+    """Minibatches to take gradients on, drawn at random with a seed of their own: the same `draw`, the same data."""
+
+    def examples(self, count: int, batch_size: int, draw: int) -> Iterator[Any]:
+        """Minibatches that hold `count` examples together, in whatever company saves time."""
+
+    def minibatches(self, count: int, batch_size: int, draw: int) -> Iterator[Any]:
+        """`count` minibatches, each a random sample of the data."""
 
 
 @dataclass(frozen=True)
@@ -26,18 +37,24 @@ class Context:
     Attributes:
         layers: the prunable linear layers, by the name of their weight.
         masks: present masks, True where a weight is kept.
-        batches: `batches(sizes)` gives minibatches of these sizes of training features, drawn at random with a seed of
-            their own; `batches(sizes, by_length=True)` puts features of similar length together, which saves padding
-            where it makes no difference.
+        data: gives minibatches.
         losses: hard-label losses [batch] of a minibatch.
         generator: seeded random generator.
+        pattern: which weights are pruned together.
+        distillation_losses: distillation losses [batch] of a minibatch, where there is a teacher.
+        draw: counts the recomputations of this event.
+        details: what a method leaves for the event's record, by name.
     """
 
     layers: dict[str, nn.Linear]
     masks: Masks
-    batches: Callable[..., Iterator[Any]]
+    data: GradientData
     losses: Callable[[Any], Tensor]
     generator: torch.Generator
+    pattern: Pattern = UNSTRUCTURED
+    distillation_losses: Callable[[Any], Tensor] | None = None
+    draw: int = 0
+    details: dict[str, Any] = field(default_factory=dict)
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -51,7 +68,10 @@ class Base(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     def score(self, context: Context) -> dict[str, Tensor]:
-        """A score for every prunable weight, in its shape. The lowest are pruned, over all tensors together."""
+        """A score for every prunable weight, in its shape. The lowest are pruned, over all tensors together.
+
+        In a pattern of groups, the score of a weight is that of the cheapest set of its group with the weight in it.
+        """
         raise NotImplementedError
 
     def update(self, context: Context, pruned: Masks) -> dict[str, Tensor]:
@@ -60,6 +80,13 @@ class Base(BaseModel):
         Called right after `score`, with the same context.
         """
         return {}
+
+    def targets(self, present: float, sparsity: float) -> tuple[float, ...]:
+        """The sparsities that one pruning event passes through, from the present one to the last."""
+        return (sparsity,)
+
+    def check_pattern(self, pattern: Pattern) -> None:
+        """Raise UserError if the method's parameters do not fit the pattern."""
 
     def memory_bytes(self, sizes: Mapping[str, int]) -> int:
         """Estimated peak memory of a pruning event beyond the model's own, for tensors of these sizes."""
@@ -79,10 +106,14 @@ def prune(method: Base, context: Context, sparsity: float) -> Masks:
     Returns:
         The new masks.
     """
-    masks = global_masks(method.score(context), context.masks, sparsity)
-    pruned = {name: context.masks[name] & ~mask for name, mask in masks.items()}
+    kept = torch.cat([mask.flatten() for mask in context.masks.values()])
+    present = 1 - int(kept.sum()) / kept.numel()
     weights = context.weights
-    for name, change in method.update(context, pruned).items():
-        weights[name].add_(change)
-    apply_masks(weights, masks)
-    return masks
+    for draw, target in enumerate(method.targets(present, sparsity)):
+        masks = global_masks(method.score(context), context.masks, target, context.pattern)
+        pruned = {name: context.masks[name] & ~mask for name, mask in masks.items()}
+        for name, change in method.update(context, pruned).items():
+            weights[name].add_(change)
+        apply_masks(weights, masks)
+        context = replace(context, masks=masks, draw=draw + 1)
+    return context.masks

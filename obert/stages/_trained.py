@@ -100,7 +100,7 @@ def record_trained(
     weights = prunable_weights(network)
     sparsity = measure(weights, run.key.sparsity or 0.0)
     if pruner is not None:
-        assert_sparsity(sparsity, str(run.key.path))
+        assert_sparsity(sparsity, str(run.key.path), pruner.pattern)
 
     shutil.rmtree(run.folder / MODEL, ignore_errors=True)
     weights_hash = save(network, prepared.tokenizer, run.folder / MODEL)

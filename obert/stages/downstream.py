@@ -3,6 +3,7 @@
 from obert.config import Experiment, load_method, load_task, recipe_for
 from obert.gradual import GradualPruning, Pruner
 from obert.models import load_pretrained, load_tokenizer, load_trained
+from obert.patterns import Pattern
 from obert.plan import RunKey, run_folder, teacher_key
 from obert.provenance import code_hash
 from obert.records import Record
@@ -30,13 +31,15 @@ def run(experiment: Experiment, key: RunKey) -> Record:
         with seeded(run.seeds["initialization"]):
             network, tokenizer = load_pretrained(experiment.model, task.head, task.num_labels)
     prepared = prepare(run, task, network, tokenizer)
-    pruner = Pruner(network, task, method, prepared.train, run.seeds)
+    teacher = load_trained(teacher_folder, task.head) if recipe.distillation else None
+    pruner = Pruner(
+        network, task, method, prepared.train, run.seeds, Pattern.parse(recipe.pattern), teacher, recipe.distillation
+    )
     if recipe.is_one_shot:
         pruner.prune(key.sparsity)
         return record_trained(run, prepared, pruner=pruner)
     schedule = pruning_events(
         recipe.schedule, steps_per_epoch(recipe.training, len(prepared.train.features)), key.sparsity
     )
-    teacher = load_trained(teacher_folder, task.head) if recipe.distillation else None
     trainer = train(run, prepared, recipe, teacher=teacher, gradual=GradualPruning(pruner, schedule))
     return record_trained(run, prepared, trainer=trainer, pruner=pruner)

@@ -4,12 +4,10 @@ import copy
 
 import pytest
 import torch
-from torch import nn
 
 from obert import registry
 from obert.config import load_method
-from obert.pruning import Base, Context, prune
-from obert.sparsity import dense_masks
+from obert.pruning import Base
 
 SMALL = {"obert": {"num_gradients": 32, "gradients": "per_example", "gradient_batch_size": 8}}
 
@@ -19,35 +17,8 @@ def method(request) -> Base:
     return load_method(request.param, SMALL.get(request.param, {}), "the contract suite")
 
 
-class Setting:
-    """A small network on random data, the data drawn from a seed."""
-
-    def __init__(self, seed=0):
-        generator = torch.Generator().manual_seed(seed)
-        torch.manual_seed(seed)
-        self.model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 7), nn.Tanh(), nn.Linear(7, 3)).eval()
-        self.layers = {"0.weight": self.model[0], "2.weight": self.model[2]}
-        self.inputs = torch.randn(64, 5, 6, generator=generator)
-        self.labels = torch.randint(0, 3, (64,), generator=generator)
-        self.masks = dense_masks({name: layer.weight for name, layer in self.layers.items()})
-
-    def context(self) -> Context:
-        def batches(sizes, by_length=False):
-            return (batch % 64 for batch in torch.arange(sum(sizes)).split(sizes))
-
-        def losses(chosen):
-            logits = self.model(self.inputs[chosen]).mean(1)
-            return nn.functional.cross_entropy(logits, self.labels[chosen], reduction="none")
-
-        return Context(self.layers, self.masks, batches, losses, torch.Generator().manual_seed(0))
-
-    def prune(self, method, sparsity):
-        self.masks = prune(method, self.context(), sparsity)
-        return self
-
-
-def test_exact_zeros_on_listed_layers_only(method):
-    setting = Setting()
+def test_exact_zeros_on_listed_layers_only(method, setting_of):
+    setting = setting_of()
     untouched = copy.deepcopy(setting.model[4].state_dict())
     biases = [layer.bias.clone() for layer in setting.layers.values()]
     setting.prune(method, 0.7)
@@ -58,8 +29,8 @@ def test_exact_zeros_on_listed_layers_only(method):
     assert all(torch.equal(a, layer.bias) for a, layer in zip(biases, setting.layers.values(), strict=True))
 
 
-def test_pruned_weights_never_come_back_nor_move(method):
-    setting = Setting().prune(method, 0.5)
+def test_pruned_weights_never_come_back_nor_move(method, setting_of):
+    setting = setting_of().prune(method, 0.5)
     before = {name: mask.clone() for name, mask in setting.masks.items()}
     setting.prune(method, 0.8)
     for name, layer in setting.layers.items():
@@ -68,15 +39,15 @@ def test_pruned_weights_never_come_back_nor_move(method):
     assert sum(int((~m).sum()) for m in setting.masks.values()) == round(0.8 * 104)
 
 
-def test_same_seed_same_masks_and_weights(method):
-    first, second = Setting().prune(method, 0.6), Setting().prune(method, 0.6)
+def test_same_seed_same_masks_and_weights(method, setting_of):
+    first, second = setting_of().prune(method, 0.6), setting_of().prune(method, 0.6)
     for name in first.layers:
         assert torch.equal(first.masks[name], second.masks[name])
         assert torch.equal(first.layers[name].weight, second.layers[name].weight)
 
 
-def test_finite_scores_of_the_weights_shape(method):
-    setting = Setting()
+def test_finite_scores_of_the_weights_shape(method, setting_of):
+    setting = setting_of()
     scores = method.score(setting.context())
     for name, layer in setting.layers.items():
         assert scores[name].shape == layer.weight.shape

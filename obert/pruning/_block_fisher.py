@@ -1,0 +1,180 @@
+"""What the second-order methods share that rest on a block-diagonal Fisher: memory, passes, processes, solving."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+from pydantic import Field, PrivateAttr
+from torch import Tensor
+
+from obert import solvers
+from obert.errors import UserError
+from obert.fisher import BlockFisher, RecursiveFisher
+from obert.patterns import Pattern
+from obert.provenance import free_memory
+from obert.pruning import Context
+from obert.pruning._gradient_based import GradientBased
+from obert.solvers import Solver
+from obert.sparsity import Masks
+
+
+class BlockFisherMethod(GradientBased):
+    """Scores and updates from a dampened block-diagonal empirical Fisher.
+
+    In several processes (torch.distributed) each holds the blocks of its share of the tensors, and all end with the
+    same masks and weights as one process alone.
+    """
+
+    fisher_block_size: int = Field(50, gt=0, description="B")
+    dampening: float = Field(1e-7, ge=0, description="lambda")
+    fisher_memory: float | None = Field(
+        None, gt=0, description="GB that the blocks may take; more passes over the gradients where they need more"
+    )
+    solver: Solver = "independent"
+    accumulation: Literal["sum", "recursion"] = Field(
+        "sum", description="recursion: the paper's rank-one updates, for ablations"
+    )
+
+    _fisher: BlockFisher | RecursiveFisher | None = PrivateAttr(None)
+    _multipliers: dict[str, Tensor] = PrivateAttr(default_factory=dict)
+
+    def check_pattern(self, pattern: Pattern) -> None:
+        """Groups of weights must not straddle blocks."""
+        if self.fisher_block_size % pattern.size:
+            raise UserError(
+                f"fisher_block_size {self.fisher_block_size} must be a multiple of {pattern.size} for pattern {pattern}"
+            )
+
+    def score(self, context: Context) -> dict[str, Tensor]:
+        """The loss increase 1/2 w_Q' (F^-1[Q, Q])^-1 w_Q of the cheapest set Q with the weight (paper, eq. 4)."""
+        self.check_pattern(context.pattern)
+        passes = self._passes(context.masks)
+        if context.draw == 0:
+            self._check_memory(context.masks, len(passes))
+        scores, fisher = {}, None
+        for names in passes:
+            fisher = self._estimate(context, names)
+            for name in names:
+                scores[name], self._multipliers[name] = self._score(fisher, name, context)
+        self._fisher = fisher if len(passes) == 1 else None
+        return _shared(scores, context.masks, torch.float32)
+
+    def update(self, context: Context, pruned: Masks) -> dict[str, Tensor]:
+        """The solver's change of the weights that stay."""
+        changes, increases = {}, {}
+        for names in self._passes(context.masks):
+            fisher = self._fisher or self._estimate(context, names)
+            for name in names:
+                changes[name], increases[name] = self._change(fisher, name, context, pruned[name])
+        self._fisher, self._multipliers = None, {}
+        known = context.details.setdefault("predicted_loss_increase", {})
+        for name, increase in _shared(increases, context.masks, torch.float64, scalar=True).items():
+            known[name] = known.get(name, 0.0) + float(increase)
+        return _shared(changes, context.masks, torch.float32)
+
+    def _score(self, fisher: BlockFisher | RecursiveFisher, name: str, context: Context) -> tuple[Tensor, Tensor]:
+        weight = context.layers[name].weight.detach()
+        flat = fisher.as_blocks(weight).flatten().double()
+        scores, multipliers = torch.zeros_like(flat), torch.zeros_like(flat)
+        for slab in fisher.slabs(name, context.pattern.size):
+            found = solvers.scores(self.solver, slab, flat[slab.positions] * slab.kept, context.pattern, name)
+            scores[slab.positions], multipliers[slab.positions] = found
+        return scores[: weight.numel()].view_as(weight).float(), multipliers.float()
+
+    def _change(
+        self, fisher: BlockFisher | RecursiveFisher, name: str, context: Context, pruned: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        weight = context.layers[name].weight.detach()
+        flat = fisher.as_blocks(weight).flatten().double()
+        chosen, multipliers = fisher.as_blocks(pruned).flatten(), self._multipliers[name].double()
+        changes, increase = torch.zeros_like(flat), flat.new_zeros(())
+        for slab in fisher.slabs(name, context.pattern.size):
+            at = slab.positions
+            changes[at], more = solvers.update(
+                self.solver, slab, flat[at] * slab.kept, chosen[at], multipliers[at], name
+            )
+            increase += more
+        return changes[: weight.numel()].view_as(weight).float(), increase
+
+    def _estimate(self, context: Context, names: list[str]) -> BlockFisher | RecursiveFisher:
+        masks = {name: context.masks[name] for name in names}
+        if self.accumulation == "sum":
+            fisher = BlockFisher(masks, self.fisher_block_size, self.dampening)
+        else:
+            fisher = RecursiveFisher(masks, self.fisher_block_size, self.dampening, self.num_gradients)
+        for name, gradients in self.draw(context, names):
+            fisher.add(name, gradients)
+        return fisher
+
+    def _passes(self, masks: Masks) -> list[list[str]]:
+        """This process's tensors, as many at a time as `fisher_memory` allows."""
+        owners, rank = _owners({name: mask.numel() for name, mask in masks.items()}), _rank()
+        budget = float("inf") if self.fisher_memory is None else self.fisher_memory * 1e9
+        passes, room = [], 0.0
+        for name in (name for name in masks if owners[name] == rank):
+            needed = BlockFisher.memory_bytes(masks[name].numel(), self.fisher_block_size)
+            if needed > budget:
+                raise UserError(
+                    f"fisher_memory {self.fisher_memory:g} GB: the blocks of tensor '{name}' alone take "
+                    f"{needed / 1e9:.3g} GB. Raise it, or lower fisher_block_size"
+                )
+            if not passes or needed > room:
+                passes.append([])
+                room = budget
+            passes[-1].append(name)
+            room -= needed
+        return passes
+
+    def _check_memory(self, masks: Masks, passes: int) -> None:
+        """Print what the blocks take, and raise UserError before the first gradient if it is more than there is."""
+        needed = self.memory_bytes({name: mask.numel() for name, mask in masks.items()})
+        free = free_memory(next(iter(masks.values())).device)
+        print(f"Fisher: {needed / 1e9:.2f} GB, passes over the gradients: {passes}", flush=True)
+        if needed > free:
+            raise UserError(
+                f"the Fisher needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free. Set fisher_memory (GB) to work "
+                "in several passes, or lower fisher_block_size"
+            )
+
+    def memory_bytes(self, sizes: Mapping[str, int]) -> int:
+        """The blocks that one process holds at a time, and what is worked on beside them."""
+        owners = _owners(sizes)
+        held = sum(
+            BlockFisher.memory_bytes(size, self.fisher_block_size)
+            for name, size in sizes.items()
+            if owners[name] == _rank()
+        )
+        if self.fisher_memory is not None:
+            held = min(held, int(self.fisher_memory * 1e9))
+        return held + 40 * max(sizes.values()) + 8 * sum(sizes.values())
+
+
+def _rank() -> int:
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def _owners(sizes: Mapping[str, int]) -> dict[str, int]:
+    """The process that holds each tensor's blocks: largest first, to the one with least."""
+    world = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    load = [0] * world
+    owners = {}
+    for name in sorted(sizes, key=lambda name: -sizes[name]):
+        owners[name] = load.index(min(load))
+        load[owners[name]] += sizes[name]
+    return owners
+
+
+def _shared(own: dict[str, Tensor], masks: Masks, dtype: torch.dtype, scalar: bool = False) -> dict[str, Tensor]:
+    """What every process has found for its own tensors (of the masks' shape, or one number each), in all of them."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return {name: own[name] for name in masks}
+    owners = _owners({name: mask.numel() for name, mask in masks.items()})
+    result = {}
+    for name, mask in masks.items():
+        shape = () if scalar else mask.shape
+        result[name] = own[name] if name in own else torch.empty(shape, dtype=dtype, device=mask.device)
+        dist.broadcast(result[name], src=owners[name])
+    return result

@@ -1,0 +1,57 @@
+"""A small model on random data, without a task."""
+
+import pytest
+import torch
+from torch import nn
+
+from obert.pruning import Context, prune
+from obert.sparsity import dense_masks
+
+
+class Indices:
+    """Minibatches as indices of examples, in order."""
+
+    def __init__(self, size):
+        self.size = size
+
+    def examples(self, count, batch_size, draw):
+        return (batch % self.size for batch in (torch.arange(count) + draw * count).split(batch_size))
+
+    def minibatches(self, count, batch_size, draw):
+        return self.examples(count * batch_size, batch_size, draw)
+
+
+class Setting:
+    """A small network on random data, the data drawn from a seed."""
+
+    def __init__(self, seed=0):
+        generator = torch.Generator().manual_seed(seed)
+        torch.manual_seed(seed)
+        self.model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 7), nn.Tanh(), nn.Linear(7, 3)).eval()
+        self.layers = {"0.weight": self.model[0], "2.weight": self.model[2]}
+        self.inputs = torch.randn(64, 5, 6, generator=generator)
+        self.labels = torch.randint(0, 3, (64,), generator=generator)
+        self.masks = dense_masks({name: layer.weight for name, layer in self.layers.items()})
+
+    def context(self) -> Context:
+        def losses(chosen):
+            logits = self.model(self.inputs[chosen]).mean(1)
+            return nn.functional.cross_entropy(logits, self.labels[chosen], reduction="none")
+
+        return Context(self.layers, self.masks, Indices(64), losses, torch.Generator().manual_seed(0))
+
+    def prune(self, method, sparsity):
+        self.masks = prune(method, self.context(), sparsity)
+        return self
+
+
+@pytest.fixture
+def indices():
+    """Minibatches of 32 examples' indices."""
+    return Indices(32)
+
+
+@pytest.fixture
+def setting_of():
+    """Makes the small setting of a seed."""
+    return Setting
