@@ -145,7 +145,8 @@ class Benchmark(Strict):
 
     engines: tuple[Name, ...] = ("pytorch", "onnxruntime")
     recipes: tuple[Name, ...] = Field((), description="recipes whose models are exported and timed; first seed only")
-    sparsities: tuple[Fraction, ...] = ()
+    methods: tuple[Name, ...] = Field((), description="of these methods; all by default")
+    sparsities: tuple[Fraction, ...] = Field((), description="at these sparsities; all by default")
     batch_size: int = Field(8, gt=0)
     sequence_length: int = Field(128, gt=0)
     threads: int = Field(2, gt=0)
@@ -340,3 +341,5 @@ def _check_recipes(experiment: Experiment, task: str, path: Path) -> None:
         for name in experiment.benchmark.recipes:
             if name not in names_used:
                 raise unknown_name("recipe", name, names_used, f"{path}, benchmark.recipes")
+        for name in experiment.benchmark.methods:
+            registry.require("pruning", name, f"{path}, benchmark.methods")

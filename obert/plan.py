@@ -87,6 +87,7 @@ def exported_keys(experiment: Experiment) -> tuple[RunKey, ...]:
         for key in downstream_keys(experiment)
         if key.seed == experiment.seeds[0]
         and key.recipe in chosen.recipes
+        and (not chosen.methods or key.method in chosen.methods)
         and (not chosen.sparsities or key.sparsity in chosen.sparsities)
     ]
     return tuple(teacher_key(experiment, task).at("export") for task in experiment.tasks) + tuple(pruned)
@@ -151,7 +152,7 @@ def specification(experiment: Experiment, key: RunKey) -> dict[str, Any]:
             parameters = recipe.methods.get(key.method, {})
             spec["method"] = load_method(key.method, parameters, key.recipe).model_dump(mode="json")
     elif key.stage == "benchmark":
-        spec["benchmark"] = experiment.benchmark.model_dump(mode="json", exclude={"recipes", "sparsities"})
+        spec["benchmark"] = experiment.benchmark.model_dump(mode="json", exclude={"recipes", "methods", "sparsities"})
     return spec
 
 

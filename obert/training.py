@@ -63,7 +63,7 @@ class Features:
             drawn.sort(key=lambda index: -lengths[index])
         for size in sizes:
             chosen, drawn = drawn[:size], drawn[size:]
-            rows = model_inputs(inputs[chosen])
+            rows = inputs[chosen]
             yield self.collator([{name: rows[name][i] for name in rows} for i in range(size)])
 
 

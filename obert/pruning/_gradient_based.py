@@ -24,9 +24,7 @@ class GradientBased(Base):
     )
     gradient_batch_size: int = Field(16, gt=0, description="examples of a pass; the unit of gradients: minibatch")
     gradient_loss: Literal["task", "distillation"] = Field("task", description="hard labels, or the teacher's logits")
-    recomputations: int = Field(
-        1, gt=0, description="sub-steps of an event, with fresh gradients (methods.md 9.8)"
-    )
+    recomputations: int = Field(1, gt=0, description="sub-steps of an event, with fresh gradients (methods.md 9.8)")
     recomputation_spacing: Literal["linear", "geometric"] = Field(
         "linear", description="even steps of sparsity, or even ratios of density (methods.md 7.6)"
     )
