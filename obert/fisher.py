@@ -78,7 +78,8 @@ class _Blocks:
             chosen = order[start : start + max(1, BLOCK_SLAB_BYTES[blocks.device.type] // (8 * width**2))]
             start += len(chosen)
             slab = blocks[chosen].double()
-            inside = present[chosen].int().argsort(dim=1, descending=True, stable=True)[:, :width]
+            # In their own order, so that blocks as wide as they ever are need no gathering.
+            inside = present[chosen].int().argsort(dim=1, descending=True, stable=True)[:, :width].sort(dim=1).values
             if width < size:
                 slab = slab.gather(1, inside[:, :, None].expand(-1, -1, size))
                 slab = slab.gather(2, inside[:, None, :].expand(-1, width, -1))
@@ -149,7 +150,12 @@ class RecursiveFisher(_Blocks):
         """
         Args:
             num_gradients: m, which the recursion needs from its first step on.
+
+        Raises:
+            UserError: no dampening; the recursion starts from its inverse.
         """
+        if dampening <= 0:
+            raise UserError("accumulation: recursion starts from I / dampening: set a dampening above 0")
         super().__init__(masks, block_size, dampening)
         self.num_gradients = num_gradients
         for blocks in self._blocks.values():
