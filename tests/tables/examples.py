@@ -10,6 +10,7 @@ from obert.plan import RunKey
 from obert.records import LayerSparsity, Record, Score, Sparsity, write_record, write_text
 
 DENSE_RECIPE = "dense"
+FISHER = {"num_gradients": 256, "fisher_block_size": 48, "dampening": 1e-7, "solver": "independent"}
 
 
 def record(stage, value=None, *, task="movie_reviews", recipe=None, seed=0, method=None, sparsity=None, **fields):
@@ -30,6 +31,8 @@ def record(stage, value=None, *, task="movie_reviews", recipe=None, seed=0, meth
         "wall_time_seconds": 12.5,
         "peak_memory_mb": 100.0,
     }
+    if method == "obert":
+        content["spec"]["method"] = FISHER
     if value is not None:
         content |= {"metrics": {"accuracy": Score(value=value, count=4)}, "primary_metric": "accuracy"}
     if method is not None and stage == "downstream":

@@ -1,0 +1,96 @@
+"""The second-order solvers against each other and against magnitude: the shape of Table 4 of the oBERT paper."""
+
+import json
+import math
+
+import pandas as pd
+
+from obert.statistics import format_number, format_summary
+from obert.tables import Base, Note, Results
+from obert.tables._measured import Group, epochs_of, epochs_text, groups, metric_of, scale, score
+
+ROW = "row"
+ROW_COLUMNS = ("task", "metric", "training", "pattern", "sparsity", "gradients", "block", "dampening", "dense")
+MEASURED = ("mean", "std", "n")
+PARAMETERS = ("num_gradients", "fisher_block_size", "dampening")
+
+
+class Solvers(Base):
+    """Rows share everything but the method and its solver; column groups are magnitude, then a solver each."""
+
+    title = "Second-order solvers"
+    caption = (
+        "Mean ± sample standard deviation over n seeds. A row has one start, schedule, pattern, data order and, for "
+        "the second-order methods, one number of gradients, block size and dampening; only the solver differs."
+    )
+
+    def build(self, results: Results) -> pd.DataFrame:
+        rows: dict[tuple, dict] = {}
+        labels: dict[str, None] = {}
+        for task in results.tasks:
+            found = [g for g in groups(results, task) if _method(g).get("solver")]
+            plain = [g for g in groups(results, task) if g.key.method == "magnitude"]
+            for group in sorted(found, key=_order):
+                identity = (task, group.key.sparsity, _setting(group), _parameters(group))
+                row = rows.setdefault(identity, _row(results, group))
+                rivals = [g for g in plain if g.key.sparsity == group.key.sparsity and _setting(g) == _setting(group)]
+                for member in (*rivals, group):
+                    labels[_label(member)] = None
+                    cells = (member.score.mean, member.score.std, member.score.n)
+                    row |= {(_label(member), name): value for name, value in zip(MEASURED, cells, strict=True)}
+        columns = [(ROW, name) for name in ROW_COLUMNS]
+        columns += [(label, name) for label in sorted(labels, key=_label_order) for name in MEASURED]
+        return pd.DataFrame(list(rows.values()), columns=pd.MultiIndex.from_tuples(columns))
+
+    def display(self, content: pd.DataFrame) -> pd.DataFrame:
+        row = content[ROW]
+        shown = {name: row[name] for name in ("task", "metric", "training", "pattern")}
+        shown["sparsity %"] = [format_number(100 * value, 1) for value in row["sparsity"]]
+        shown |= {name: [format_number(v, 0) for v in row[name]] for name in ("gradients", "block")}
+        shown["dampening"] = [f"{value:g}" for value in row["dampening"]]
+        shown["dense"] = [format_number(value) for value in row["dense"]]
+        for label in dict.fromkeys(label for label, _ in content.columns if label != ROW):
+            shown[label] = [format_summary(*v) for v in content[label][list(MEASURED)].itertuples(index=False)]
+        return pd.DataFrame(shown)
+
+    def notes(self, results: Results) -> tuple[Note, ...]:
+        return (Note(f"{scale(results)}."),) if scale(results) else ()
+
+
+def _method(group: Group) -> dict:
+    return group.records[0].spec.get("method") or {}
+
+
+def _setting(group: Group) -> str:
+    """What the runs of a row share besides the method: start, training, schedule, pattern, distillation."""
+    return json.dumps(group.records[0].spec.get("recipe"), sort_keys=True)
+
+
+def _parameters(group: Group) -> str:
+    return json.dumps({k: v for k, v in _method(group).items() if k != "solver"}, sort_keys=True)
+
+
+def _label(group: Group) -> str:
+    solver = _method(group).get("solver")
+    return f"{group.key.method}, {solver}" if solver else group.key.method
+
+
+def _label_order(label: str) -> tuple:
+    """Magnitude, then the paper's solver, then ours."""
+    method, _, solver = label.partition(", ")
+    known = ("", "independent", "joint", "greedy")
+    return bool(solver), method, known.index(solver) if solver in known else len(known)
+
+
+def _order(group: Group) -> tuple:
+    recipe = group.records[0].spec.get("recipe") or {}
+    return (epochs_of(group.records[0]) or 0.0, recipe.get("pattern", ""), group.key.sparsity)
+
+
+def _row(results: Results, group: Group) -> dict:
+    record, method = group.records[0], _method(group)
+    pattern = (record.spec.get("recipe") or {}).get("pattern", "")
+    values = (group.key.task, metric_of(results, group.key.task), epochs_text({epochs_of(record)}), pattern)
+    values += (group.key.sparsity, *(method.get(name, math.nan) for name in PARAMETERS))
+    values += (score(results.dense(group.key.task)),)
+    return {(ROW, name): value for name, value in zip(ROW_COLUMNS, values, strict=True)}
