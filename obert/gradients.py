@@ -28,6 +28,10 @@ class Gradients:
     def __len__(self) -> int:
         return self.inputs.shape[0]
 
+    def first(self, count: int) -> "Gradients":
+        """The first `count` gradients, or all if there are fewer."""
+        return Gradients(self.inputs[:count], self.output_gradients[:count])
+
     def rows(self, start: int, stop: int) -> Tensor:
         """The gradients of some of the weight's rows, flattened: [n, (stop - start) * in]."""
         chosen = self.output_gradients[:, :, start:stop].transpose(1, 2)
@@ -47,6 +51,10 @@ class DenseGradients:
 
     def __len__(self) -> int:
         return self.values.shape[0]
+
+    def first(self, count: int) -> "DenseGradients":
+        """The first `count` gradients, or all if there are fewer."""
+        return DenseGradients(self.values[:count])
 
     def rows(self, start: int, stop: int) -> Tensor:
         """The gradients of some of the weight's rows, flattened: [n, (stop - start) * in]."""

@@ -46,6 +46,8 @@ class GradientBased(Base):
     def draw(self, context: Context, names: Iterable[str]) -> Iterator[tuple[str, Gradients | DenseGradients]]:
         """Gradients of some of the layers' weights, pass by pass; the same ones whenever the context is the same.
 
+        A last pass with more gradients than are still needed is cut.
+
         Raises:
             UserError: a distillation loss without a teacher, or fewer gradients than asked for.
         """
@@ -64,10 +66,13 @@ class GradientBased(Base):
                 count = 1
                 with exact_float32(device):
                     for name, gradients in compute(layers, partial(losses, batch)):
-                        count = len(gradients)
-                        yield name, gradients
+                        needed = gradients.first(self.num_gradients - done)
+                        count = len(needed)
+                        yield name, needed
                 done += count
                 bar.update(count)
+                if done == self.num_gradients:
+                    break
         if done != self.num_gradients:
             raise UserError(
                 f"num_gradients {self.num_gradients}: the data gave {done}. Give it more, or ask for fewer gradients"
