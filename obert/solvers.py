@@ -23,6 +23,7 @@ from obert.patterns import Pattern
 
 Solver = Literal["independent", "joint", "greedy"]
 NOT_CHOSEN = torch.finfo(torch.float32).max  # a finite score that is never the lowest
+NEXT = 1 + 2**-22  # times this, a float32 is another one
 
 
 def scores(solver: Solver, slab: Slab, weights: Tensor, pattern: Pattern, name: str) -> tuple[Tensor, Tensor]:
@@ -121,6 +122,9 @@ def _cheapest_sets(inverse: Tensor, weights: Tensor, pattern: Pattern) -> tuple[
 def _greedy(inverse: Tensor, weights: Tensor, kept: Tensor, pattern: Pattern) -> Tensor:
     """Scores [blocks, a]: the running maximum of the loss increases when groups are removed one at a time.
 
+    A group's score is above those of the groups removed before it even where it costs less, by the least that float32
+    shows: otherwise it could be pruned without them.
+
     With H the inverse left after earlier removals, a set Q costs 1/2 w_Q' (H_QQ)^-1 w_Q; then H loses
     H_:Q (H_QQ)^-1 H_Q:, and the weights move to their optimum. The downdates are kept as vectors U (H = H_0 - U'U), so
     that a step touches the columns it needs and never the whole of H.
@@ -140,7 +144,7 @@ def _greedy(inverse: Tensor, weights: Tensor, kept: Tensor, pattern: Pattern) ->
         cost, group = costs.amin(dim=2).masked_fill_(closed, torch.inf).min(dim=1, keepdim=True)
         live = torch.isfinite(cost)  # blocks with fewer groups are done before the others
         removed = members[every, group].squeeze(1) + group * size  # [blocks, zeros]
-        highest = torch.maximum(highest, torch.where(live, cost, 0))
+        highest = torch.maximum(highest * NEXT, torch.where(live, cost, 0))
         result.scatter_(1, removed, torch.where(live, highest, result.gather(1, removed)))
         closed.scatter_(1, group, True)
 
