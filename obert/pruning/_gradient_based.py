@@ -31,7 +31,7 @@ class GradientBased(Base):
 
     def targets(self, present: float, sparsity: float) -> tuple[float, ...]:
         """As many sub-steps as `recomputations` says."""
-        count = self.recomputations
+        count, present = self.recomputations, min(present, sparsity)  # rounding may have pruned one more than asked for
         fractions = [(k + 1) / count for k in range(count - 1)]
         if self.recomputation_spacing == "linear":
             between = [present + f * (sparsity - present) for f in fractions]
