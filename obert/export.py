@@ -79,6 +79,10 @@ def linear_weights(path: Path) -> dict[str, torch.Tensor]:
     except Exception as error:  # protobuf's own DecodeError, which has no stable import path
         raise UserError(f"{path} is not a readable ONNX model ({error}): delete it and export again") from None
     initializers = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        # Equal weights, such as two that are pruned entirely, are in the file once.
+        if node.op_type == "Identity" and node.input[0] in initializers:
+            initializers[node.output[0]] = initializers[node.input[0]]
     weights = {}
     for node in graph.node:
         if node.op_type in ("MatMul", "Gemm") and node.input[1] in initializers:

@@ -114,6 +114,19 @@ def test_sparsity_is_read_back(exported):
 
 
 @pytest.mark.parametrize("head", ["question_answering"], indirect=True)
+def test_weights_pruned_entirely_are_read_back(head, tmp_path):
+    """Equal tensors, which the exporter stores once."""
+    network = tiny(head)
+    attention = network.base_model.encoder.layer[0].attention.self
+    with torch.no_grad():
+        attention.query.weight.zero_()
+        attention.key.weight.zero_()
+    export_onnx(network, head, tmp_path / "model.onnx")
+    found = exported_sparsity(tmp_path / "model.onnx", network, 0.0)
+    assert sum(layer.zeros for layer in found.layers.values()) == 2 * 32 * 32
+
+
+@pytest.mark.parametrize("head", ["question_answering"], indirect=True)
 @pytest.mark.parametrize(
     "damage", [lambda a: np.put(a, -1, 0), lambda a: np.put(a, 0, 1)], ids=["one more", "one less"]
 )
