@@ -61,6 +61,22 @@ class DenseGradients:
         return self.values[:, start:stop].flatten(1)
 
 
+def row_slabs(gradients: Gradients | DenseGradients, rows: int, budget: int) -> Iterator[tuple[slice, Tensor]]:
+    """The gradients of a weight, some of its rows at a time, so that factors are never unfolded as a whole.
+
+    Args:
+        rows: of the weight.
+        budget: bytes of a slab.
+
+    Yields:
+        The rows, and their gradients flattened, float32 [n, rows of the slab * in].
+    """
+    step = max(1, budget // (4 * len(gradients) * gradients.row_size))
+    for start in range(0, rows, step):
+        chosen = slice(start, min(start + step, rows))
+        yield chosen, gradients.rows(chosen.start, chosen.stop).float()
+
+
 @contextmanager
 def exact_float32(device: torch.device):
     """Inside the block, products are float32: neither autocast nor TF32, whatever the caller has allowed."""

@@ -46,13 +46,14 @@ def scores(solver: Solver, slab: Slab, weights: Tensor, pattern: Pattern, name: 
 
 
 def update(
-    solver: Solver, slab: Slab, weights: Tensor, pruned: Tensor, multipliers: Tensor, name: str
+    solver: Solver, slab: Slab, weights: Tensor, pruned: Tensor, multipliers: Tensor, name: str, scale: float = 1.0
 ) -> tuple[Tensor, Tensor]:
     """The change of the weights that stay, and the loss increase 1/2 dw' F dw that the quadratic model predicts.
 
     Args:
         pruned: [blocks, a], True for the weights that are pruned now.
         multipliers: from `scores`.
+        scale: factor of the change.
 
     Returns:
         Changes [blocks, a], zero where not kept or pruned, and the sum of the loss increases.
@@ -65,6 +66,7 @@ def update(
         free = slab.fisher * stays[:, :, None] * stays[:, None, :]
         free.diagonal(dim1=1, dim2=2).add_(~stays)
         change = torch.bmm(spd_inverse(free, name), force.unsqueeze(2)).squeeze(2)
+    change *= scale
     total = (change - weights * pruned).unsqueeze(2)
     return change, torch.bmm(total.transpose(1, 2), torch.bmm(slab.fisher, total)).sum() / 2
 

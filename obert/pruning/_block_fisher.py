@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from obert import solvers
 from obert.errors import UserError
 from obert.fisher import BlockFisher, RecursiveFisher
+from obert.gradients import DenseGradients, Gradients
 from obert.patterns import Pattern
 from obert.provenance import free_memory
 from obert.pruning import Context
@@ -40,6 +41,11 @@ class BlockFisherMethod(GradientBased):
 
     _fisher: BlockFisher | RecursiveFisher | None = PrivateAttr(None)
     _multipliers: dict[str, Tensor] = PrivateAttr(default_factory=dict)
+
+    @property
+    def update_scale(self) -> float:
+        """Factor of the solver's change of the weights that stay."""
+        return 1.0
 
     def check_pattern(self, pattern: Pattern) -> None:
         """Groups of weights must not straddle blocks."""
@@ -94,7 +100,7 @@ class BlockFisherMethod(GradientBased):
         for slab in fisher.slabs(name, context.pattern.size):
             at = slab.positions
             changes[at], more = solvers.update(
-                self.solver, slab, flat[at] * slab.kept, chosen[at], multipliers[at], name
+                self.solver, slab, flat[at] * slab.kept, chosen[at], multipliers[at], name, self.update_scale
             )
             increase += more
         return changes[: weight.numel()].view_as(weight).float(), increase
@@ -105,9 +111,36 @@ class BlockFisherMethod(GradientBased):
             fisher = BlockFisher(masks, self.fisher_block_size, self.dampening)
         else:
             fisher = RecursiveFisher(masks, self.fisher_block_size, self.dampening, self.num_gradients)
-        for name, gradients in self.draw(context, names):
+        for name, gradients in self._gathered(context, masks):
             fisher.add(name, gradients)
         return fisher
+
+    def _gathered(self, context: Context, masks: Masks) -> Iterator[tuple[str, Gradients | DenseGradients]]:
+        """The gradients; those of minibatches some at a time, since each call reads and writes all of the blocks."""
+        room = self._room()
+        if not room:
+            yield from self.draw(context, masks)
+            return
+        held = {name: torch.empty(room, *mask.shape, device=mask.device) for name, mask in masks.items()}
+        count = dict.fromkeys(masks, 0)
+        for name, gradients in self.draw(context, masks):
+            held[name][count[name]] = gradients.values[0]
+            count[name] += 1
+            if count[name] == room:
+                yield name, DenseGradients(held[name])
+                count[name] = 0
+        for name, rest in count.items():
+            if rest:
+                yield name, DenseGradients(held[name][:rest])
+
+    def _room(self) -> int:
+        """How many minibatches' gradients are gathered: at most a thirty-second of the blocks' memory."""
+        room = min(self.num_gradients, self.fisher_block_size // 32)
+        return room if self.gradients == "minibatch" and room > 1 else 0
+
+    def _held_bytes(self, size: int) -> int:
+        """The blocks of a tensor of `size` weights, and gradients gathered for them."""
+        return BlockFisher.memory_bytes(size, self.fisher_block_size) + 4 * self._room() * size
 
     def _passes(self, masks: Masks) -> list[list[str]]:
         """This process's tensors, as many at a time as `fisher_memory` allows."""
@@ -115,7 +148,7 @@ class BlockFisherMethod(GradientBased):
         budget = float("inf") if self.fisher_memory is None else self.fisher_memory * 1e9
         passes, room = [], 0.0
         for name in (name for name in masks if owners[name] == rank):
-            needed = BlockFisher.memory_bytes(masks[name].numel(), self.fisher_block_size)
+            needed = self._held_bytes(masks[name].numel())
             if needed > budget:
                 raise UserError(
                     f"fisher_memory {self.fisher_memory:g} GB: the blocks of tensor '{name}' alone take "
@@ -142,11 +175,7 @@ class BlockFisherMethod(GradientBased):
     def memory_bytes(self, sizes: Mapping[str, int]) -> int:
         """The blocks that one process holds at a time, and what is worked on beside them."""
         owners = _owners(sizes)
-        held = sum(
-            BlockFisher.memory_bytes(size, self.fisher_block_size)
-            for name, size in sizes.items()
-            if owners[name] == _rank()
-        )
+        held = sum(self._held_bytes(size) for name, size in sizes.items() if owners[name] == _rank())
         if self.fisher_memory is not None:
             held = min(held, int(self.fisher_memory * 1e9))
         return held + 40 * max(sizes.values()) + 8 * sum(sizes.values())

@@ -83,7 +83,7 @@ def _check_task(experiment: Experiment, name: str, sizes: dict[str, int]) -> str
     if peak > available:
         raise UserError(
             f"task {name}: a pruning event needs {peak / 1e9:.1f} GB, {available / 1e9:.1f} GB are free. Lower "
-            "fisher_block_size, or keep fewer layers (model.layers)."
+            "fisher_block_size (mfac: num_gradients), or keep fewer layers (model.layers)."
         )
     return (
         f"task {name}: {examples} training and {len(splits['validation'])} validation examples; "

@@ -9,7 +9,12 @@ from obert import registry
 from obert.config import load_method
 from obert.pruning import Base
 
-SMALL = {"obert": {"num_gradients": 32, "gradients": "per_example", "gradient_batch_size": 8}}
+SMALL = {
+    "mfac": {"num_gradients": 8, "gradient_batch_size": 4, "recomputations": 2},
+    "obd": {"num_gradients": 32, "gradient_batch_size": 8},
+    "obert": {"num_gradients": 32, "gradients": "per_example", "gradient_batch_size": 8},
+    "woodfisher": {"num_gradients": 8, "gradient_batch_size": 4, "fisher_block_size": 40},
+}
 
 
 @pytest.fixture(params=registry.names("pruning"))
