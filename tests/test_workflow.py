@@ -82,8 +82,8 @@ def test_every_run_has_its_record_and_its_mirror(project, monkeypatch, tmp_path)
     from obert.records import read_records
 
     records = read_records(Path("results/runs/smoke"))
-    # 2 tasks x (1 teacher + 2 recipes' methods + 1 and one recipe's exports + the same of benchmarks)
-    assert len(records) == 2 * (1 + 2 * METHODS + 2 * (1 + METHODS))
+    # 2 tasks x (1 teacher + all methods in one shot + 2 gradually + 3 exports + 3 benchmarks)
+    assert len(records) == 2 * (1 + METHODS + 2 + 3 + 3)
     mirrored = read_records(tracking.fetch("sqlite:///results/tracking/smoke/mlflow.db", "smoke", tmp_path))
     assert mirrored == records
 
@@ -133,7 +133,7 @@ def test_editing_a_method_leaves_the_others_alone(project):
 def test_editing_the_trainer_reruns_training(project):
     logs = edited(project, "training.py")
     assert sum("/teacher/" in log for log in logs) == 2
-    assert sum("/downstream/" in log for log in logs) == 2 * 2 * METHODS  # 2 tasks x 2 recipes
+    assert sum("/downstream/" in log for log in logs) == 2 * (METHODS + 2)  # 2 tasks, one-shot and gradual
 
 
 def test_mistake_in_the_configuration_stops_before_any_job(project):
