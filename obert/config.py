@@ -32,6 +32,14 @@ class LearningRate(Strict):
     initial: float = Field(gt=0)
     final: float = Field(0.0, ge=0)
     rewind_epochs: tuple[float, ...] = ()
+    warmup_epochs: float = Field(0.0, ge=0, description="linear from 0, at the start of training")
+    constant_until_epoch: float = Field(0.0, ge=0, description="held at `initial` until here, then decays")
+
+    @model_validator(mode="after")
+    def _one_cycle(self):
+        if self.rewind_epochs and (self.warmup_epochs or self.constant_until_epoch):
+            raise ValueError("rewind_epochs goes with neither warmup_epochs nor constant_until_epoch")
+        return self
 
 
 class Training(Strict):
@@ -48,7 +56,13 @@ class Training(Strict):
 
     @model_validator(mode="after")
     def _rewinds_inside_training(self):
-        rewinds = self.learning_rate.rewind_epochs
+        rate = self.learning_rate
+        if max(rate.warmup_epochs, rate.constant_until_epoch) >= self.epochs:
+            raise ValueError(
+                f"learning_rate: warmup_epochs {rate.warmup_epochs:g} and constant_until_epoch "
+                f"{rate.constant_until_epoch:g} must end before training does ({self.epochs:g} epochs)"
+            )
+        rewinds = rate.rewind_epochs
         if list(rewinds) != sorted(set(rewinds)) or any(not 0 < r < self.epochs for r in rewinds):
             raise ValueError(
                 f"learning_rate.rewind_epochs {list(rewinds)} must increase and lie inside (0, {self.epochs:g})"
@@ -64,17 +78,30 @@ class Distillation(Strict):
 
 
 class SparsitySchedule(Strict):
-    """Cubic from `initial_sparsity` at `start_epoch` to the target at `end_epoch`, every `every_epochs`."""
+    """From `initial_sparsity` at `start_epoch` to the target at `end_epoch`, every `every_epochs` or `every_steps`."""
 
     start_epoch: float = Field(0.0, ge=0)
     end_epoch: float = Field(ge=0)
-    every_epochs: float = Field(1.0, gt=0)
+    every_epochs: float | None = Field(None, gt=0, description="1 by default")
+    every_steps: int | None = Field(None, gt=0, description="optimiser steps, in place of every_epochs")
     initial_sparsity: Fraction = 0.7
+    shape: Literal["cubic", "linear"] = "cubic"
+    rerank_until_epoch: float | None = Field(
+        None,
+        ge=0,
+        description="masks are made anew at the target until here, by methods whose pruned weights may return",
+    )
 
     @model_validator(mode="after")
     def _window(self):
         if self.end_epoch < self.start_epoch:
             raise ValueError(f"end_epoch {self.end_epoch:g} is before start_epoch {self.start_epoch:g}")
+        if self.every_steps is not None and self.every_epochs is not None:
+            raise ValueError("give every_epochs or every_steps, not both")
+        if self.rerank_until_epoch is not None and self.rerank_until_epoch <= self.end_epoch:
+            raise ValueError(
+                f"rerank_until_epoch {self.rerank_until_epoch:g} must be after end_epoch {self.end_epoch:g}"
+            )
         return self
 
 
@@ -89,6 +116,9 @@ class Recipe(Strict):
     training: Training | None = None
     schedule: SparsitySchedule | None = None
     pattern: str = Field("unstructured", description="which weights go together: unstructured, 1x4, 2:4")
+    distribution: Literal["global", "uniform"] = Field(
+        "global", description="one cut over all layers, or the target in each of them"
+    )
     distillation: Distillation | None = None
     methods: dict[Name, dict[str, Any]] = Field(
         default_factory=dict, description="parameters by method; as published: the one method it is for"
@@ -108,6 +138,11 @@ class Recipe(Strict):
             raise ValueError(
                 f"schedule.end_epoch {self.schedule.end_epoch:g} must be before training.epochs "
                 f"{self.training.epochs:g}, or the last pruning step is never recovered from"
+            )
+        if self.schedule and (self.schedule.rerank_until_epoch or 0) > self.training.epochs:
+            raise ValueError(
+                f"schedule.rerank_until_epoch {self.schedule.rerank_until_epoch:g} is after training.epochs "
+                f"{self.training.epochs:g}"
             )
         if self.schedule is None and self.start == "pretrained" and self.stage == "downstream":
             raise ValueError("one-shot pruning starts from a fine-tuned model: set start: teacher")
@@ -299,10 +334,18 @@ def recipe_for(experiment: Experiment, name: str, task: str, where: str = "") ->
 
 
 def methods_of(block: Downstream, recipe: Recipe) -> tuple[str, ...]:
-    """The methods that a block of the grid runs with a recipe: its own list, all, or the one the recipe is for."""
+    """The methods that a block of the grid runs with a recipe: its own list, all, or the one the recipe is for.
+
+    "all" leaves out of one-shot pruning what learns its scores in training.
+    """
     if block.methods == "all":
-        return registry.names("pruning")
+        names = registry.names("pruning")
+        return tuple(name for name in names if not (recipe.is_one_shot and _method_of(recipe, name).steps_needed()))
     return block.methods or tuple(recipe.methods)
+
+
+def _method_of(recipe: Recipe, name: str, where: str = ""):
+    return load_method(name, recipe.methods.get(name, {}), where)
 
 
 def _check_recipes(experiment: Experiment, task: str, path: Path) -> None:
@@ -322,7 +365,13 @@ def _check_recipes(experiment: Experiment, task: str, path: Path) -> None:
                 raise UserError(f"{where}: recipe '{name}' is for no method of its own; list 'methods' (or 'all')")
             pattern = Pattern.parse(recipe.pattern)
             for method in methods:
-                load_method(method, recipe.methods.get(method, {}), f"{where}.methods").check_pattern(pattern)
+                loaded = _method_of(recipe, method, f"{where}.methods")
+                loaded.check_pattern(pattern)
+                if recipe.is_one_shot and loaded.steps_needed():
+                    raise UserError(
+                        f"{where}: method '{method}' learns its scores in training, recipe '{name}' prunes in one "
+                        "shot. Run it with a gradual recipe."
+                    )
             for sparsity in block.sparsities:
                 if sparsity > pattern.largest_sparsity:
                     raise UserError(

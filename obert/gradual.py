@@ -23,11 +23,11 @@ from obert.patterns import Pattern
 from obert.pruning import Base as Method
 from obert.pruning import Context, prune
 from obert.records import write_text
-from obert.sparsity import apply_masks, dense_masks
+from obert.sparsity import Distribution, dense_masks
 from obert.tasks import Base as Task
 from obert.training import Features, model_inputs
 
-MASKS, EVENTS = "masks.safetensors", "pruning_events.json"
+MASKS, STATE, EVENTS = "masks.safetensors", "pruning_state.safetensors", "pruning_events.json"
 
 
 def check_gradients(method: Method, features: int, where: str) -> None:
@@ -36,6 +36,15 @@ def check_gradients(method: Method, features: int, where: str) -> None:
         raise UserError(
             f"{where}: a pruning event draws {method.gradient_examples()} training features, there are {features}. "
             "Lower the number of gradients, or use more training examples."
+        )
+
+
+def check_first_event(method: Method, schedule: dict[int, float]) -> None:
+    """Raise UserError if the schedule prunes before the method's scores have seen the steps that they need."""
+    if min(schedule) < method.steps_needed():
+        raise UserError(
+            f"method {type(method).__name__} learns its scores in training and needs {method.steps_needed()} optimiser "
+            f"steps before the first pruning event, which is at step {min(schedule)}. Raise schedule.start_epoch."
         )
 
 
@@ -82,6 +91,7 @@ class Pruner:
         data: Features,
         seeds: dict[str, int],
         pattern: Pattern,
+        distribution: Distribution = "global",
         teacher: nn.Module | None = None,
         distillation: Distillation | None = None,
     ):
@@ -91,10 +101,12 @@ class Pruner:
         self.data = data
         self.seeds = seeds
         self.pattern = pattern
+        self.distribution = distribution
         self.teacher = teacher
         self.distillation = distillation
         self.layers = prunable_layers(network)
-        self.masks = dense_masks({name: layer.weight for name, layer in self.layers.items()})
+        self.hook = method.training_hook(network, self.layers)
+        self.masks = dense_masks(self.hook.weights)
         self.events: list[dict[str, Any]] = []
         check_gradients(method, len(data.features), f"method {type(method).__name__}")
 
@@ -103,7 +115,7 @@ class Pruner:
         """The target of the last event."""
         return self.events[-1]["sparsity"] if self.events else 0.0
 
-    def prune(self, sparsity: float, step: int = 0) -> None:
+    def prune(self, sparsity: float, step: int = 0, optimizer: torch.optim.Optimizer | None = None) -> None:
         """Prune to a sparsity now, in evaluation mode; the mode is restored.
 
         The gradients' data order depends on the seed and the step, so that a resumed run draws the same.
@@ -133,6 +145,8 @@ class Pruner:
             losses,
             torch.Generator().manual_seed(self.seeds["pruning"] + step),
             self.pattern,
+            self.distribution,
+            self.hook,
             from_teacher if self.distillation and self.teacher is not None else None,
         )
         was_training = self.network.training
@@ -141,6 +155,7 @@ class Pruner:
             self.masks = prune(self.method, context, sparsity)
         except UserError as error:
             raise UserError(f"pruning to {sparsity:.4g} before step {step}: {error}") from None
+        self.hook.after_event(self.masks, optimizer)
         self.network.train(was_training)
         self.events.append(
             {
@@ -152,41 +167,50 @@ class Pruner:
             }
         )
 
-    def hold(self) -> None:
-        """Set pruned weights back to zero."""
-        apply_masks({name: layer.weight.detach() for name, layer in self.layers.items()}, self.masks)
-
     def save(self, folder: Path) -> None:
-        """Write masks and events beside a checkpoint."""
+        """Write masks, events and the method's own state beside a checkpoint."""
         save_file({name: mask.cpu() for name, mask in self.masks.items()}, folder / MASKS)
+        save_file({name: value.cpu() for name, value in self.hook.state().items()}, folder / STATE)
         write_text(folder / EVENTS, json.dumps(self.events))
 
     def load(self, folder: Path) -> None:
         """Read what `save` wrote."""
         device = next(self.network.parameters()).device
         self.masks = load_file(folder / MASKS, device=str(device))
+        self.hook.load(load_file(folder / STATE, device=str(device)))
+        self.hook.impose(self.masks)
         self.events = json.loads((folder / EVENTS).read_text(encoding="utf-8"))
 
 
 class GradualPruning(TrainerCallback):
-    """Prunes before the steps that the schedule names, and holds the masks after every optimiser step.
+    """Prunes before the steps that the schedule names, and calls the method's hook after every optimiser step.
 
     Args:
         schedule: sparsity by the step that the event precedes.
+
+    Raises:
+        UserError: the first event comes before the method has seen the steps it needs.
     """
 
     def __init__(self, pruner: Pruner, schedule: dict[int, float]):
         self.pruner = pruner
         self.schedule = schedule
+        self.target = max(schedule.values())
+        check_first_event(pruner.method, schedule)
 
-    def on_step_begin(self, args, state, control, **kwargs):
+    def penalty(self) -> torch.Tensor | None:
+        """The method's term of the training loss."""
+        return self.pruner.hook.penalty(self.pruner.sparsity / self.target)
+
+    def on_step_begin(self, args, state, control, optimizer=None, **kwargs):
         """Called before the forward pass of an optimiser step: no gradient is lost to the event."""
-        if state.global_step in self.schedule:
-            self.pruner.prune(self.schedule[state.global_step], state.global_step)
+        sparsity = self.schedule.get(state.global_step)
+        if sparsity is not None and (sparsity != self.pruner.sparsity or self.pruner.hook.returns):
+            self.pruner.prune(sparsity, state.global_step, optimizer)
 
     def on_optimizer_step(self, args, state, control, **kwargs):
         """Called right after the optimiser's step."""
-        self.pruner.hold()
+        self.pruner.hook.after_step(self.pruner.masks, at_target=self.pruner.sparsity == self.target)
 
     def on_save(self, args, state, control, **kwargs):
         """Called after the Trainer has written a checkpoint."""

@@ -267,6 +267,8 @@ def _method(name: str, pattern: Pattern, parameters: dict[str, Any]) -> pruning.
         defaults["fisher_block_size"] = max(size - size % pattern.size, pattern.size)
     method = load_method(name, {**defaults, **parameters}, f"prune(method='{name}')")
     method.check_pattern(pattern)
+    if method.steps_needed():
+        raise UserError(f"method '{name}' learns its scores in training; prune() does not train. Use a gradual recipe")
     return method
 
 

@@ -1,6 +1,7 @@
 """Masks with exact counts made alike for every method, and the measurement of what is zero."""
 
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from obert.patterns import UNSTRUCTURED, Pattern
 from obert.records import LayerSparsity, Sparsity
 
 Masks = dict[str, Tensor]
+Distribution = Literal["global", "uniform"]
 
 
 def dense_masks(weights: Mapping[str, Tensor]) -> Masks:
@@ -65,6 +67,13 @@ def global_masks(scores: Mapping[str, Tensor], masks: Masks, sparsity: float, pa
     return {name: part.view_as(mask) for (name, mask), part in parts}
 
 
+def uniform_masks(
+    scores: Mapping[str, Tensor], masks: Masks, sparsity: float, pattern: Pattern = UNSTRUCTURED
+) -> Masks:
+    """As `global_masks`, with the same sparsity in every tensor."""
+    return {name: global_masks({name: scores[name]}, {name: masks[name]}, sparsity, pattern)[name] for name in masks}
+
+
 @torch.no_grad()
 def apply_masks(weights: Mapping[str, Tensor], masks: Masks) -> None:
     """Set pruned weights to exactly zero, in place."""
@@ -82,17 +91,24 @@ def measure(weights: Mapping[str, Tensor], target: float) -> Sparsity:
     return Sparsity(target=target, measured=zeros / size, layers=layers)
 
 
-def assert_sparsity(measured: Sparsity, where: str, pattern: Pattern = UNSTRUCTURED) -> Sparsity:
-    """Return `measured`, or raise if fewer weights are zero than the target says.
+def assert_sparsity(
+    measured: Sparsity, where: str, pattern: Pattern = UNSTRUCTURED, distribution: Distribution = "global"
+) -> Sparsity:
+    """Return `measured`, or raise if fewer weights are zero than the target says, in each layer if uniform.
 
     More zeros are possible: a kept weight can be exactly zero by itself.
 
     Raises:
         RuntimeError: a mask was lost on the way.
     """
-    size = sum(layer.size for layer in measured.layers.values())
-    zeros = sum(layer.zeros for layer in measured.layers.values())
-    wanted = pattern.groups_at(size, measured.target) * pattern.zeros
-    if zeros < wanted:
-        raise RuntimeError(f"{where}: {zeros} of {size} weights are zero, the target {measured.target:g} asks {wanted}")
+    parts = {name: [layer] for name, layer in measured.layers.items()}
+    if distribution == "global":
+        parts = {"all layers": list(measured.layers.values())}
+    for name, layers in parts.items():
+        size, zeros = sum(layer.size for layer in layers), sum(layer.zeros for layer in layers)
+        wanted = pattern.groups_at(size, measured.target) * pattern.zeros
+        if zeros < wanted:
+            raise RuntimeError(
+                f"{where}, {name}: {zeros} of {size} weights are zero, the target {measured.target:g} asks {wanted}"
+            )
     return measured

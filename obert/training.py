@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -110,6 +110,8 @@ class CompressionTrainer(Trainer):
         folder: where checkpoints go.
         teacher: dense model to distil from, or None; used with `distillation`.
         sparsity: called at each step, gives the sparsity to log.
+        parameter_groups: further groups of the optimiser, each with its own initial learning rate under the schedule.
+        penalty: called at each step, gives a term of the loss or None.
     """
 
     def __init__(
@@ -124,6 +126,8 @@ class CompressionTrainer(Trainer):
         distillation: Distillation | None = None,
         teacher: PreTrainedModel | None = None,
         sparsity: Callable[[], float] = lambda: 0.0,
+        parameter_groups: Sequence[dict[str, Any]] = (),
+        penalty: Callable[[], torch.Tensor | None] = lambda: None,
         callbacks: tuple = (),
     ):
         self.task = task
@@ -133,6 +137,8 @@ class CompressionTrainer(Trainer):
         self.distillation = distillation
         self.teacher = teacher
         self.sparsity = sparsity
+        self.parameter_groups = parameter_groups
+        self.penalty = penalty
         self.epoch_steps = steps_per_epoch(training, len(data.features))
         self.total_steps = max(1, round(training.epochs * self.epoch_steps))
         network.base_model.embeddings.requires_grad_(not training.freeze_embeddings)
@@ -172,6 +178,19 @@ class CompressionTrainer(Trainer):
         size = self.args.train_batch_size * self.args.gradient_accumulation_steps
         return EpochSeededSampler(size, list(self.data.features["length"]), self.data_seed)
 
+    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
+        """AdamW over the weights, and over the parameter groups of their own rates."""
+        if self.optimizer is None:
+            own = [p for group in self.parameter_groups for p in group["params"]]
+            for parameter in own:
+                parameter.requires_grad_(False)
+            super().create_optimizer(model)
+            for parameter in own:
+                parameter.requires_grad_(True)
+            for group in self.parameter_groups:
+                self.optimizer.add_param_group(dict(group))
+        return self.optimizer
+
     def create_scheduler(self, num_training_steps: int, optimizer=None) -> LambdaLR:
         """Linear decay with rewinds; the factor is relative to the initial learning rate."""
         rate = self.training.learning_rate
@@ -197,6 +216,9 @@ class CompressionTrainer(Trainer):
             with torch.no_grad():
                 taught = self.task.logits(self.teacher(**model_inputs(inputs)))
             loss = loss + hardness * distillation_losses(logits, taught, self.distillation.temperature).mean()
+        penalty = self.penalty()
+        if penalty is not None:
+            loss = loss + penalty
         if not torch.isfinite(loss):
             raise UserError(
                 f"the loss is not finite at step {self.state.global_step}: {self._first_not_finite(logits)}"

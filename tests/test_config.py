@@ -59,6 +59,10 @@ def test_every_recipe_is_valid(root):
             ["pruning method 'oberd'", "downstream.0", "Did you mean 'obert'?"],
         ),
         (
+            {"downstream": [{"recipes": ["smoke_one_shot"], "methods": ["platon"], "sparsities": [0.5]}]},
+            ["downstream.0", "'platon' learns its scores in training", "Run it with a gradual recipe"],
+        ),
+        (
             {"downstream": [{"recipes": ["smoke_one_shot"], "methods": "all", "sparsities": [1.0]}]},
             ["downstream.0.sparsities.0", "less than 1"],
         ),

@@ -132,6 +132,11 @@ def test_magnitude_takes_neither_gradients_nor_parameters(model):
         prune(model, (), None, 0.5, method="magnitude", solver="greedy")
 
 
+def test_methods_that_learn_in_training_are_refused(model, batches):
+    with pytest.raises(UserError, match="'movement' learns its scores in training"):
+        prune(model, batches, cross_entropy, method="movement")
+
+
 def test_last_batch_is_cut_and_no_more_is_read(model, batches):
     """50 gradients of batches of 8 are those of the first 50 examples."""
     whole = [(torch.cat([x for x, _ in batches])[:50], torch.cat([y for _, y in batches])[:50])]

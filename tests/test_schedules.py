@@ -4,7 +4,7 @@ import pytest
 
 from obert.config import LearningRate, SparsitySchedule
 from obert.errors import UserError
-from obert.schedules import cubic_sparsity, linear_with_rewinds, pruning_events
+from obert.schedules import linear_with_rewinds, pruning_events, sparsity_at
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_events_closer_than_a_step_are_refused():
 
 def test_cubic_midpoint():
     # 0.9 - 0.2 * 0.5^3 = 0.875
-    assert cubic_sparsity(0.5, 0.7, 0.9) == pytest.approx(0.875)
+    assert sparsity_at(0.5, 0.7, 0.9, "cubic") == pytest.approx(0.875)
 
 
 def test_learning_rate_falls_linearly_and_rewinds():
@@ -61,3 +61,43 @@ def test_learning_rate_falls_linearly_and_rewinds():
 def test_learning_rate_after_the_last_step_stays_at_its_final_value():
     rate = LearningRate(initial=1.0, final=0.1)
     assert linear_with_rewinds(10, 10, steps_per_epoch=4, rate=rate) == pytest.approx(0.1)
+
+
+def test_lottery_rounds_remove_a_tenth_of_the_original_weights_each():
+    schedule = SparsitySchedule(start_epoch=4, end_epoch=36, every_epochs=4, initial_sparsity=0.1, shape="linear")
+    events = pruning_events(schedule, steps_per_epoch=10, final=0.9)
+    assert list(events) == list(range(40, 361, 40))
+    assert list(events.values()) == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
+
+
+def test_reranking_goes_on_at_the_target():
+    schedule = SparsitySchedule(
+        start_epoch=0.5, end_epoch=1.5, every_steps=2, initial_sparsity=0, rerank_until_epoch=2.5
+    )
+    events = pruning_events(schedule, steps_per_epoch=4, final=0.8)
+    # 0.8 - 0.8 * (1 - x)^3 at x = 0, 1/2, 1
+    assert events == {2: 0.0, 4: pytest.approx(0.7), 6: 0.8, 8: 0.8, 10: 0.8}
+
+
+def test_every_step_prunes_at_every_step_of_a_window_of_odd_length():
+    schedule = SparsitySchedule(start_epoch=0.3, end_epoch=1.7, every_steps=1)
+    assert list(pruning_events(schedule, steps_per_epoch=7, final=0.8)) == list(range(2, 13))
+
+
+def test_warm_up_and_a_constant_phase_come_before_the_decay():
+    rate = LearningRate(initial=1.0, final=0.2, warmup_epochs=0.5, constant_until_epoch=1.25)
+    rates = [linear_with_rewinds(step, 10, steps_per_epoch=4, rate=rate) for step in range(10)]
+    # 2 steps of warm-up from 0, constant until step 5, then 5 steps: 1 - 0.8 * i / 4
+    assert rates == pytest.approx([0.0, 0.5, 1.0, 1.0, 1.0, 1.0, 0.8, 0.6, 0.4, 0.2])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"every_epochs": 1, "every_steps": 1}, "not both"),
+        ({"rerank_until_epoch": 1}, "must be after end_epoch 2"),
+    ],
+)
+def test_schedules_that_contradict_themselves(change, message):
+    with pytest.raises(ValueError, match=message):
+        SparsitySchedule(end_epoch=2, **change)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from obert.errors import UserError
-from obert.sparsity import apply_masks, assert_sparsity, dense_masks, global_masks, measure
+from obert.sparsity import apply_masks, assert_sparsity, dense_masks, global_masks, measure, uniform_masks
 
 
 def zeros(masks):
@@ -27,6 +27,19 @@ def test_ties_are_broken_in_model_order_and_still_counted_exactly():
     masks = global_masks(scores, dense_masks(scores), 0.4)
     assert masks["a"].flatten().tolist() == [False] * 4 + [True] * 2
     assert masks["b"].all()
+
+
+def test_uniform_masks_reach_the_target_in_each_tensor():
+    scores = {"small": torch.tensor([[1.0, 2.0], [3.0, 4.0]]), "large": torch.arange(10.0, 20.0)}
+    masks = uniform_masks(scores, dense_masks(scores), 0.5)
+    assert masks["small"].tolist() == [[False, False], [True, True]]
+    assert masks["large"].tolist() == [False] * 5 + [True] * 5
+    measured = measure({name: scores[name] * mask for name, mask in masks.items()}, 0.5)
+    assert assert_sparsity(measured, "here", distribution="uniform") is measured
+    everything_small = measure({"small": torch.zeros(2, 2), "large": torch.cat([torch.zeros(3), torch.ones(7)])}, 0.5)
+    assert assert_sparsity(everything_small, "here") is everything_small  # 7 of 14 over both
+    with pytest.raises(RuntimeError, match="large: 3 of 10"):
+        assert_sparsity(everything_small, "here", distribution="uniform")
 
 
 def test_pruned_weights_stay_pruned_whatever_their_score():

@@ -15,7 +15,8 @@ from obert import registry
 from obert.plan import downstream_keys, find_key
 from obert.records import read_record
 
-METHODS = len(registry.names("pruning")) + 1
+LEARNED = 3  # movement, soft_movement and platon learn their scores in training
+METHODS = len(registry.names("pruning")) - LEARNED + 1  # in one shot
 PARTS = ("Snakefile", "configs", "obert", "profiles", "workflow", "tests/data")
 NEW_METHOD = '''
 """Prunes the weights of the last rows first; a stranger's method, in one file."""

@@ -1,4 +1,5 @@
-"""Pruning methods, one file each. A method gives every weight a score and, if it has one, an update of the others.
+"""Pruning methods, one file each. A method gives every weight a score and, if it has one, an update of the others, and
+a hook that is called during training.
 
 Masks, schedule, layer list, data and training are not its business: they are the same for every method.
 """
@@ -14,7 +15,8 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from obert.patterns import UNSTRUCTURED, Pattern
-from obert.sparsity import Masks, apply_masks, global_masks
+from obert.pruning._training_hooks import TrainingHook
+from obert.sparsity import Distribution, Masks, dense_masks, global_masks, uniform_masks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,6 +43,8 @@ class Context:
         losses: hard-label losses [batch] of a minibatch.
         generator: seeded random generator.
         pattern: which weights are pruned together.
+        distribution: one cut over all tensors, or the same sparsity in each.
+        hook: the method's training hook; that of `TrainingHook` by default.
         distillation_losses: distillation losses [batch] of a minibatch, where there is a teacher.
         draw: counts the recomputations of this event.
         details: what a method leaves for the event's record, by name.
@@ -52,14 +56,20 @@ class Context:
     losses: Callable[[Any], Tensor]
     generator: torch.Generator
     pattern: Pattern = UNSTRUCTURED
+    distribution: Distribution = "global"
+    hook: TrainingHook | None = None
     distillation_losses: Callable[[Any], Tensor] | None = None
     draw: int = 0
     details: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self):
+        if self.hook is None:
+            object.__setattr__(self, "hook", TrainingHook(self.layers))
+
     @property
     def weights(self) -> dict[str, Tensor]:
-        """The prunable weights, detached, by name."""
-        return {name: layer.weight.detach() for name, layer in self.layers.items()}
+        """The prunable weights, detached, by name; those behind the masks, where a hook keeps them."""
+        return self.hook.weights
 
 
 class Base(BaseModel):
@@ -81,6 +91,14 @@ class Base(BaseModel):
         """
         return {}
 
+    def training_hook(self, network: nn.Module, layers: dict[str, nn.Linear]) -> TrainingHook:
+        """What the method does while the model trains; by default it holds pruned weights at zero."""
+        return TrainingHook(layers)
+
+    def steps_needed(self) -> int:
+        """Optimiser steps that the scores need to have seen; a method that needs any cannot prune in one shot."""
+        return 0
+
     def targets(self, present: float, sparsity: float) -> tuple[float, ...]:
         """The sparsities that one pruning event passes through, from the present one to the last."""
         return (sparsity,)
@@ -101,7 +119,7 @@ class Base(BaseModel):
 def prune(method: Base, context: Context, sparsity: float) -> Masks:
     """One pruning event: score, exact global masks, update of the remaining weights. Weights change in place.
 
-    Weights pruned earlier are not moved by the update.
+    Weights pruned earlier are not moved by the update, and stay pruned unless the hook lets them return.
 
     Returns:
         The new masks.
@@ -109,11 +127,13 @@ def prune(method: Base, context: Context, sparsity: float) -> Masks:
     kept = torch.cat([mask.flatten() for mask in context.masks.values()])
     present = 1 - int(kept.sum()) / kept.numel()
     weights = context.weights
+    make_masks = {"global": global_masks, "uniform": uniform_masks}[context.distribution]
     for draw, target in enumerate(method.targets(present, sparsity)):
-        masks = global_masks(method.score(context), context.masks, target, context.pattern)
+        open_masks = dense_masks(weights) if context.hook.returns else context.masks
+        masks = make_masks(method.score(context), open_masks, target, context.pattern)
         pruned = {name: context.masks[name] & ~mask for name, mask in masks.items()}
         for name, change in method.update(context, pruned).items():
             weights[name].add_(change)
-        apply_masks(weights, masks)
+        context.hook.impose(masks)
         context = replace(context, masks=masks, draw=draw + 1)
     return context.masks

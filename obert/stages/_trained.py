@@ -67,6 +67,13 @@ def train(
     """Train as the recipe says, from the last usable checkpoint of this run if there is one."""
     identity = f"{specification_hash(run.spec)}-{run.code_hash}"
     folder = checkpoint_folder(run.experiment, run.key)
+    gradual_terms = {}
+    if gradual is not None:
+        gradual_terms = {
+            "sparsity": lambda: gradual.pruner.sparsity,
+            "parameter_groups": gradual.pruner.hook.parameter_groups(),
+            "penalty": gradual.penalty,
+        }
     trainer = CompressionTrainer(
         prepared.network,
         prepared.task,
@@ -76,8 +83,8 @@ def train(
         folder,
         distillation=recipe.distillation,
         teacher=teacher,
-        sparsity=(lambda: gradual.pruner.sparsity) if gradual else (lambda: 0.0),
         callbacks=(*([gradual] if gradual else []), CheckpointMarker(identity)),
+        **gradual_terms,
     )
     checkpoint = latest_checkpoint(folder, identity)
     if checkpoint is not None:
@@ -85,6 +92,8 @@ def train(
         if gradual is not None:
             gradual.pruner.load(checkpoint)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    if gradual is not None:
+        gradual.pruner.hook.finish()
     return trainer
 
 
@@ -100,7 +109,7 @@ def record_trained(
     weights = prunable_weights(network)
     sparsity = measure(weights, run.key.sparsity or 0.0)
     if pruner is not None:
-        assert_sparsity(sparsity, str(run.key.path), pruner.pattern)
+        assert_sparsity(sparsity, str(run.key.path), pruner.pattern, pruner.distribution)
 
     shutil.rmtree(run.folder / MODEL, ignore_errors=True)
     weights_hash = save(network, prepared.tokenizer, run.folder / MODEL)

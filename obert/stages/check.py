@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModel
 from obert.assets import resolve_model
 from obert.config import Experiment, load_method, load_task, recipe_for
 from obert.errors import UserError
-from obert.gradual import check_gradients
+from obert.gradual import check_first_event, check_gradients
 from obert.models import keep_layers, prunable_weights
 from obert.plan import RESULTS, all_keys, downstream_keys
 from obert.schedules import pruning_events
@@ -76,7 +76,8 @@ def _check_task(experiment: Experiment, name: str, sizes: dict[str, int]) -> str
         recipe = recipe_for(experiment, key.recipe, name)
         method = load_method(key.method, recipe.methods.get(key.method, {}), key.recipe)
         if recipe.schedule is not None:
-            pruning_events(recipe.schedule, steps_per_epoch(recipe.training, examples), key.sparsity)
+            events = pruning_events(recipe.schedule, steps_per_epoch(recipe.training, examples), key.sparsity)
+            check_first_event(method, events)
         check_gradients(method, examples, f"recipe {key.recipe}, method {key.method}, task {name}")
         peak = max(peak, method.memory_bytes(sizes))
     available = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else psutil.virtual_memory().available

@@ -33,7 +33,15 @@ def run(experiment: Experiment, key: RunKey) -> Record:
     prepared = prepare(run, task, network, tokenizer)
     teacher = load_trained(teacher_folder, task.head) if recipe.distillation else None
     pruner = Pruner(
-        network, task, method, prepared.train, run.seeds, Pattern.parse(recipe.pattern), teacher, recipe.distillation
+        network,
+        task,
+        method,
+        prepared.train,
+        run.seeds,
+        Pattern.parse(recipe.pattern),
+        recipe.distribution,
+        teacher,
+        recipe.distillation,
     )
     if recipe.is_one_shot:
         pruner.prune(key.sparsity)

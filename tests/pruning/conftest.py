@@ -32,16 +32,37 @@ class Setting:
         self.inputs = torch.randn(64, 5, 6, generator=generator)
         self.labels = torch.randint(0, 3, (64,), generator=generator)
         self.masks = dense_masks({name: layer.weight for name, layer in self.layers.items()})
+        self.hook = None
+
+    def train(self, method, steps):
+        """Steps of gradient descent with the method's hook attached, masks held as at the target sparsity."""
+        if self.hook is None:
+            self.hook = method.training_hook(self.model, self.layers)
+        groups = self.hook.parameter_groups()
+        learned = {id(p) for group in groups for p in group["params"]}
+        weights = [p for p in self.model.parameters() if id(p) not in learned]
+        optimizer = torch.optim.SGD([{"params": weights}, *groups], lr=0.1)
+        for _ in range(steps):
+            logits = self.model(self.inputs).mean(1)
+            optimizer.zero_grad()
+            (nn.functional.cross_entropy(logits, self.labels) + (self.hook.penalty(1.0) or 0.0)).backward()
+            optimizer.step()
+            self.hook.after_step(self.masks, at_target=True)
+        return self
 
     def context(self) -> Context:
         def losses(chosen):
             logits = self.model(self.inputs[chosen]).mean(1)
             return nn.functional.cross_entropy(logits, self.labels[chosen], reduction="none")
 
-        return Context(self.layers, self.masks, Indices(64), losses, torch.Generator().manual_seed(0))
+        return Context(self.layers, self.masks, Indices(64), losses, torch.Generator().manual_seed(0), hook=self.hook)
 
     def prune(self, method, sparsity):
+        """One event, after the steps that the method needs."""
+        if self.hook is None:
+            self.train(method, method.steps_needed())
         self.masks = prune(method, self.context(), sparsity)
+        self.hook.after_event(self.masks, None)
         return self
 
 

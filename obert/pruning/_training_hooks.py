@@ -1,0 +1,143 @@
+"""What a pruning method does while the model trains: how masks act on weights, and what it learns on the way."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from obert.sparsity import apply_masks
+
+if TYPE_CHECKING:
+    from obert.sparsity import Masks
+
+
+class TrainingHook:
+    """One object a run. This one keeps pruned weights at zero and out of the way, for good.
+
+    Attributes:
+        returns: pruned weights may return, as every event ranks all weights anew.
+    """
+
+    returns: ClassVar[bool] = False
+
+    def __init__(self, layers: dict[str, nn.Linear]):
+        self.layers = layers
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The prunable weights as they are stored, detached, by name."""
+        return {name: layer.weight.detach() for name, layer in self.layers.items()}
+
+    def impose(self, masks: Masks) -> None:
+        """Make the model's weights those of the masks."""
+        apply_masks(self.weights, masks)
+
+    def after_event(self, masks: Masks, optimizer: torch.optim.Optimizer | None) -> None:
+        """Called when a pruning event is over, with the new masks; in one-shot pruning there is no optimiser."""
+
+    def after_step(self, masks: Masks, at_target: bool) -> None:
+        """Called after every optimiser step, while the step's gradients are still there.
+
+        Args:
+            at_target: the last sparsity of the schedule is reached.
+        """
+        self.impose(masks)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The optimiser's parameter groups that hold what the method learns besides the weights."""
+        return []
+
+    def penalty(self, progress: float) -> Tensor | None:
+        """A term of the training loss.
+
+        Args:
+            progress: the present sparsity over the target.
+        """
+        return None
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint must hold besides model, optimiser and masks."""
+        return {}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Take back what `state` gave."""
+
+    def finish(self) -> None:
+        """Training is over: leave plain weights, pruned ones zero."""
+
+
+class _Masked(torch.autograd.Function):
+    """weight * mask. The straight-through gradient of scores is as if the mask were they (Sanh et al. 2020, eq. 3)."""
+
+    @staticmethod
+    def forward(ctx, weight: Tensor, mask: Tensor, scores: Tensor | None) -> Tensor:
+        ctx.save_for_backward(weight, mask)
+        return weight * mask
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        weight, mask = ctx.saved_tensors
+        return gradient * mask, None, gradient * weight if ctx.needs_input_grad[2] else None
+
+
+class _Mask(nn.Module):
+    """Parametrization of a linear layer's weight."""
+
+    def __init__(self, weight: Tensor, scored: bool):
+        super().__init__()
+        self.register_buffer("kept", torch.ones_like(weight, dtype=torch.bool), persistent=False)
+        self.register_parameter("scores", nn.Parameter(torch.zeros_like(weight)) if scored else None)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return _Masked.apply(weight, self.kept, self.scores)
+
+
+class WeightsBehindMasks(TrainingHook):
+    """Pruned weights keep their values behind the mask, without a gradient, and may return.
+
+    Args:
+        learning_rate: initial one of the scores, if scores are learned.
+    """
+
+    returns = True
+
+    def __init__(self, layers: dict[str, nn.Linear], learning_rate: float | None = None):
+        super().__init__(layers)
+        self.learning_rate = learning_rate
+        for layer in layers.values():
+            parametrize.register_parametrization(layer, "weight", _Mask(layer.weight, learning_rate is not None))
+
+    def _masks(self) -> dict[str, _Mask]:
+        return {name: layer.parametrizations.weight[0] for name, layer in self.layers.items()}
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The weights behind the masks."""
+        return {name: layer.parametrizations.weight.original.detach() for name, layer in self.layers.items()}
+
+    @property
+    def scores(self) -> dict[str, nn.Parameter]:
+        """The learned scores, by the name of their weight."""
+        return {name: mask.scores for name, mask in self._masks().items()}
+
+    def impose(self, masks: Masks) -> None:
+        """Change the masks; the weights stay."""
+        for name, mask in self._masks().items():
+            mask.kept = masks[name]
+
+    def after_step(self, masks: Masks, at_target: bool) -> None:
+        """Nothing: the mask is in the forward pass."""
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The scores, without weight decay."""
+        if self.learning_rate is None:
+            return []
+        return [{"params": list(self.scores.values()), "lr": self.learning_rate, "weight_decay": 0.0}]
+
+    def finish(self) -> None:
+        """Leave weight * mask as the weight."""
+        for layer in self.layers.values():
+            parametrize.remove_parametrizations(layer, "weight")

@@ -1,0 +1,46 @@
+"""Lottery tickets in BERT (Chen et al. 2020; methods.md 4): masks of trained weights, put on the first weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from obert.pruning._training_hooks import TrainingHook
+from obert.pruning.magnitude import Magnitude
+
+if TYPE_CHECKING:
+    from obert.sparsity import Masks
+
+
+class _Rewinding(TrainingHook):
+    def __init__(self, network: nn.Module, layers: dict[str, nn.Linear]):
+        super().__init__(layers)
+        body = getattr(network, "base_model", network)
+        self._parameters = dict(body.named_parameters())
+        self._start = {name: value.detach().clone() for name, value in self._parameters.items()}
+
+    @torch.no_grad()
+    def after_event(self, masks: Masks, optimizer: torch.optim.Optimizer | None) -> None:
+        """Back to the first weights, under the mask, with a new optimiser state."""
+        for name, value in self._parameters.items():
+            value.copy_(self._start[name])
+        self.impose(masks)
+        if optimizer is not None:
+            optimizer.state.clear()
+
+
+class LotteryTicket(Magnitude):
+    """Iterative magnitude pruning with rewinding: each event prunes by the magnitude of the trained weights, then sets
+    the whole encoder, embeddings and pooler included, back to what the run started from. The task's head is not reset,
+    as in the source.
+
+    A round is the time from one event to the next; the recipe's schedule says how many and how much each removes. A
+    single event at the first step is the source's one-shot form. What a run starts from is the recipe's `start`:
+    the source's is the pre-trained model.
+    """
+
+    def training_hook(self, network: nn.Module, layers: dict[str, nn.Linear]) -> TrainingHook:
+        """Remembers the first weights."""
+        return _Rewinding(network, layers)

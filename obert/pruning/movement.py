@@ -1,0 +1,31 @@
+"""Movement pruning, hard (Sanh, Wolf, Rush 2020; methods.md 3): what moves away from zero in training stays."""
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from obert.pruning import Base, Context
+from obert.pruning._training_hooks import WeightsBehindMasks
+
+
+class Movement(Base):
+    """Scores S, zero at first, are trained along with the weights by the straight-through gradient of the mask,
+    dL/dS = dL/d(W * M) * W, masked weights included. Those with the top S are kept: in each tensor, or in all together,
+    as the recipe's `distribution` says.
+
+    The source makes masks anew at every step; a recipe may do so less often. Ties, before S has been trained, would be
+    broken by position, so pruning at the first step is refused.
+    """
+
+    score_learning_rate: float = Field(1e-2, gt=0, description="initial rate of S, under the recipe's schedule")
+
+    def training_hook(self, network: nn.Module, layers: dict[str, nn.Linear]) -> WeightsBehindMasks:
+        """Holds S."""
+        return WeightsBehindMasks(layers, self.score_learning_rate)
+
+    def steps_needed(self) -> int:
+        """S is zero before the first step."""
+        return 1
+
+    def score(self, context: Context) -> dict[str, Tensor]:
+        """S."""
+        return {name: scores.detach() for name, scores in context.hook.scores.items()}

@@ -1,0 +1,133 @@
+"""Methods that learn while the model trains, in the Trainer: exact sparsity, and resume that equals."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import TrainerCallback
+
+from obert import plan, registry, runs
+from obert.config import load_experiment, recipe_for
+from obert.errors import UserError
+from obert.models import load_trained, prunable_weights
+from obert.plan import RunKey, run_folder, teacher_key
+from obert.pruning import Base
+from obert.stages import downstream, teacher
+from obert.training import CompressionTrainer, LossProgress
+
+TASK = "movie_reviews"
+# 6 steps an epoch: events before steps 4, 6, 8 and, for weights that may return, 10 and 12; 15 steps
+RECIPE = {
+    "training": {"epochs": 2.5},
+    "schedule": {"start_epoch": 2 / 3, "end_epoch": 4 / 3, "every_epochs": None, "every_steps": 2},
+    "methods": {"platon": {"window": 2}, "obert": {"num_gradients": 32, "gradient_batch_size": 16}},
+}
+LEARNED = ("lottery_ticket", "movement", "platon", "prune_ofa", "soft_movement")
+
+
+def changed(experiment, recipe):
+    return experiment.model_copy(update={"recipe_overrides": {TASK: {"smoke_gradual": recipe}}})
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    return tmp_path_factory.mktemp("results")
+
+
+@pytest.fixture
+def experiment(root, monkeypatch, results):
+    monkeypatch.setattr(plan, "RESULTS", results)
+    monkeypatch.setattr(runs, "environment", dict)  # asking the CPU for its name takes a second
+    loaded = load_experiment("configs/smoke.yaml")
+    key = teacher_key(loaded, TASK)
+    if not (run_folder(loaded, key) / "metrics.json").exists():
+        teacher.run(loaded, key)
+    schedule = {**RECIPE["schedule"], "rerank_until_epoch": 2}
+    return changed(loaded, {**RECIPE, "schedule": schedule})
+
+
+def key_of(method):
+    return RunKey("downstream", TASK, "smoke_gradual", 0, method, 0.8)
+
+
+def weights_of(experiment, method):
+    return load_file(run_folder(experiment, key_of(method)) / "model" / "model.safetensors")
+
+
+@pytest.mark.parametrize("method", LEARNED)
+def test_final_sparsity_is_exact_on_disk_and_names_are_plain(experiment, method):
+    record = downstream.run(experiment, key_of(method))
+    weights = prunable_weights(
+        load_trained(run_folder(experiment, key_of(method)) / "model", "sequence_classification")
+    )
+    size = sum(w.numel() for w in weights.values())
+    assert sum(int((w == 0).sum()) for w in weights.values()) == round(0.8 * size)
+    assert not any("parametrizations" in name for name in weights_of(experiment, method))
+    again = [] if method == "lottery_ticket" else [10, 12]  # its weights do not return: nothing to rank anew
+    assert [event["step"] for event in record.details["events"]] == [4, 6, 8, *again]
+    assert [event["sparsity"] for event in record.details["events"]] == pytest.approx(
+        [0.7, 0.7875, 0.8] + [0.8] * len(again)
+    )
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize("method", LEARNED)
+@pytest.mark.parametrize("step", [3, 7, 11])
+def test_interrupted_and_run_again_equals_uninterrupted(experiment, monkeypatch, method, step):
+    downstream.run(experiment, key_of(method))
+    expected = weights_of(experiment, method)
+
+    def interrupt(self, args, state, control, **kwargs):
+        if state.global_step == step:
+            raise Interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LossProgress, "on_step_end", interrupt)
+        with pytest.raises(Interrupted):
+            downstream.run(experiment, key_of(method))
+    downstream.run(experiment, key_of(method))
+    for name, value in weights_of(experiment, method).items():
+        assert torch.equal(value, expected[name]), name
+
+
+def test_scores_are_trained_at_their_own_rate(experiment, monkeypatch):
+    class Rates(TrainerCallback):
+        def on_optimizer_step(self, args, state, control, optimizer=None, lr_scheduler=None, **kwargs):
+            seen.append([group["lr"] for group in optimizer.param_groups])
+
+    seen = []
+    train = CompressionTrainer.train
+
+    def watched(self, **kwargs):
+        self.add_callback(Rates())
+        return train(self, **kwargs)
+
+    monkeypatch.setattr(CompressionTrainer, "train", watched)
+    downstream.run(experiment, key_of("movement"))
+    rate = recipe_for(experiment, "smoke_gradual", TASK).training.learning_rate.initial
+    assert len(seen) == 15
+    for weights, biases, scores in seen:
+        assert weights == biases
+        assert scores / weights == pytest.approx(1e-2 / rate)
+
+
+@pytest.mark.parametrize(("method", "steps"), [("movement", 1), ("platon", 10)])
+def test_pruning_before_anything_was_learned_is_refused(experiment, method, steps):
+    early = changed(experiment, {"schedule": {"start_epoch": 0}})
+    message = f"needs {steps} optimiser steps before the first pruning event, which is at step 0"
+    with pytest.raises(UserError, match=message):
+        downstream.run(early, key_of(method))
+
+
+def test_every_layer_has_the_target_if_the_recipe_says_so(experiment):
+    uniform = changed(experiment, {**RECIPE, "distribution": "uniform"})
+    record = downstream.run(uniform, key_of("magnitude"))
+    for layer in record.sparsity.layers.values():
+        assert layer.zeros == round(0.8 * layer.size)
+
+
+def test_learned_methods_are_those_with_a_hook_of_their_own():
+    methods = {name: registry.load("pruning", name) for name in registry.names("pruning")}
+    assert tuple(n for n, m in methods.items() if m.training_hook is not Base.training_hook) == LEARNED
