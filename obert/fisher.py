@@ -12,9 +12,9 @@ from torch import Tensor
 from obert.errors import UserError
 from obert.gradients import DenseGradients, Gradients
 
-# What is worked on at a time: within a core's cache on a CPU, large enough to fill a GPU.
-GRADIENT_SLAB_BYTES = {"cpu": 2 << 20, "cuda": 256 << 20}
-BLOCK_SLAB_BYTES = {"cpu": 4 << 20, "cuda": 512 << 20}
+# What is worked on at a time: within the caches of a CPU, large enough to fill a GPU.
+GRADIENT_SLAB_BYTES = {"cpu": 8 << 20, "cuda": 256 << 20}
+BLOCK_SLAB_BYTES = {"cpu": 3 << 20, "cuda": 512 << 20}
 LEAF = 25  # LAPACK's small Cholesky factorisations are several times slower per operation above this order
 
 
@@ -88,6 +88,8 @@ class _Blocks:
 
 def _decoupled(matrix: Tensor, kept: Tensor) -> Tensor:
     """`matrix` [blocks, a, a] with the rows and columns that are not kept replaced by the identity's, in place."""
+    if kept.all():
+        return matrix
     matrix.mul_(kept[:, :, None]).mul_(kept[:, None, :])
     matrix.diagonal(dim1=1, dim2=2).add_(~kept)
     return matrix
@@ -132,7 +134,7 @@ class BlockFisher(_Blocks):
             UserError: a gradient was not finite; the tensor is named.
         """
         for sums, positions, kept in self._slabs(name, group):
-            if not torch.isfinite(sums).all():
+            if not torch.isfinite(sums.sum()):  # float64 cannot overflow on a sum of finite float32 values
                 raise UserError(f"gradients of tensor '{name}' are not finite: the Fisher cannot be estimated")
             fisher = sums.div_(max(self._count[name], 1))
             fisher.diagonal(dim1=1, dim2=2).add_(self.dampening)
