@@ -5,14 +5,14 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
-from obert import plan, registry, runs
-from obert.config import load_experiment, recipe_for
+from obert import registry
+from obert.config import recipe_for
 from obert.errors import UserError
 from obert.models import load_trained, prunable_weights
-from obert.plan import RunKey, run_folder, teacher_key
+from obert.plan import RunKey, run_folder
 from obert.pruning import Base
-from obert.stages import downstream, teacher
-from obert.training import CompressionTrainer, LossProgress
+from obert.stages import downstream
+from obert.training import CompressionTrainer
 
 TASK = "movie_reviews"
 # 6 steps an epoch: events before steps 4, 6, 8 and, for weights that may return, 10 and 12; 15 steps
@@ -28,21 +28,9 @@ def changed(experiment, recipe):
     return experiment.model_copy(update={"recipe_overrides": {TASK: {"smoke_gradual": recipe}}})
 
 
-@pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    return tmp_path_factory.mktemp("results")
-
-
 @pytest.fixture
-def experiment(root, monkeypatch, results):
-    monkeypatch.setattr(plan, "RESULTS", results)
-    monkeypatch.setattr(runs, "environment", dict)  # asking the CPU for its name takes a second
-    loaded = load_experiment("configs/smoke.yaml")
-    key = teacher_key(loaded, TASK)
-    if not (run_folder(loaded, key) / "metrics.json").exists():
-        teacher.run(loaded, key)
-    schedule = {**RECIPE["schedule"], "rerank_until_epoch": 2}
-    return changed(loaded, {**RECIPE, "schedule": schedule})
+def reranking(experiment):
+    return changed(experiment, {**RECIPE, "schedule": {**RECIPE["schedule"], "rerank_until_epoch": 2}})
 
 
 def key_of(method):
@@ -54,14 +42,12 @@ def weights_of(experiment, method):
 
 
 @pytest.mark.parametrize("method", LEARNED)
-def test_final_sparsity_is_exact_on_disk_and_names_are_plain(experiment, method):
-    record = downstream.run(experiment, key_of(method))
-    weights = prunable_weights(
-        load_trained(run_folder(experiment, key_of(method)) / "model", "sequence_classification")
-    )
+def test_final_sparsity_is_exact_on_disk_and_names_are_plain(reranking, method):
+    record = downstream.run(reranking, key_of(method))
+    weights = prunable_weights(load_trained(run_folder(reranking, key_of(method)) / "model", "sequence_classification"))
     size = sum(w.numel() for w in weights.values())
     assert sum(int((w == 0).sum()) for w in weights.values()) == round(0.8 * size)
-    assert not any("parametrizations" in name for name in weights_of(experiment, method))
+    assert not any("parametrizations" in name for name in weights_of(reranking, method))
     again = [] if method == "lottery_ticket" else [10, 12]  # its weights do not return: nothing to rank anew
     assert [event["step"] for event in record.details["events"]] == [4, 6, 8, *again]
     assert [event["sparsity"] for event in record.details["events"]] == pytest.approx(
@@ -69,30 +55,19 @@ def test_final_sparsity_is_exact_on_disk_and_names_are_plain(experiment, method)
     )
 
 
-class Interrupted(Exception):
-    pass
-
-
 @pytest.mark.parametrize("method", LEARNED)
 @pytest.mark.parametrize("step", [3, 7, 11])
-def test_interrupted_and_run_again_equals_uninterrupted(experiment, monkeypatch, method, step):
-    downstream.run(experiment, key_of(method))
-    expected = weights_of(experiment, method)
-
-    def interrupt(self, args, state, control, **kwargs):
-        if state.global_step == step:
-            raise Interrupted
-
-    with monkeypatch.context() as patch:
-        patch.setattr(LossProgress, "on_step_end", interrupt)
-        with pytest.raises(Interrupted):
-            downstream.run(experiment, key_of(method))
-    downstream.run(experiment, key_of(method))
-    for name, value in weights_of(experiment, method).items():
+def test_interrupted_and_run_again_equals_uninterrupted(reranking, interrupted_at, method, step):
+    downstream.run(reranking, key_of(method))
+    expected = weights_of(reranking, method)
+    with interrupted_at(step):
+        downstream.run(reranking, key_of(method))
+    downstream.run(reranking, key_of(method))
+    for name, value in weights_of(reranking, method).items():
         assert torch.equal(value, expected[name]), name
 
 
-def test_scores_are_trained_at_their_own_rate(experiment, monkeypatch):
+def test_scores_are_trained_at_their_own_rate(reranking, monkeypatch):
     class Rates(TrainerCallback):
         def on_optimizer_step(self, args, state, control, optimizer=None, lr_scheduler=None, **kwargs):
             seen.append([group["lr"] for group in optimizer.param_groups])
@@ -105,8 +80,8 @@ def test_scores_are_trained_at_their_own_rate(experiment, monkeypatch):
         return train(self, **kwargs)
 
     monkeypatch.setattr(CompressionTrainer, "train", watched)
-    downstream.run(experiment, key_of("movement"))
-    rate = recipe_for(experiment, "smoke_gradual", TASK).training.learning_rate.initial
+    downstream.run(reranking, key_of("movement"))
+    rate = recipe_for(reranking, "smoke_gradual", TASK).training.learning_rate.initial
     assert len(seen) == 15
     for weights, biases, scores in seen:
         assert weights == biases

@@ -8,37 +8,18 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
-from obert import plan, runs
+from obert import plan
 from obert.checkpoints import MARKER, latest_checkpoint
-from obert.config import load_experiment
 from obert.errors import UserError
 from obert.gradual import GradualPruning, Pruner
 from obert.models import load_trained, prunable_weights
 from obert.plan import checkpoint_folder, downstream_keys, find_key, run_folder, teacher_key
 from obert.pruning._training_hooks import TrainingHook
 from obert.records import read_record
-from obert.stages import downstream, teacher
-from obert.training import CompressionTrainer, LossProgress
+from obert.stages import downstream
+from obert.training import CompressionTrainer
 
 TASKS = ("movie_reviews", "city_qa")
-
-
-@pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    return tmp_path_factory.mktemp("results")
-
-
-@pytest.fixture
-def experiment(root, monkeypatch, results):
-    """The smoke experiment with its teachers trained, in a folder of the tests' own."""
-    monkeypatch.setattr(plan, "RESULTS", results)
-    monkeypatch.setattr(runs, "environment", dict)  # asking the CPU for its name takes a second
-    loaded = load_experiment("configs/smoke.yaml")
-    for task in TASKS:
-        key = teacher_key(loaded, task)
-        if not (run_folder(loaded, key) / "metrics.json").exists():
-            teacher.run(loaded, key)
-    return loaded
 
 
 def gradual_key(experiment, task="movie_reviews", method="obert"):
@@ -125,24 +106,13 @@ def test_masks_hold_after_every_optimizer_step(experiment, monkeypatch):
     assert all(found == wanted for found, wanted in watches[0].seen)
 
 
-class Interrupted(Exception):
-    pass
-
-
 @pytest.mark.parametrize("step", [1, 4, 5, 9, 11])
-def test_interrupted_at_any_step_and_run_again_equals_uninterrupted(experiment, monkeypatch, step):
+def test_interrupted_at_any_step_and_run_again_equals_uninterrupted(experiment, interrupted_at, step):
     key = gradual_key(experiment, task="city_qa")
     whole = downstream.run(experiment, key)
     expected = weights_of(experiment, key)
-
-    def interrupt(self, args, state, control, **kwargs):
-        if state.global_step == step:
-            raise Interrupted
-
-    with monkeypatch.context() as patch:
-        patch.setattr(LossProgress, "on_step_end", interrupt)
-        with pytest.raises(Interrupted):
-            downstream.run(experiment, key)
+    with interrupted_at(step):
+        downstream.run(experiment, key)
     checkpoints = list(checkpoint_folder(experiment, key).glob("checkpoint-*"))
     assert len(checkpoints) == min(2, (step - 1) // 2)
     again = downstream.run(experiment, key)
