@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from obert import registry
 from obert.errors import UserError, unknown_name
-from obert.patterns import Pattern
+from obert.patterns import parse_pattern
 
 RECIPES = Path("configs/recipes")
 
@@ -115,7 +115,10 @@ class Recipe(Strict):
     start: Literal["pretrained", "teacher"] = "pretrained"
     training: Training | None = None
     schedule: SparsitySchedule | None = None
-    pattern: str = Field("unstructured", description="which weights go together: unstructured, 1x4, 2:4")
+    pattern: str | dict[str, str] = Field(
+        "unstructured",
+        description="which weights go together: unstructured, 1x4, 2:4, 32x32, row, column; or by the weight's name",
+    )
     distribution: Literal["global", "uniform"] = Field(
         "global", description="one cut over all layers, or the target in each of them"
     )
@@ -152,8 +155,9 @@ class Recipe(Strict):
 
     @field_validator("pattern")
     @classmethod
-    def _known_pattern(cls, value: str) -> str:
-        return str(Pattern.parse(value))
+    def _known_pattern(cls, value: str | dict[str, str]) -> str | dict[str, str]:
+        parse_pattern(value)
+        return value
 
     @property
     def is_one_shot(self) -> bool:
@@ -363,7 +367,7 @@ def _check_recipes(experiment: Experiment, task: str, path: Path) -> None:
             methods = methods_of(block, recipe)
             if not methods:
                 raise UserError(f"{where}: recipe '{name}' is for no method of its own; list 'methods' (or 'all')")
-            pattern = Pattern.parse(recipe.pattern)
+            pattern = parse_pattern(recipe.pattern)
             for method in methods:
                 loaded = _method_of(recipe, method, f"{where}.methods")
                 loaded.check_pattern(pattern)

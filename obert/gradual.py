@@ -19,7 +19,7 @@ from obert.config import Distillation
 from obert.distillation import distillation_losses
 from obert.errors import UserError
 from obert.models import prunable_layers
-from obert.patterns import Pattern
+from obert.patterns import AnyPattern
 from obert.pruning import Base as Method
 from obert.pruning import Context, prune
 from obert.records import write_text
@@ -90,7 +90,7 @@ class Pruner:
         method: Method,
         data: Features,
         seeds: dict[str, int],
-        pattern: Pattern,
+        pattern: AnyPattern,
         distribution: Distribution = "global",
         teacher: nn.Module | None = None,
         distillation: Distillation | None = None,
@@ -105,7 +105,7 @@ class Pruner:
         self.teacher = teacher
         self.distillation = distillation
         self.layers = prunable_layers(network)
-        self.hook = method.training_hook(network, self.layers)
+        self.hook = method.training_hook(network, self.layers, pattern)
         self.masks = dense_masks(self.hook.weights)
         self.events: list[dict[str, Any]] = []
         check_gradients(method, len(data.features), f"method {type(method).__name__}")

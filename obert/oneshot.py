@@ -112,7 +112,7 @@ def prune(
             its mean is the loss.
         sparsity: fraction of the layers' weights to prune, in [0, 1).
         method: a file of `obert/pruning/`.
-        pattern: `unstructured`, `1xG` such as `1x4`, or `N:M` such as `2:4`.
+        pattern: `unstructured`, `RxC` such as `1x4`, or `N:M` such as `2:4`.
         scope: patterns of names of layers such as `encoder.*.dense`; by default every linear layer of the submodule
             named `encoder`, or of the whole model if it has none.
         masks: of an earlier `PruningReport`: weights it pruned stay pruned, and count towards `sparsity`.
@@ -129,7 +129,7 @@ def prune(
     chosen = _method(method, chosen_pattern, parameters)
     layers = _layers(model, scope)
     weights = {name: layer.weight.detach() for name, layer in layers.items()}
-    chosen_pattern.check({name: weight.shape for name, weight in weights.items()})
+    chosen_pattern.by_layer({name: weight.shape for name, weight in weights.items()})
     masks = dense_masks(weights) if masks is None else _checked_masks(masks, weights, chosen_pattern, sparsity)
     data = _Batches(batches)
     per_example = getattr(chosen, "gradients", None) == "per_example"
@@ -304,7 +304,7 @@ def _checked_masks(masks: Masks, weights: Mapping[str, Tensor], pattern: Pattern
     for name, weight in weights.items():
         if masks[name].shape != weight.shape:
             raise UserError(f"masks: '{name}' is {list(masks[name].shape)}, the weight is {list(weight.shape)}")
-        counts = (~masks[name]).view(-1, pattern.size).sum(dim=1)
+        counts = pattern.groups(~masks[name]).sum(dim=1)
         groups.append(bool(((counts == 0) | (counts == pattern.zeros)).all()))
         pruned += int(counts.sum())
     if not all(groups):

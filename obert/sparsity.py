@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from obert.errors import UserError
-from obert.patterns import UNSTRUCTURED, Pattern
+from obert.patterns import UNSTRUCTURED, AnyPattern, Pattern
 from obert.records import LayerSparsity, Sparsity
 
 Masks = dict[str, Tensor]
@@ -19,8 +19,11 @@ def dense_masks(weights: Mapping[str, Tensor]) -> Masks:
     return {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
 
 
-def global_masks(scores: Mapping[str, Tensor], masks: Masks, sparsity: float, pattern: Pattern = UNSTRUCTURED) -> Masks:
-    """Masks with exactly `pattern.groups_at(n, sparsity)` pruned groups of all n weights, those with the lowest scores.
+def global_masks(
+    scores: Mapping[str, Tensor], masks: Masks, sparsity: float, pattern: AnyPattern = UNSTRUCTURED
+) -> Masks:
+    """Masks in which the groups with the lowest scores of all n weights are pruned: exactly round(n * sparsity / zeros)
+    of a pattern's groups; of groups of different sizes as few as prune n * sparsity weights or more.
 
     In a group the weights with the lowest scores are the ones to prune; the group's score is their mean. Groups that
     are pruned already stay as they are. Among equal scores the first in model order are pruned.
@@ -37,38 +40,53 @@ def global_masks(scores: Mapping[str, Tensor], masks: Masks, sparsity: float, pa
         raise ValueError(f"sparsity {sparsity} is outside [0, 1)")
     if sparsity > pattern.largest_sparsity:
         raise UserError(f"sparsity {sparsity:g} is more than pattern {pattern} allows ({pattern.largest_sparsity:g})")
-    pattern.check({name: mask.shape for name, mask in masks.items()})
-    kept = torch.cat([mask.flatten() for mask in masks.values()]).view(-1, pattern.size)
-    done = ~kept.all(dim=1)
-    already = int(done.sum())
-    target = pattern.groups_at(kept.numel(), sparsity)
+    patterns = pattern.by_layer({name: mask.shape for name, mask in masks.items()})
+    kept = {name: patterns[name].groups(mask) for name, mask in masks.items()}
+    done = {name: ~groups.all(dim=1) for name, groups in kept.items()}
+    chosen, costs = {}, {}
+    for name, of_layer in patterns.items():
+        groups = of_layer.groups(scores[name])
+        if not torch.isfinite(groups[~done[name]]).all():
+            raise UserError(f"pruning scores of tensor '{name}' are not finite: raise the dampening, or check the loss")
+        chosen[name] = torch.ones_like(kept[name])
+        if of_layer.zeros < of_layer.size:
+            lowest = groups.argsort(dim=1, stable=True)[:, : of_layer.zeros]
+            chosen[name] = torch.zeros_like(kept[name]).scatter_(1, lowest, True)
+        means = torch.where(chosen[name], groups, 0).sum(dim=1) / of_layer.zeros
+        costs[name] = means.masked_fill(done[name], -torch.inf)
+    pruned = _cheapest(costs, patterns, sum(mask.numel() for mask in masks.values()), sparsity)
+    target, already = (sum(int(groups.sum()) for groups in found.values()) for found in (pruned, done))
     if target < already:
         raise ValueError(f"target of {target} pruned groups is below the {already} that are pruned already")
-    for name, mask in masks.items():
-        open_groups = mask.view(-1, pattern.size).all(dim=1)
-        if not torch.isfinite(scores[name].reshape(-1, pattern.size)[open_groups]).all():
-            raise UserError(f"pruning scores of tensor '{name}' are not finite: raise the dampening, or check the loss")
-    flat = torch.cat([scores[name].flatten() for name in masks]).view(-1, pattern.size)
-    chosen = torch.ones_like(kept)
-    if pattern.zeros < pattern.size:
-        lowest = flat.argsort(dim=1, stable=True)[:, : pattern.zeros]
-        chosen = torch.zeros_like(kept).scatter_(1, lowest, True)
-    costs = torch.where(chosen, flat, 0).sum(dim=1) / pattern.zeros
-    costs = costs.masked_fill(done, -torch.inf)
-    pruned = done.clone()
-    if target > already:
-        cut = torch.kthvalue(costs, target).values
-        pruned = costs < cut
-        ties = torch.nonzero(costs == cut).flatten()
-        pruned[ties[: target - int(pruned.sum())]] = True
-    kept = kept & ~(chosen & (pruned & ~done).unsqueeze(1))
-    sizes = [mask.numel() for mask in masks.values()]
-    parts = zip(masks.items(), kept.flatten().split(sizes), strict=True)
-    return {name: part.view_as(mask) for (name, mask), part in parts}
+    return {
+        name: of_layer.ungroup(kept[name] & ~(chosen[name] & (pruned[name] & ~done[name]).unsqueeze(1)), mask.shape)
+        for (name, of_layer), mask in zip(patterns.items(), masks.values(), strict=True)
+    }
+
+
+def _cheapest(costs: Masks, patterns: Mapping[str, Pattern], weights: int, sparsity: float) -> Masks:
+    """True for the groups to prune, by tensor [groups]."""
+    everywhere = torch.cat(list(costs.values()))
+    if len({of_layer.zeros for of_layer in patterns.values()}) == 1:
+        count = next(iter(patterns.values())).groups_at(weights, sparsity)
+        pruned = torch.zeros_like(everywhere, dtype=torch.bool)
+        if count:
+            cut = torch.kthvalue(everywhere, count).values
+            pruned = everywhere < cut
+            ties = torch.nonzero(everywhere == cut).flatten()
+            pruned[ties[: count - int(pruned.sum())]] = True
+    else:
+        zeros = torch.cat([torch.full_like(c, patterns[name].zeros, dtype=torch.long) for name, c in costs.items()])
+        order = everywhere.argsort(stable=True)
+        before = zeros[order].cumsum(0) - zeros[order]
+        pruned = torch.zeros_like(everywhere, dtype=torch.bool)
+        pruned[order] = before < round(weights * sparsity)
+    parts = pruned.split([len(c) for c in costs.values()])
+    return dict(zip(costs, parts, strict=True))
 
 
 def uniform_masks(
-    scores: Mapping[str, Tensor], masks: Masks, sparsity: float, pattern: Pattern = UNSTRUCTURED
+    scores: Mapping[str, Tensor], masks: Masks, sparsity: float, pattern: AnyPattern = UNSTRUCTURED
 ) -> Masks:
     """As `global_masks`, with the same sparsity in every tensor."""
     return {name: global_masks({name: scores[name]}, {name: masks[name]}, sparsity, pattern)[name] for name in masks}
@@ -92,7 +110,7 @@ def measure(weights: Mapping[str, Tensor], target: float) -> Sparsity:
 
 
 def assert_sparsity(
-    measured: Sparsity, where: str, pattern: Pattern = UNSTRUCTURED, distribution: Distribution = "global"
+    measured: Sparsity, where: str, pattern: AnyPattern = UNSTRUCTURED, distribution: Distribution = "global"
 ) -> Sparsity:
     """Return `measured`, or raise if fewer weights are zero than the target says, in each layer if uniform.
 
@@ -106,7 +124,9 @@ def assert_sparsity(
         parts = {"all layers": list(measured.layers.values())}
     for name, layers in parts.items():
         size, zeros = sum(layer.size for layer in layers), sum(layer.zeros for layer in layers)
-        wanted = pattern.groups_at(size, measured.target) * pattern.zeros
+        wanted = round(size * measured.target)
+        if isinstance(pattern, Pattern):
+            wanted = pattern.groups_at(size, measured.target) * pattern.zeros
         if zeros < wanted:
             raise RuntimeError(
                 f"{where}, {name}: {zeros} of {size} weights are zero, the target {measured.target:g} asks {wanted}"

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from obert.errors import UserError
-from obert.patterns import UNSTRUCTURED, Pattern
+from obert.patterns import UNSTRUCTURED, LayerPatterns, Pattern, parse_pattern
 from obert.sparsity import assert_sparsity, dense_masks, global_masks, measure
 
 NAMES = {
@@ -34,10 +34,12 @@ def test_name_is_read_and_written(name, fields):
     assert pattern.largest_sparsity == fields[1] / fields[0]
 
 
-@pytest.mark.parametrize("name", ["", "Unstructured", "1x1", "1x0", "1x", "2x4", "1x-4", "1x4 ", "4:4", "5:4", "0:4",
+@pytest.mark.parametrize("name", ["", "Unstructured", "1x1", "1x0", "1x", "x4", "1x-4", "1x4 ", "4:4", "5:4", "0:4",
                                   "0:0", "2:", ":4", "2:4:8", "-2:4", "2.0:4", "2/4"])  # fmt: skip
 def test_any_other_name_is_refused_with_those_allowed(name):
-    with pytest.raises(ValueError, match="allowed are unstructured, 1xG such as 1x4, and N:M such as 2:4"):
+    with pytest.raises(
+        ValueError, match="allowed are unstructured, RxC such as 1x4 or 32x32, row, column, and N:M such as 2:4"
+    ):
         Pattern.parse(name)
 
 
@@ -54,10 +56,10 @@ def test_unstructured_is_one_of_one():
 
 def test_rows_must_be_whole_groups_and_the_tensor_is_named():
     pattern = Pattern.parse("2:4")
-    pattern.check({"a": (3, 8), "b": (5, 12)})
+    assert pattern.by_layer({"a": (3, 8), "b": (5, 12)}) == {"a": pattern, "b": pattern}
     with pytest.raises(UserError, match=r"2:4.*'b' have 10 weights, no multiple of 4"):
-        pattern.check({"a": (3, 8), "b": (6, 10)})
-    UNSTRUCTURED.check({"a": (3, 7)})
+        pattern.by_layer({"a": (3, 8), "b": (6, 10)})
+    UNSTRUCTURED.by_layer({"a": (3, 7)})
     scores = {"b": torch.ones(6, 10)}  # 60 weights are whole groups, their rows are not
     with pytest.raises(UserError, match="'b'"):
         global_masks(scores, dense_masks(scores), 0.4, pattern)
@@ -168,3 +170,60 @@ def test_scores_of_pruned_groups_are_not_looked_at():
     masks = {"a": torch.tensor([[False, True, True, True, True, True]])}
     new = global_masks(scores, masks, 2 / 6, Pattern.parse("1:2"))
     assert new["a"].tolist() == [[False, True, True, False, True, True]]
+
+
+def test_blocks_of_rows_are_taken_apart_and_put_together():
+    values = torch.arange(24).view(4, 6)
+    pattern = Pattern.parse("2x3")
+    assert (pattern.size, pattern.zeros, pattern.rows, str(pattern)) == (6, 6, 2, "2x3")
+    groups = pattern.groups(values)
+    assert groups.tolist() == [
+        [0, 1, 2, 6, 7, 8],
+        [3, 4, 5, 9, 10, 11],
+        [12, 13, 14, 18, 19, 20],
+        [15, 16, 17, 21, 22, 23],
+    ]
+    assert torch.equal(pattern.ungroup(groups, values.shape), values)
+    assert Pattern.parse("4x1").groups(values)[1].tolist() == [1, 7, 13, 19]
+    with pytest.raises(UserError, match=r"columns of tensor 'a' have 5 weights, no multiple of 2"):
+        pattern.by_layer({"a": (5, 6)})
+
+
+def test_two_dimensional_blocks_are_ranked_by_their_mean():
+    scores = {"a": torch.tensor([[1.0, 9.0, 2.0, 2.0], [1.0, 9.0, 2.0, 2.0]])}  # means 5 and 2
+    masks = global_masks(scores, dense_masks(scores), 0.5, Pattern.parse("2x2"))
+    assert masks["a"].tolist() == [[True, True, False, False]] * 2
+
+
+HYBRID = {"*attention*": "2x2", "*intermediate*": "row", "*": "column"}
+
+
+def test_a_pattern_for_each_layer():
+    pattern = parse_pattern(HYBRID)
+    shapes = {"l.attention.q": (4, 4), "l.intermediate": (6, 4), "l.output": (4, 6)}
+    found = pattern.by_layer(shapes)
+    assert [str(p) for p in found.values()] == ["2x2", "1x4", "4x1"]
+    assert parse_pattern("row").by_layer({"a": (3, 5)})["a"] == Pattern(5, 5)
+    with pytest.raises(UserError, match="tensor 'head' matches none of"):
+        LayerPatterns((("*attention*", "2x2"),)).by_layer({"head": (2, 2)})
+    for wrong in ({}, {"*": "2:4"}, {"*": "rows"}):
+        with pytest.raises(ValueError, match=r"no layer|cannot be mixed|allowed are"):
+            parse_pattern(wrong)
+
+
+def test_groups_of_different_sizes_reach_the_target_with_as_few_as_needed():
+    # sizes 4, 6 and 2; group means by tensor, in the order of cost: a0 (1), b1 (2), c0 (3), a1 (4), b0 (5), c1 (6)
+    scores = {
+        "a.attention": torch.tensor([[1.0, 1.0, 4.0, 4.0]] * 2),
+        "b.intermediate": torch.tensor([[5.0] * 6, [2.0] * 6]),
+        "c": torch.tensor([[3.0, 6.0]] * 2),
+    }
+    pattern, masks = parse_pattern(HYBRID), dense_masks(scores)
+    expected = [(0.0, 0), (0.1, 4), (0.4, 10), (0.5, 12), (0.55, 16), (23 / 24, 24)]
+    for sparsity, zeros in expected:  # of 24 weights
+        masks = global_masks(scores, masks, sparsity, pattern)
+        assert sum(int((~mask).sum()) for mask in masks.values()) == zeros
+        weights = {name: mask.float() for name, mask in masks.items()}
+        assert assert_sparsity(measure(weights, sparsity), "here", pattern).measured == zeros / 24
+    with pytest.raises(ValueError, match="pruned already"):
+        global_masks(scores, masks, 0.5, pattern)

@@ -14,7 +14,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from obert.patterns import UNSTRUCTURED, Pattern
+from obert.patterns import UNSTRUCTURED, AnyPattern
 from obert.pruning._training_hooks import TrainingHook
 from obert.sparsity import Distribution, Masks, dense_masks, global_masks, uniform_masks
 
@@ -55,7 +55,7 @@ class Context:
     data: GradientData
     losses: Callable[[Any], Tensor]
     generator: torch.Generator
-    pattern: Pattern = UNSTRUCTURED
+    pattern: AnyPattern = UNSTRUCTURED
     distribution: Distribution = "global"
     hook: TrainingHook | None = None
     distillation_losses: Callable[[Any], Tensor] | None = None
@@ -91,7 +91,9 @@ class Base(BaseModel):
         """
         return {}
 
-    def training_hook(self, network: nn.Module, layers: dict[str, nn.Linear]) -> TrainingHook:
+    def training_hook(
+        self, network: nn.Module, layers: dict[str, nn.Linear], pattern: AnyPattern = UNSTRUCTURED
+    ) -> TrainingHook:
         """What the method does while the model trains; by default it holds pruned weights at zero."""
         return TrainingHook(layers)
 
@@ -103,7 +105,7 @@ class Base(BaseModel):
         """The sparsities that one pruning event passes through, from the present one to the last."""
         return (sparsity,)
 
-    def check_pattern(self, pattern: Pattern) -> None:
+    def check_pattern(self, pattern: AnyPattern) -> None:
         """Raise UserError if the method's parameters do not fit the pattern."""
 
     def memory_bytes(self, sizes: Mapping[str, int]) -> int:

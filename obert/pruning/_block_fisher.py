@@ -14,7 +14,7 @@ from obert import solvers
 from obert.errors import UserError
 from obert.fisher import BlockFisher, RecursiveFisher
 from obert.gradients import DenseGradients, Gradients
-from obert.patterns import Pattern
+from obert.patterns import AnyPattern, LayerPatterns
 from obert.provenance import free_memory
 from obert.pruning import Context
 from obert.pruning._gradient_based import GradientBased
@@ -47,8 +47,10 @@ class BlockFisherMethod(GradientBased):
         """Factor of the solver's change of the weights that stay."""
         return 1.0
 
-    def check_pattern(self, pattern: Pattern) -> None:
-        """Groups of weights must not straddle blocks."""
+    def check_pattern(self, pattern: AnyPattern) -> None:
+        """Groups of weights must lie in a row, and not straddle blocks."""
+        if isinstance(pattern, LayerPatterns) or pattern.rows > 1:
+            raise UserError(f"second-order methods prune groups inside rows (1xG, N:M), not pattern {pattern}")
         if self.fisher_block_size % pattern.size:
             raise UserError(
                 f"fisher_block_size {self.fisher_block_size} must be a multiple of {pattern.size} for pattern {pattern}"

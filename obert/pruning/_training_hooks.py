@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from obert.patterns import UNSTRUCTURED
 from obert.sparsity import apply_masks
 
 if TYPE_CHECKING:
+    from obert.patterns import AnyPattern, Pattern
     from obert.sparsity import Masks
 
 
@@ -86,13 +88,23 @@ class _Masked(torch.autograd.Function):
 class _Mask(nn.Module):
     """Parametrization of a linear layer's weight."""
 
-    def __init__(self, weight: Tensor, scored: bool):
+    def __init__(self, weight: Tensor, pattern: Pattern | None):
+        """
+        Args:
+            pattern: of the groups that have a score each, or None without scores.
+        """
         super().__init__()
+        self.pattern = pattern
         self.register_buffer("kept", torch.ones_like(weight, dtype=torch.bool), persistent=False)
-        self.register_parameter("scores", nn.Parameter(torch.zeros_like(weight)) if scored else None)
+        scores = None if pattern is None else nn.Parameter(weight.new_zeros(weight.numel() // pattern.size))
+        self.register_parameter("scores", scores)
 
     def forward(self, weight: Tensor) -> Tensor:
-        return _Masked.apply(weight, self.kept, self.scores)
+        return _Masked.apply(weight, self.kept, self.scores if self.scores is None else self.expanded_scores())
+
+    def expanded_scores(self) -> Tensor:
+        """The score of each weight's group, in the weight's shape."""
+        return self.pattern.ungroup(self.scores[:, None].expand(-1, self.pattern.size), self.kept.shape)
 
 
 class WeightsBehindMasks(TrainingHook):
@@ -100,15 +112,21 @@ class WeightsBehindMasks(TrainingHook):
 
     Args:
         learning_rate: initial one of the scores, if scores are learned.
+        pattern: a group that is pruned whole has one score; where a group keeps weights, each weight has its own.
     """
 
     returns = True
 
-    def __init__(self, layers: dict[str, nn.Linear], learning_rate: float | None = None):
+    def __init__(
+        self, layers: dict[str, nn.Linear], learning_rate: float | None = None, pattern: AnyPattern = UNSTRUCTURED
+    ):
         super().__init__(layers)
         self.learning_rate = learning_rate
-        for layer in layers.values():
-            parametrize.register_parametrization(layer, "weight", _Mask(layer.weight, learning_rate is not None))
+        patterns = pattern.by_layer({name: layer.weight.shape for name, layer in layers.items()})
+        for name, layer in layers.items():
+            scored = patterns[name] if patterns[name].largest_sparsity == 1 else UNSTRUCTURED
+            mask = _Mask(layer.weight, None if learning_rate is None else scored)
+            parametrize.register_parametrization(layer, "weight", mask)
 
     def _masks(self) -> dict[str, _Mask]:
         return {name: layer.parametrizations.weight[0] for name, layer in self.layers.items()}
@@ -119,9 +137,14 @@ class WeightsBehindMasks(TrainingHook):
         return {name: layer.parametrizations.weight.original.detach() for name, layer in self.layers.items()}
 
     @property
-    def scores(self) -> dict[str, nn.Parameter]:
-        """The learned scores, by the name of their weight."""
+    def group_scores(self) -> dict[str, nn.Parameter]:
+        """The learned scores [groups], by the name of their weight."""
         return {name: mask.scores for name, mask in self._masks().items()}
+
+    @property
+    def scores(self) -> dict[str, Tensor]:
+        """The learned scores in their weights' shape, detached."""
+        return {name: mask.expanded_scores().detach() for name, mask in self._masks().items()}
 
     def impose(self, masks: Masks) -> None:
         """Change the masks; the weights stay."""
@@ -135,7 +158,7 @@ class WeightsBehindMasks(TrainingHook):
         """The scores, without weight decay."""
         if self.learning_rate is None:
             return []
-        return [{"params": list(self.scores.values()), "lr": self.learning_rate, "weight_decay": 0.0}]
+        return [{"params": list(self.group_scores.values()), "lr": self.learning_rate, "weight_decay": 0.0}]
 
     def finish(self) -> None:
         """Leave weight * mask as the weight."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from obert.patterns import UNSTRUCTURED, AnyPattern
 from obert.pruning._training_hooks import TrainingHook
 from obert.pruning.magnitude import Magnitude
 
@@ -41,6 +42,8 @@ class LotteryTicket(Magnitude):
     the source's is the pre-trained model.
     """
 
-    def training_hook(self, network: nn.Module, layers: dict[str, nn.Linear]) -> TrainingHook:
+    def training_hook(
+        self, network: nn.Module, layers: dict[str, nn.Linear], pattern: AnyPattern = UNSTRUCTURED
+    ) -> TrainingHook:
         """Remembers the first weights."""
         return _Rewinding(network, layers)

@@ -13,7 +13,7 @@ from obert.errors import UserError
 from obert.fisher import GRADIENT_SLAB_BYTES
 from obert.gradients import row_slabs
 from obert.matrix_free import BlockInverse, Form
-from obert.patterns import Pattern
+from obert.patterns import UNSTRUCTURED, AnyPattern
 from obert.provenance import free_memory
 from obert.pruning import Context
 from obert.pruning._gradient_based import GradientBased
@@ -45,9 +45,9 @@ class MatrixFree(GradientBased):
     _inverse: BlockInverse | None = PrivateAttr(None)
     _diagonal: Tensor | None = PrivateAttr(None)
 
-    def check_pattern(self, pattern: Pattern) -> None:
+    def check_pattern(self, pattern: AnyPattern) -> None:
         """Single weights only: groups would need [F^-1]_QQ, of which only the diagonal is cheap without the matrix."""
-        if pattern.size > 1:
+        if pattern != UNSTRUCTURED:
             raise UserError(
                 f"method mfac prunes single weights, not pattern {pattern}: set pattern: unstructured, or leave mfac "
                 "out of 'methods'"

@@ -3,6 +3,7 @@
 from pydantic import Field
 from torch import Tensor, nn
 
+from obert.patterns import UNSTRUCTURED, AnyPattern
 from obert.pruning import Base, Context
 from obert.pruning._training_hooks import WeightsBehindMasks
 
@@ -10,7 +11,8 @@ from obert.pruning._training_hooks import WeightsBehindMasks
 class Movement(Base):
     """Scores S, zero at first, are trained along with the weights by the straight-through gradient of the mask,
     dL/dS = dL/d(W * M) * W, masked weights included. Those with the top S are kept: in each tensor, or in all together,
-    as the recipe's `distribution` says.
+    as the recipe's `distribution` says. In block movement pruning (Lagunas et al. 2021; methods.md 3.5) the recipe's
+    pattern is of blocks, rows or columns, which have one score each.
 
     The source makes masks anew at every step; a recipe may do so less often. Ties, before S has been trained, would be
     broken by position, so pruning at the first step is refused.
@@ -18,9 +20,11 @@ class Movement(Base):
 
     score_learning_rate: float = Field(1e-2, gt=0, description="initial rate of S, under the recipe's schedule")
 
-    def training_hook(self, network: nn.Module, layers: dict[str, nn.Linear]) -> WeightsBehindMasks:
+    def training_hook(
+        self, network: nn.Module, layers: dict[str, nn.Linear], pattern: AnyPattern = UNSTRUCTURED
+    ) -> WeightsBehindMasks:
         """Holds S."""
-        return WeightsBehindMasks(layers, self.score_learning_rate)
+        return WeightsBehindMasks(layers, self.score_learning_rate, pattern)
 
     def steps_needed(self) -> int:
         """S is zero before the first step."""
@@ -28,4 +32,4 @@ class Movement(Base):
 
     def score(self, context: Context) -> dict[str, Tensor]:
         """S."""
-        return {name: scores.detach() for name, scores in context.hook.scores.items()}
+        return context.hook.scores

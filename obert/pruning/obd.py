@@ -32,13 +32,13 @@ class OptimalBrainDamage(GradientBased):
         """w^2 (lambda + mean g^2) / 2; in a group, summed over the cheapest set with the weight in it."""
         budget = GRADIENT_SLAB_BYTES[next(iter(context.masks.values())).device.type]
         costs = {name: torch.zeros_like(weight, dtype=torch.float32) for name, weight in context.weights.items()}
+        patterns = context.pattern.by_layer({name: weight.shape for name, weight in costs.items()})
         for name, gradients in self.draw(context, costs):
             for rows, values in row_slabs(gradients, len(costs[name]), budget):
                 costs[name][rows] += values.square().sum(dim=0).view(-1, gradients.row_size)
         for name, weight in context.weights.items():
             costs[name].div_(self.num_gradients).add_(self.dampening).mul_(weight).mul_(weight).div_(2)
-            if context.pattern.size > 1:
-                costs[name] = _group_costs(costs[name], context.pattern)
+            costs[name] = _group_costs(costs[name], patterns[name])
         return costs
 
     def memory_bytes(self, sizes: Mapping[str, int]) -> int:
@@ -48,7 +48,8 @@ class OptimalBrainDamage(GradientBased):
 
 def _group_costs(costs: Tensor, pattern: Pattern) -> Tensor:
     """For each weight, the sum of the costs of the cheapest set of its group with the weight in it."""
-    groups = costs.unflatten(-1, (-1, pattern.size))
+    groups = pattern.groups(costs)
     cheapest = groups.sort(dim=-1).values[..., : pattern.zeros]
     # A weight outside of the cheapest set takes the place of the dearest one in it.
-    return (cheapest.sum(dim=-1, keepdim=True) + (groups - cheapest[..., -1:]).clamp_min(0)).flatten(-2)
+    sums = cheapest.sum(dim=-1, keepdim=True) + (groups - cheapest[..., -1:]).clamp_min(0)
+    return pattern.ungroup(sums, costs.shape)

@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from obert.errors import UserError
+from obert.patterns import UNSTRUCTURED, AnyPattern
 from obert.pruning import Base, Context
 from obert.pruning._training_hooks import TrainingHook
 
@@ -75,7 +76,9 @@ class Platon(Base):
     beta2: float = Field(0.95, ge=0, lt=1, description="smoothing of the uncertainty; the source sets it by task")
     window: int = Field(10, gt=0, description="steps that are averaged before smoothing, Delta T")
 
-    def training_hook(self, network: nn.Module, layers: dict[str, nn.Linear]) -> _Sensitivity:
+    def training_hook(
+        self, network: nn.Module, layers: dict[str, nn.Linear], pattern: AnyPattern = UNSTRUCTURED
+    ) -> _Sensitivity:
         """Keeps the averages."""
         return _Sensitivity(layers, self)
 

@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from obert.patterns import UNSTRUCTURED, AnyPattern
 from obert.pruning._training_hooks import WeightsBehindMasks
 from obert.pruning.magnitude import Magnitude
 
@@ -11,6 +12,8 @@ class PruneOFA(Magnitude):
     recipe's `schedule.rerank_until_epoch` says for how long. The source ranks in each tensor (`distribution: uniform`).
     """
 
-    def training_hook(self, network: nn.Module, layers: dict[str, nn.Linear]) -> WeightsBehindMasks:
+    def training_hook(
+        self, network: nn.Module, layers: dict[str, nn.Linear], pattern: AnyPattern = UNSTRUCTURED
+    ) -> WeightsBehindMasks:
         """Keeps the values of pruned weights."""
         return WeightsBehindMasks(layers)

@@ -4,18 +4,19 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from obert.patterns import UNSTRUCTURED, AnyPattern
 from obert.pruning._training_hooks import WeightsBehindMasks
 from obert.pruning.movement import Movement
 
 
 class _Penalized(WeightsBehindMasks):
-    def __init__(self, layers: dict[str, nn.Linear], learning_rate: float, strength: float):
-        super().__init__(layers, learning_rate)
+    def __init__(self, layers: dict[str, nn.Linear], learning_rate: float, pattern: AnyPattern, strength: float):
+        super().__init__(layers, learning_rate, pattern)
         self.strength = strength
 
     def penalty(self, progress: float) -> Tensor:
         """strength * progress * the mean over matrices of the mean of sigmoid(S)."""
-        means = [torch.sigmoid(scores).mean() for scores in self.scores.values()]
+        means = [torch.sigmoid(scores).mean() for scores in self.group_scores.values()]
         return self.strength * progress * torch.stack(means).mean()
 
 
@@ -30,6 +31,8 @@ class SoftMovement(Movement):
 
     final_lambda: float = Field(400.0, ge=0, description="strength of the penalty when the target sparsity is reached")
 
-    def training_hook(self, network: nn.Module, layers: dict[str, nn.Linear]) -> WeightsBehindMasks:
+    def training_hook(
+        self, network: nn.Module, layers: dict[str, nn.Linear], pattern: AnyPattern = UNSTRUCTURED
+    ) -> WeightsBehindMasks:
         """Holds S, and gives its penalty."""
-        return _Penalized(layers, self.score_learning_rate, self.final_lambda)
+        return _Penalized(layers, self.score_learning_rate, pattern, self.final_lambda)

@@ -3,7 +3,7 @@
 from obert.config import Experiment, load_method, load_task, recipe_for
 from obert.gradual import GradualPruning, Pruner
 from obert.models import load_pretrained, load_tokenizer, load_trained
-from obert.patterns import Pattern
+from obert.patterns import parse_pattern
 from obert.plan import RunKey, run_folder, teacher_key
 from obert.provenance import code_hash
 from obert.records import Record
@@ -38,7 +38,7 @@ def run(experiment: Experiment, key: RunKey) -> Record:
         method,
         prepared.train,
         run.seeds,
-        Pattern.parse(recipe.pattern),
+        parse_pattern(recipe.pattern),
         recipe.distribution,
         teacher,
         recipe.distillation,

@@ -84,12 +84,12 @@ def _label_order(label: str) -> tuple:
 
 def _order(group: Group) -> tuple:
     recipe = group.records[0].spec.get("recipe") or {}
-    return (epochs_of(group.records[0]) or 0.0, recipe.get("pattern", ""), group.key.sparsity)
+    return (epochs_of(group.records[0]) or 0.0, str(recipe.get("pattern", "")), group.key.sparsity)
 
 
 def _row(results: Results, group: Group) -> dict:
     record, method = group.records[0], _method(group)
-    pattern = (record.spec.get("recipe") or {}).get("pattern", "")
+    pattern = str((record.spec.get("recipe") or {}).get("pattern", ""))
     values = (group.key.task, metric_of(results, group.key.task), epochs_text({epochs_of(record)}), pattern)
     values += (group.key.sparsity, *(method.get(name, math.nan) for name in PARAMETERS))
     values += (score(results.dense(group.key.task)),)

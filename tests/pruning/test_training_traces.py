@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from obert.errors import UserError
+from obert.patterns import UNSTRUCTURED, parse_pattern
 from obert.pruning import Context, prune
 from obert.pruning.lottery_ticket import LotteryTicket
 from obert.pruning.movement import Movement
@@ -24,7 +25,7 @@ START = [[1.0, -2.0, 3.0], [-1.0, 0.5, 2.0]]
 class Trace:
     """A linear layer, its masks and a method's hook."""
 
-    def __init__(self, method, start=START):
+    def __init__(self, method, start=START, pattern=UNSTRUCTURED):
         self.network = nn.Module()
         self.network.base_model = nn.Linear(3, 2, bias=False)
         self.network.head = nn.Linear(1, 1)
@@ -33,7 +34,8 @@ class Trace:
         self.layers = {"w": self.layer}
         self.method = method
         self.masks = dense_masks({"w": self.layer.weight})
-        self.hook = method.training_hook(self.network, self.layers)
+        self.pattern = pattern
+        self.hook = method.training_hook(self.network, self.layers, pattern)
         scores = self.hook.parameter_groups()
         self.optimizer = torch.optim.SGD([{"params": self.stored}, *scores], lr=0.5)
 
@@ -52,7 +54,9 @@ class Trace:
         self.hook.after_step(self.masks, at_target)
 
     def prune(self, sparsity):
-        context = Context(self.layers, self.masks, None, None, torch.Generator().manual_seed(3), hook=self.hook)
+        context = Context(
+            self.layers, self.masks, None, None, torch.Generator().manual_seed(3), self.pattern, hook=self.hook
+        )
         self.masks = prune(self.method, context, sparsity)
         self.hook.after_event(self.masks, self.optimizer)
 
@@ -187,3 +191,14 @@ def test_random():
     drawn = torch.rand(2, 3, generator=torch.Generator().manual_seed(3))
     trace.prune(1 / 2)
     assert torch.equal(trace.masks["w"], drawn > drawn.flatten().sort().values[2])
+
+
+def test_block_movement_has_a_score_for_each_block():
+    pattern = parse_pattern({"*": "2x1"})
+    trace = Trace(Movement(score_learning_rate=1.0), pattern=pattern)
+    # dS of a column is the sum of G * W = [[1, -2, -3], [0, 1, -2]] over it: [1, -1, -5]
+    trace.step([[1.0, 1.0, -1.0], [0.0, 2.0, -1.0]])
+    equal(trace.hook.group_scores["w"], [-1.0, 1.0, 5.0])
+    equal(trace.hook.scores["w"], [[-1.0, 1.0, 5.0]] * 2)
+    trace.prune(0.3)  # 2 of 6 weights
+    assert trace.mask() == [[0, 1, 1], [0, 1, 1]]
