@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -63,20 +64,22 @@ class BlockFisherMethod(GradientBased):
         if context.draw == 0:
             self._check_memory(context.masks, len(passes))
         scores, fisher = {}, None
-        for names in passes:
-            fisher = self._estimate(context, names)
-            for name in names:
-                scores[name], self._multipliers[name] = self._score(fisher, name, context)
+        with _failing_together():
+            for names in passes:
+                fisher = self._estimate(context, names)
+                for name in names:
+                    scores[name], self._multipliers[name] = self._score(fisher, name, context)
         self._fisher = fisher if len(passes) == 1 else None
         return _shared(scores, context.masks, torch.float32)
 
     def update(self, context: Context, pruned: Masks) -> dict[str, Tensor]:
         """The solver's change of the weights that stay."""
         changes, increases = {}, {}
-        for names in self._passes(context.masks):
-            fisher = self._fisher or self._estimate(context, names)
-            for name in names:
-                changes[name], increases[name] = self._change(fisher, name, context, pruned[name])
+        with _failing_together():
+            for names in self._passes(context.masks):
+                fisher = self._fisher or self._estimate(context, names)
+                for name in names:
+                    changes[name], increases[name] = self._change(fisher, name, context, pruned[name])
         self._fisher, self._multipliers = None, {}
         known = context.details.setdefault("predicted_loss_increase", {})
         for name, increase in _shared(increases, context.masks, torch.float64, scalar=True).items():
@@ -183,13 +186,33 @@ class BlockFisherMethod(GradientBased):
         return held + 40 * max(sizes.values()) + 8 * sum(sizes.values())
 
 
+def _several() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
 def _rank() -> int:
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+    return dist.get_rank() if _several() else 0
+
+
+@contextmanager
+def _failing_together() -> Iterator[None]:
+    """A block whose mistake in one process is raised in all, which would else wait for what it was to send."""
+    error = None
+    try:
+        yield
+    except UserError as mistake:
+        error = mistake
+    if _several():
+        messages: list[str | None] = [None] * dist.get_world_size()
+        dist.all_gather_object(messages, error and str(error))
+        error = error or next((UserError(message) for message in messages if message), None)
+    if error:
+        raise error
 
 
 def _owners(sizes: Mapping[str, int]) -> dict[str, int]:
     """The process that holds each tensor's blocks: largest first, to the one with least."""
-    world = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    world = dist.get_world_size() if _several() else 1
     load = [0] * world
     owners = {}
     for name in sorted(sizes, key=lambda name: -sizes[name]):
@@ -200,7 +223,7 @@ def _owners(sizes: Mapping[str, int]) -> dict[str, int]:
 
 def _shared(own: dict[str, Tensor], masks: Masks, dtype: torch.dtype, scalar: bool = False) -> dict[str, Tensor]:
     """What every process has found for its own tensors (of the masks' shape, or one number each), in all of them."""
-    if not (dist.is_available() and dist.is_initialized()):
+    if not _several():
         return {name: own[name] for name in masks}
     owners = _owners({name: mask.numel() for name, mask in masks.items()})
     result = {}

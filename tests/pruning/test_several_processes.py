@@ -15,6 +15,8 @@ import torch
 import torch.distributed as dist
 from pydantic import PrivateAttr
 
+from obert.errors import UserError
+from obert.gradients import DenseGradients
 from obert.patterns import Pattern
 from obert.pruning import prune
 from obert.pruning.obert import OptimalBertSurgeon
@@ -38,6 +40,15 @@ class Recording(OptimalBertSurgeon):
         yield from super().draw(context, list(names))
 
 
+class Broken(Recording):
+    """One tensor's gradients are not finite."""
+
+    def draw(self, context, names):
+        for name, gradients in super().draw(context, list(names)):
+            broken = DenseGradients(torch.full((1, 8, 6), float("nan")))
+            yield name, broken if name == "0.weight" else gradients
+
+
 def results(setting_of):
     """After two events of each case: masks, weights, predicted loss increases, and the tensors of this process."""
     torch.set_num_threads(1)
@@ -57,7 +68,9 @@ def results(setting_of):
             increases.append(context.details["predicted_loss_increase"])
         weights = {name: layer.weight.detach() for name, layer in setting.layers.items()}
         found[case] = {"masks": setting.masks, "weights": weights, "increases": increases, "drawn": method._drawn}
-    return found
+    with pytest.raises(UserError) as mistake:
+        setting_of().prune(Broken(**PARAMETERS), 0.5)
+    return found | {"mistake": str(mistake.value)}
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +104,8 @@ def alone(setting_of):
 
 
 def test_masks_weights_and_predictions_are_those_of_one_process(alone, two_processes):
-    for case, expected in alone.items():
+    for case in CASES:
+        expected = alone[case]
         for found in (rank[case] for rank in two_processes):
             assert found["increases"] == expected["increases"], case
             for kind in ("masks", "weights"):
@@ -101,12 +115,18 @@ def test_masks_weights_and_predictions_are_those_of_one_process(alone, two_proce
 
 
 def test_each_process_takes_the_gradients_of_its_own_share(alone, two_processes):
-    for case, expected in alone.items():
+    for case in CASES:
+        expected = alone[case]
         first, second = (rank[case]["drawn"] for rank in two_processes)
         assert first
         assert second
         assert not first & second
         assert first | second == expected["drawn"] == set(expected["masks"])
+
+
+def test_a_mistake_in_one_process_is_told_by_all(alone, two_processes):
+    for found in (alone, *two_processes):
+        assert "gradients of tensor '0.weight' are not finite" in found["mistake"]
 
 
 def main(rank: int, meeting: Path, output: Path) -> None:
