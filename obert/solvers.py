@@ -41,7 +41,7 @@ def scores(solver: Solver, slab: Slab, weights: Tensor, pattern: Pattern, name: 
     if solver == "greedy":
         return _greedy(inverse, weights, slab.kept, pattern), torch.zeros_like(weights)
     size = pattern.size
-    result, multipliers, _ = _cheapest_sets(_inside_groups(inverse, size), weights.unflatten(1, (-1, size)), pattern)
+    result, multipliers = _cheapest_sets(_inside_groups(inverse, size), weights.unflatten(1, (-1, size)), pattern)
     return result.flatten(1), multipliers.flatten(1)
 
 
@@ -90,7 +90,7 @@ def _solve_small(matrices: Tensor, vectors: Tensor) -> Tensor:
     return system[..., -1]
 
 
-def _cheapest_sets(inverse: Tensor, weights: Tensor, pattern: Pattern) -> tuple[Tensor, Tensor, Tensor]:
+def _cheapest_sets(inverse: Tensor, weights: Tensor, pattern: Pattern) -> tuple[Tensor, Tensor]:
     """Compare all the sets that the pattern lets be pruned in each group.
 
     Args:
@@ -98,14 +98,12 @@ def _cheapest_sets(inverse: Tensor, weights: Tensor, pattern: Pattern) -> tuple[
         weights: [..., size].
 
     Returns:
-        Each weight's score [..., size], the multipliers of the cheapest set, zero elsewhere [..., size], and its
-        members' places in the group [..., zeros].
+        Each weight's score, and the multipliers of the cheapest set, zero elsewhere, each [..., size].
     """
     if pattern.size == 1:
         multipliers = weights / inverse[..., 0]
-        return multipliers * weights / 2, multipliers, torch.zeros_like(weights, dtype=torch.long)
+        return multipliers * weights / 2, multipliers
     best = torch.full_like(weights[..., 0], torch.inf)
-    members = torch.zeros_like(weights[..., : pattern.zeros], dtype=torch.long)
     result, multipliers = torch.full_like(weights, torch.inf), torch.zeros_like(weights)
     for candidate in map(list, combinations(range(pattern.size), pattern.zeros)):
         values = weights[..., candidate]
@@ -116,9 +114,8 @@ def _cheapest_sets(inverse: Tensor, weights: Tensor, pattern: Pattern) -> tuple[
         everywhere = torch.zeros_like(weights)
         everywhere[..., candidate] = solution
         multipliers = torch.where(better, everywhere, multipliers)
-        members = torch.where(better, torch.tensor(candidate, device=weights.device), members)
         best = torch.minimum(best, cost)
-    return result, multipliers, members
+    return result, multipliers
 
 
 def _greedy(inverse: Tensor, weights: Tensor, kept: Tensor, pattern: Pattern) -> Tensor:
@@ -129,23 +126,26 @@ def _greedy(inverse: Tensor, weights: Tensor, kept: Tensor, pattern: Pattern) ->
 
     With H the inverse left after earlier removals, a set Q costs 1/2 w_Q' (H_QQ)^-1 w_Q; then H loses
     H_:Q (H_QQ)^-1 H_Q:, and the weights move to their optimum. The downdates are kept as vectors U (H = H_0 - U'U), so
-    that a step touches the columns it needs and never the whole of H.
+    that a step touches the columns it needs and never the whole of H. What all groups need is held by place in the
+    group, then block and group, which keeps the innermost loops long.
     """
     size, zeros = pattern.size, pattern.zeros
     blocks, order = weights.shape
     closed = ~kept.unflatten(1, (-1, size)).all(dim=2)
     steps = int((~closed).sum(dim=1).max())
-    weights = weights.clone()
-    inside = _inside_groups(inverse, size).clone()
+    values = weights.unflatten(1, (-1, size)).permute(2, 0, 1).contiguous()
+    tiles = _inside_groups(inverse, size).permute(2, 3, 0, 1).contiguous()
+    candidates = torch.tensor(list(combinations(range(size), zeros)), device=weights.device)
     downdates = inverse.new_zeros(blocks, steps * zeros, order)
     result = torch.full_like(weights, NOT_CHOSEN)
     highest = weights.new_zeros(blocks, 1)
     every = torch.arange(blocks, device=weights.device)[:, None]
     for step in range(steps):
-        costs, _, members = _cheapest_sets(inside, weights.unflatten(1, (-1, size)), pattern)
-        cost, group = costs.amin(dim=2).masked_fill_(closed, torch.inf).min(dim=1, keepdim=True)
+        costs, chosen = torch.stack([_cost(tiles[c][:, c], values[c]) for c in candidates]).min(dim=0)
+        cost, group = costs.masked_fill_(closed, torch.inf).min(dim=1, keepdim=True)
+        members = candidates[chosen.gather(1, group).squeeze(1)]  # [blocks, zeros]
         live = torch.isfinite(cost)  # blocks with fewer groups are done before the others
-        removed = members[every, group].squeeze(1) + group * size  # [blocks, zeros]
+        removed = group * size + members
         highest = torch.maximum(highest * NEXT, torch.where(live, cost, 0))
         result.scatter_(1, removed, torch.where(live, highest, result.gather(1, removed)))
         closed.scatter_(1, group, True)
@@ -161,10 +161,21 @@ def _greedy(inverse: Tensor, weights: Tensor, kept: Tensor, pattern: Pattern) ->
             root = row.gather(1, removed[:, k : k + 1]).clamp_min(torch.finfo(row.dtype).tiny).rsqrt()
             vector = row * (root * live)
             downdates[:, done + k] = vector
-            weights -= vector * (weights.gather(1, removed[:, k : k + 1]) * root)
-            tiles = vector.unflatten(1, (-1, size))
-            inside -= tiles.unsqueeze(3) * tiles.unsqueeze(2)
+            places = vector.unflatten(1, (-1, size)).permute(2, 0, 1).contiguous()
+            values -= places * (values[members[:, k : k + 1], every, group] * root)
+            tiles -= places.unsqueeze(1) * places
             if k + 1 < zeros:
                 later = vector.gather(1, removed[:, k + 1 :])
                 columns[:, k + 1 :] -= later.unsqueeze(2) * vector.unsqueeze(1)
     return result
+
+
+def _cost(matrices: Tensor, vectors: Tensor) -> Tensor:
+    """1/2 v' M^-1 v of positive definite M [k, k, ...] and v [k, ...], by elimination over all of them at once."""
+    total = torch.zeros_like(vectors[0])
+    while len(vectors):
+        ratios = matrices[0] / matrices[0, 0]
+        total += vectors[0].square() / matrices[0, 0]
+        vectors = vectors[1:] - ratios[1:] * vectors[0]
+        matrices = matrices[1:, 1:] - ratios[1:].unsqueeze(1) * matrices[0, 1:]
+    return total / 2
