@@ -7,12 +7,16 @@ import os
 import sys
 from pathlib import Path
 
-from obert.config import Experiment, load_experiment
+from obert.config import load_experiment
 from obert.errors import UserError
 from obert.plan import RunKey, find_key, run_folder
+from obert.schema import Experiment
 
 RUN_STAGES = {
+    "upstream_teacher": "train the dense masked language model that upstream runs start from",
+    "upstream": "drop layers of the upstream teacher, or prune it",
     "teacher": "fine-tune the dense teacher of a task",
+    "transfer": "fine-tune an upstream model on a task, its zeros fixed",
     "downstream": "prune a model on its task, in one shot or gradually",
     "export": "export a trained model to ONNX, with parity checked",
     "benchmark": "time an exported model on the CPU against the dense one",

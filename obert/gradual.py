@@ -15,15 +15,15 @@ from torch import nn
 from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from obert.config import Distillation
 from obert.distillation import distillation_losses
 from obert.errors import UserError
-from obert.models import prunable_layers
+from obert.models import prunable_layers, prunable_weights
 from obert.patterns import AnyPattern
 from obert.pruning import Base as Method
 from obert.pruning import Context, prune
 from obert.records import write_text
-from obert.sparsity import Distribution, dense_masks
+from obert.schema import Distillation
+from obert.sparsity import Distribution, FixedPattern, dense_masks
 from obert.tasks import Base as Task
 from obert.training import Features, model_inputs
 
@@ -180,6 +180,17 @@ class Pruner:
         self.hook.load(load_file(folder / STATE, device=str(device)))
         self.hook.impose(self.masks)
         self.events = json.loads((folder / EVENTS).read_text(encoding="utf-8"))
+
+
+class HoldPattern(TrainerCallback):
+    """Keeps a pattern of zeros through training."""
+
+    def __init__(self, pattern: FixedPattern):
+        self.pattern = pattern
+
+    def on_optimizer_step(self, args, state, control, model=None, **kwargs):
+        """Called right after the optimiser's step."""
+        self.pattern.hold(prunable_weights(model))
 
 
 class GradualPruning(TrainerCallback):

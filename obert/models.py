@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from transformers import (
     AutoConfig,
+    AutoModelForMaskedLM,
     AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -17,13 +18,14 @@ from transformers import (
 )
 
 from obert.assets import resolve_model
-from obert.config import Model
 from obert.errors import UserError
 from obert.provenance import file_hash
+from obert.schema import Model
 
 HEADS = {
     "sequence_classification": AutoModelForSequenceClassification,
     "question_answering": AutoModelForQuestionAnswering,
+    "masked_language_model": AutoModelForMaskedLM,
 }
 SAFE = {"use_safetensors": True, "trust_remote_code": False}
 

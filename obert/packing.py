@@ -26,7 +26,8 @@ def packed(documents: Dataset, tokenizer: PreTrainedTokenizerBase, length: int) 
         FOLDER.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=FOLDER) as temporary:
             made = Dataset.from_generator(
-                _sequences, gen_kwargs={"documents": documents, "tokenizer": tokenizer, "length": length},
+                _sequences,
+                gen_kwargs={"documents": documents, "tokenizer": tokenizer, "length": length},
                 cache_dir=temporary,
             )
             made.save_to_disk(f"{temporary}/saved")

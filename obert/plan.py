@@ -2,19 +2,23 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from obert.config import Experiment, load_method, load_task, methods_of, recipe_for
+from obert.config import load_method, load_task, methods_of, recipe_for
 from obert.errors import UserError
+from obert.schema import Experiment
 
 RESULTS = Path("results")
 
 
 @dataclass(frozen=True, order=True)
 class RunKey:
-    """Identity of a run inside an experiment. `method` and `sparsity` are None for what is not pruned."""
+    """Identity of a run inside an experiment. `method` and `sparsity` are None for what is not pruned.
+
+    `recipe` is a recipe's file, or `<file>@<upstream recipe>` for a run that starts from an upstream model.
+    """
 
     stage: str
     task: str
@@ -27,6 +31,11 @@ class RunKey:
     def variant(self) -> str:
         """`<recipe>/<method>-<sparsity>`, or `<recipe>/dense`."""
         return f"{self.recipe}/{'dense' if self.method is None else f'{self.method}-{self.sparsity:g}'}"
+
+    @property
+    def upstream(self) -> str | None:
+        """The recipe of the upstream model that the run starts from."""
+        return self.recipe.partition("@")[2] or None
 
     @property
     def path(self) -> Path:
@@ -63,6 +72,40 @@ def teacher_key(experiment: Experiment, task: str) -> RunKey:
     return RunKey("teacher", task, experiment.teacher, experiment.seeds[0])
 
 
+def upstream_teacher_key(experiment: Experiment) -> RunKey:
+    """The dense upstream teacher."""
+    return RunKey("upstream_teacher", experiment.upstream.task, experiment.upstream.teacher, experiment.seeds[0])
+
+
+def upstream_keys(experiment: Experiment) -> tuple[RunKey, ...]:
+    """Every upstream run but the teacher: layers dropped, or pruned. First seed only."""
+    if experiment.upstream is None:
+        return ()
+    task, keys = experiment.upstream.task, {}
+    for block in experiment.upstream.grid:
+        for name in block.recipes:
+            base = RunKey("upstream", task, name, experiment.seeds[0])
+            methods = methods_of(block, recipe_for(experiment, name, task))
+            pruned = [replace(base, method=m, sparsity=s) for m in methods for s in block.sparsities]
+            keys |= dict.fromkeys(pruned or [base])
+    return tuple(keys)
+
+
+def transfer_keys(experiment: Experiment) -> tuple[RunKey, ...]:
+    """Every fine-tuning of an upstream model, with every seed."""
+    if experiment.upstream is None:
+        return ()
+    sources = (upstream_teacher_key(experiment), *upstream_keys(experiment))
+    return tuple(
+        RunKey("transfer", task, f"{block.recipe}@{source.recipe}", seed, source.method, source.sparsity)
+        for block in experiment.upstream.transfer
+        for task in experiment.tasks
+        for source in sources
+        if source.recipe in block.upstream
+        for seed in experiment.seeds
+    )
+
+
 def downstream_keys(experiment: Experiment) -> tuple[RunKey, ...]:
     """Every pruning run of the grid, without repetition, in the order of the configuration."""
     keys = {}
@@ -70,10 +113,11 @@ def downstream_keys(experiment: Experiment) -> tuple[RunKey, ...]:
         for task in experiment.tasks:
             for name in block.recipes:
                 recipe = recipe_for(experiment, name, task)
+                label = f"{name}@{block.upstream}" if block.upstream else name
                 for method in methods_of(block, recipe):
                     for sparsity in block.sparsities:
                         for seed in experiment.seeds:
-                            keys[RunKey("downstream", task, name, seed, method, sparsity)] = None
+                            keys[RunKey("downstream", task, label, seed, method, sparsity)] = None
     return tuple(keys)
 
 
@@ -84,31 +128,56 @@ def exported_keys(experiment: Experiment) -> tuple[RunKey, ...]:
     chosen = experiment.benchmark
     pruned = [
         key.at("export")
-        for key in downstream_keys(experiment)
+        for key in (*transfer_keys(experiment), *downstream_keys(experiment))
         if key.seed == experiment.seeds[0]
-        and key.recipe in chosen.recipes
+        and key.recipe.partition("@")[0] in chosen.recipes
         and (not chosen.methods or key.method in chosen.methods)
         and (not chosen.sparsities or key.sparsity in chosen.sparsities)
     ]
     return tuple(teacher_key(experiment, task).at("export") for task in experiment.tasks) + tuple(pruned)
 
 
+def trained_keys(experiment: Experiment) -> tuple[RunKey, ...]:
+    """Every run that ends with a trained model, stage by stage."""
+    upstream = () if experiment.upstream is None else (upstream_teacher_key(experiment), *upstream_keys(experiment))
+    teachers = tuple(teacher_key(experiment, task) for task in experiment.tasks)
+    return upstream + teachers + transfer_keys(experiment) + downstream_keys(experiment)
+
+
 def all_keys(experiment: Experiment) -> tuple[RunKey, ...]:
     """Every run of an experiment, stage by stage."""
-    teachers = tuple(teacher_key(experiment, task) for task in experiment.tasks)
     exported = exported_keys(experiment)
-    return teachers + downstream_keys(experiment) + exported + tuple(key.at("benchmark") for key in exported)
+    return trained_keys(experiment) + exported + tuple(key.at("benchmark") for key in exported)
 
 
 def source_key(experiment: Experiment, key: RunKey) -> RunKey:
-    """The run whose model a run starts from (a pruning run: its task's teacher; an export: the trained model)."""
-    if key.stage == "downstream":
-        return teacher_key(experiment, key.task)
+    """The run whose model a run starts from, or learns from: the first of `source_keys`."""
+    return source_keys(experiment, key)[0]
+
+
+def source_keys(experiment: Experiment, key: RunKey) -> tuple[RunKey, ...]:
+    """The runs that a run is made from: the model that it starts from, then the teacher it learns from if another.
+
+    A pruning run on a task: its upstream model if it starts from one, and the task's teacher. An export: the trained
+    model.
+    """
+    if key.stage == "upstream":
+        return (upstream_teacher_key(experiment),)
+    if key.stage in ("transfer", "downstream"):
+        started = [k for k in trained_keys(experiment) if _is_upstream_of(k, key)]
+        return (*started, teacher_key(experiment, key.task))
     if key.stage == "export":
-        return key.at("teacher" if key.method is None else "downstream")
+        model = replace(key, stage="")
+        return tuple(k for k in trained_keys(experiment) if replace(k, stage="") == model)
     if key.stage == "benchmark":
-        return key.at("export")
+        return (key.at("export"),)
     raise ValueError(f"a run of stage '{key.stage}' starts from no other run")
+
+
+def _is_upstream_of(candidate: RunKey, key: RunKey) -> bool:
+    if candidate.stage not in ("upstream_teacher", "upstream") or candidate.recipe != key.upstream:
+        return False
+    return key.stage == "downstream" or (candidate.method, candidate.sparsity) == (key.method, key.sparsity)
 
 
 def find_key(experiment: Experiment, stage: str, **chosen) -> RunKey:
@@ -140,10 +209,10 @@ def specification(experiment: Experiment, key: RunKey) -> dict[str, Any]:
     Only what the run itself uses is in it, so a change elsewhere in the configuration reruns nothing.
     """
     spec: dict[str, Any] = {"key": asdict(key)}
-    options = load_task(key.task, experiment.tasks[key.task], f"experiment {experiment.name}, tasks.{key.task}")
+    options = load_task(key.task, experiment.options_of(key.task), f"experiment {experiment.name}, tasks.{key.task}")
     spec["task"] = options.model_dump(mode="json")
     spec["threads"] = experiment.threads
-    if key.stage in ("teacher", "downstream"):
+    if key.stage not in ("export", "benchmark"):
         recipe = recipe_for(experiment, key.recipe, key.task)
         spec["model"] = experiment.model.model_dump(mode="json")
         spec["base_seed"] = experiment.base_seed

@@ -5,7 +5,8 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from obert.config import Fraction, Name, Strict, read_yaml, validate
+from obert.config import read_yaml, validate
+from obert.schema import Fraction, Name, Strict
 
 PATH = Path("configs/published.yaml")
 

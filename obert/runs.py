@@ -3,10 +3,11 @@
 import time
 from typing import Any
 
-from obert.config import Experiment, recipe_for
+from obert.config import recipe_for
 from obert.plan import RunKey, run_folder, source_key, specification, specification_hash
 from obert.provenance import environment, file_hash, peak_memory_mb
 from obert.records import FILE_NAME, Record, now, read_record, write_record
+from obert.schema import Experiment, Model
 from obert.seeds import PURPOSES, derive_seed
 
 MODEL = "model"  # folder of a trained model beside its record
@@ -43,6 +44,10 @@ class Run:
         record = read_record(path)
         self._inputs[str(key.path)] = file_hash(path)
         return record
+
+    def upstream_model(self, key: RunKey) -> Model:
+        """The model of an upstream run, as a pre-trained one to start from."""
+        return Model(source=str(run_folder(self.experiment, key) / MODEL))
 
     def finish(self, *, threads: int, files: tuple[str, ...], **measured: Any) -> Record:
         """Write the run's record. `measured` are further fields of `Record`."""

@@ -1,7 +1,7 @@
 """Learning-rate and sparsity schedules as functions of the optimiser step."""
 
-from obert.config import LearningRate, SparsitySchedule
 from obert.errors import UserError
+from obert.schema import LearningRate, SparsitySchedule
 
 
 def linear_with_rewinds(step: int, total_steps: int, steps_per_epoch: int, rate: LearningRate) -> float:

@@ -99,6 +99,24 @@ def apply_masks(weights: Mapping[str, Tensor], masks: Masks) -> None:
         weights[name].mul_(mask)
 
 
+class FixedPattern:
+    """The zeros of a model, which stay zero whatever is done to it."""
+
+    def __init__(self, weights: Mapping[str, Tensor]):
+        self.masks = {name: weight != 0 for name, weight in weights.items()}
+
+    def hold(self, weights: Mapping[str, Tensor]) -> None:
+        """Set the weights of the pattern to zero, in place."""
+        apply_masks(weights, {name: mask.to(weights[name].device) for name, mask in self.masks.items()})
+
+    def check(self, weights: Mapping[str, Tensor], where: str) -> None:
+        """Raise RuntimeError if a weight of the pattern is not zero."""
+        for name, mask in self.masks.items():
+            lost = int(torch.count_nonzero(weights[name].cpu()[~mask.cpu()]))
+            if lost:
+                raise RuntimeError(f"{where}: {lost} weights of '{name}' are zero upstream and are not zero any more")
+
+
 def measure(weights: Mapping[str, Tensor], target: float) -> Sparsity:
     """Count the zeros of every prunable weight."""
     layers = {

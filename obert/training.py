@@ -11,15 +11,16 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from torch.nn.utils.rnn import pad_sequence
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from obert.config import Distillation, Training
 from obert.distillation import distillation_losses
 from obert.errors import UserError
 from obert.schedules import linear_with_rewinds
+from obert.schema import Distillation, Training
 from obert.tasks import Base as Task
 
 INPUT_COLUMNS = ("input_ids", "attention_mask", "token_type_ids")
@@ -35,6 +36,7 @@ def model_inputs(batch: Mapping[str, Any]) -> dict[str, Any]:
 class Features:
     """Encoded examples of a split, and how to make padded batches of them."""
 
+    task: Task
     examples: Dataset
     features: Dataset
     collator: DataCollatorWithPadding
@@ -42,7 +44,11 @@ class Features:
     @classmethod
     def encode(cls, task: Task, examples: Dataset, tokenizer: PreTrainedTokenizerBase) -> Features:
         """Encode a split of a task."""
-        return cls(examples, task.encode(examples, tokenizer), DataCollatorWithPadding(tokenizer))
+        return cls(task, examples, task.encode(examples, tokenizer), DataCollatorWithPadding(tokenizer))
+
+    def prepared(self, batch: Mapping[str, Any], seed: int) -> dict[str, Any]:
+        """A batch as the model is to see it; what the task draws at random for it depends on the seed alone."""
+        return self.task.prepare_batch(batch, self.collator.tokenizer, torch.Generator().manual_seed(seed))
 
     @property
     def model_inputs(self) -> Dataset:
@@ -64,7 +70,8 @@ class Features:
         for size in sizes:
             chosen, drawn = drawn[:size], drawn[size:]
             rows = inputs[chosen]
-            yield self.collator([{name: rows[name][i] for name in rows} for i in range(size)])
+            batch = self.collator([{name: rows[name][i] for name in rows} for i in range(size)])
+            yield self.task.prepare_batch(batch, self.collator.tokenizer, generator)
 
 
 class EpochSeededSampler(LengthGroupedSampler):
@@ -134,6 +141,7 @@ class CompressionTrainer(Trainer):
         self.training = training
         self.data = data
         self.data_seed = seeds["data order"]
+        self._step, self._batch = -1, 0
         self.distillation = distillation
         self.teacher = teacher
         self.sparsity = sparsity
@@ -206,6 +214,8 @@ class CompressionTrainer(Trainer):
         Raises:
             UserError: the loss is not finite.
         """
+        if model.training:
+            inputs = self.data.prepared(inputs, self._batch_seed())
         outputs = model(**model_inputs(inputs))
         logits = self.task.logits(outputs)
         hardness = self.distillation.hardness if self.distillation else 0.0
@@ -224,6 +234,13 @@ class CompressionTrainer(Trainer):
                 f"the loss is not finite at step {self.state.global_step}: {self._first_not_finite(logits)}"
             )
         return (loss, outputs) if return_outputs else loss
+
+    def _batch_seed(self) -> int:
+        """A seed for each batch of the run, whatever was drawn before it; a resumed run meets the same."""
+        step = self.state.global_step
+        self._batch = self._batch + 1 if step == self._step else 0
+        self._step = step
+        return self.data_seed + step * self.args.gradient_accumulation_steps + self._batch
 
     def _first_not_finite(self, logits: tuple[torch.Tensor, ...]) -> str:
         for name, parameter in self.model.named_parameters():
@@ -258,11 +275,15 @@ def predict_logits(network: PreTrainedModel, task: Task, data: Features, batch_s
     with torch.inference_mode():
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
-            rows = model_inputs(inputs[chosen])
+            rows = inputs[chosen]
             batch = data.collator([{name: rows[name][i] for name in rows} for i in range(len(chosen))])
-            logits = task.logits(network(**batch.to(device)))
-            collected += [(index, tuple(x[i].cpu() for x in logits)) for i, index in enumerate(chosen)]
+            batch = data.prepared(batch.to(device), seed=start)
+            found = task.evidence(task.logits(network(**model_inputs(batch))), batch)
+            collected += [(index, tuple(x[i].cpu() for x in found)) for i, index in enumerate(chosen)]
     collected.sort(key=lambda item: item[0])
     pad = torch.finfo(torch.float32).min
     outputs = zip(*(logits for _, logits in collected), strict=True)
-    return tuple(torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=pad) for rows in outputs)
+    return tuple(
+        torch.stack(rows) if rows[0].dim() == 0 else pad_sequence(list(rows), batch_first=True, padding_value=pad)
+        for rows in outputs
+    )

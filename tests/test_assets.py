@@ -13,9 +13,9 @@ import pytest
 
 from obert import assets
 from obert.assets import Asset, Member, asset_file, fetch, load_splits, needed_assets, resolve_model
-from obert.config import Experiment
 from obert.errors import UserError
 from obert.provenance import file_hash
+from obert.schema import Experiment
 from obert.stages.assets import run
 
 MEMBERS = {"tiny_model/config.json": b"{}", "tiny_model/model.safetensors": b"weights", "tiny_model/extra.py": b"no"}

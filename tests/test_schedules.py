@@ -2,9 +2,9 @@
 
 import pytest
 
-from obert.config import LearningRate, SparsitySchedule
 from obert.errors import UserError
 from obert.schedules import linear_with_rewinds, pruning_events, sparsity_at
+from obert.schema import LearningRate, SparsitySchedule
 
 
 @pytest.mark.parametrize(

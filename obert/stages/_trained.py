@@ -16,13 +16,13 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from obert.checkpoints import CheckpointMarker, latest_checkpoint
-from obert.config import Recipe
-from obert.gradual import GradualPruning, Pruner
+from obert.gradual import GradualPruning, HoldPattern, Pruner
 from obert.models import prunable_weights, save
 from obert.plan import checkpoint_folder, specification_hash
 from obert.records import Record, write_text
 from obert.runs import MODEL, Run
-from obert.sparsity import assert_sparsity, measure
+from obert.schema import Recipe
+from obert.sparsity import FixedPattern, assert_sparsity, measure
 from obert.tasks import Base as Task
 from obert.training import CompressionTrainer, Features, predict_logits
 
@@ -63,10 +63,16 @@ def train(
     recipe: Recipe,
     teacher: PreTrainedModel | None = None,
     gradual: GradualPruning | None = None,
+    pattern: FixedPattern | None = None,
 ) -> CompressionTrainer:
-    """Train as the recipe says, from the last usable checkpoint of this run if there is one."""
+    """Train as the recipe says, from the last usable checkpoint of this run if there is one.
+
+    Args:
+        pattern: zeros to hold.
+    """
     identity = f"{specification_hash(run.spec)}-{run.code_hash}"
     folder = checkpoint_folder(run.experiment, run.key)
+    callbacks = [gradual] if gradual else [HoldPattern(pattern)] if pattern else []
     gradual_terms = {}
     if gradual is not None:
         gradual_terms = {
@@ -83,7 +89,7 @@ def train(
         folder,
         distillation=recipe.distillation,
         teacher=teacher,
-        callbacks=(*([gradual] if gradual else []), CheckpointMarker(identity)),
+        callbacks=(*callbacks, CheckpointMarker(identity)),
         **gradual_terms,
     )
     checkpoint = latest_checkpoint(folder, identity)
@@ -98,7 +104,11 @@ def train(
 
 
 def record_trained(
-    run: Run, prepared: Prepared, trainer: CompressionTrainer | None = None, pruner: Pruner | None = None
+    run: Run,
+    prepared: Prepared,
+    trainer: CompressionTrainer | None = None,
+    pruner: Pruner | None = None,
+    pattern: FixedPattern | None = None,
 ) -> Record:
     """Evaluate the model, check its sparsity, write model, predictions, curves and the record, drop checkpoints."""
     task, network = prepared.task, prepared.network
@@ -108,6 +118,8 @@ def record_trained(
     metrics = task.score(predictions, examples)
     weights = prunable_weights(network)
     sparsity = measure(weights, run.key.sparsity or 0.0)
+    if pattern is not None:
+        pattern.check(weights, str(run.key.path))
     if pruner is not None:
         assert_sparsity(sparsity, str(run.key.path), pruner.pattern, pruner.distribution)
 
@@ -135,7 +147,7 @@ def record_trained(
             "prunable_parameters": sum(w.numel() for w in weights.values()),
             "weights_sha256": weights_hash,
         },
-        sparsity=sparsity if pruner else None,
+        sparsity=sparsity if pruner or pattern else None,
         metrics=metrics,
         primary_metric=task.primary_metric,
         costs=_costs(trainer, events),

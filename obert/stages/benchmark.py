@@ -8,7 +8,6 @@ from typing import Any
 from transformers import AutoConfig
 
 from obert import registry
-from obert.config import Benchmark, Experiment
 from obert.engines import Base as Engine
 from obert.engines import ModelFiles
 from obert.errors import UserError
@@ -17,6 +16,7 @@ from obert.plan import RunKey, teacher_key
 from obert.provenance import code_hash
 from obert.records import Record, Score, write_text
 from obert.runs import Run
+from obert.schema import Benchmark, Experiment
 from obert.stages.export import model_files
 
 FILE_NAME = "latencies.json"

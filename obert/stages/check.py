@@ -8,12 +8,13 @@ import torch
 from transformers import AutoConfig, AutoModel
 
 from obert.assets import resolve_model
-from obert.config import Experiment, load_method, load_task, recipe_for
+from obert.config import load_method, load_task, recipe_for
 from obert.errors import UserError
 from obert.gradual import check_first_event, check_gradients
 from obert.models import keep_layers, prunable_weights
-from obert.plan import RESULTS, all_keys, downstream_keys
+from obert.plan import RESULTS, all_keys, trained_keys
 from obert.schedules import pruning_events
+from obert.schema import Experiment
 from obert.training import steps_per_epoch
 
 TRAINING_OVERHEAD = 1.5  # of free disk over what the finished models take: checkpoints of the jobs in flight
@@ -28,13 +29,14 @@ def run(experiment: Experiment) -> str:
     sizes, parameters = _model_sizes(experiment)
     lines = [
         f"experiment {experiment.name}: {len(all_keys(experiment))} runs, "
-        f"{len(downstream_keys(experiment))} of them pruning",
+        f"{sum(k.stage in ('upstream', 'downstream') and k.method is not None for k in all_keys(experiment))} of them "
+        "pruning",
         f"model {experiment.model.source}: {parameters / 1e6:.1f} M parameters, "
         f"{sum(sizes.values()) / 1e6:.1f} M prunable",
         f"device: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU'}",
     ]
     lines.append(_check_disk(experiment, parameters))
-    for name in experiment.tasks:
+    for name in (*experiment.tasks, *([experiment.upstream.task] if experiment.upstream else [])):
         lines.append(_check_task(experiment, name, sizes))
     return "\n".join(lines)
 
@@ -66,12 +68,12 @@ def _check_disk(experiment: Experiment, parameters: int) -> str:
 
 
 def _check_task(experiment: Experiment, name: str, sizes: dict[str, int]) -> str:
-    task = load_task(name, experiment.tasks[name], f"tasks.{name}")
+    task = load_task(name, experiment.options_of(name), f"task {name}")
     splits = task.load()
     examples = len(splits["train"])
     peak = 0
-    for key in downstream_keys(experiment):
-        if key.task != name:
+    for key in trained_keys(experiment):
+        if key.task != name or key.method is None or key.stage == "transfer":
             continue
         recipe = recipe_for(experiment, key.recipe, name)
         method = load_method(key.method, recipe.methods.get(key.method, {}), key.recipe)

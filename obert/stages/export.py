@@ -3,7 +3,7 @@
 import torch
 
 from obert import registry
-from obert.config import Experiment, load_task
+from obert.config import load_task
 from obert.engines import ModelFiles
 from obert.errors import UserError
 from obert.export import (
@@ -21,6 +21,7 @@ from obert.plan import RunKey, run_folder, source_key
 from obert.provenance import code_hash, file_hash
 from obert.records import Record, Score
 from obert.runs import MODEL, Run
+from obert.schema import Experiment
 
 REFERENCE_ENGINE = "onnxruntime"
 """The engine that the exported file is checked with."""
@@ -62,7 +63,7 @@ def run(experiment: Experiment, key: RunKey) -> Record:
             f"{source.sparsity.measured:.6f}: its model was changed after the run. Run that stage again, then this one."
         )
 
-    task = load_task(key.task, experiment.tasks[key.task], f"experiment {experiment.name}, tasks.{key.task}")
+    task = load_task(key.task, experiment.options_of(key.task), f"experiment {experiment.name}, tasks.{key.task}")
     examples = task.load()["validation"]
     chosen = examples.select(range(min(PARITY_FEATURES, len(examples))))
     features = task.encode(chosen, load_tokenizer(files.trained))[:PARITY_FEATURES]

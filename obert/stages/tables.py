@@ -7,11 +7,11 @@ from pathlib import Path
 from tabulate import tabulate
 
 from obert import registry, tracking
-from obert.config import Experiment
 from obert.plan import all_keys, runs_folder, specification, specification_hash, tables_folder
 from obert.published import load_published
 from obert.records import atomic_path, read_records
 from obert.report import Built, build, report
+from obert.schema import Experiment
 from obert.tables import Results
 from obert.tables.leaderboard import Leaderboard
 

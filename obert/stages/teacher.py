@@ -1,11 +1,12 @@
 """Fine-tune the dense teacher of a task."""
 
-from obert.config import Experiment, load_task, recipe_for
+from obert.config import load_task, recipe_for
 from obert.models import load_pretrained
 from obert.plan import RunKey
 from obert.provenance import code_hash
 from obert.records import Record
 from obert.runs import Run
+from obert.schema import Experiment
 from obert.stages._trained import prepare, record_trained, seeded, train
 
 
@@ -15,9 +16,14 @@ def run(experiment: Experiment, key: RunKey) -> Record:
     Raises:
         UserError: model or data are missing, or training diverges.
     """
-    run = Run(experiment, key, code_hash("teacher", tasks=key.task))
+    return train_dense(experiment, key, code_hash("teacher", tasks=key.task))
+
+
+def train_dense(experiment: Experiment, key: RunKey, code: str) -> Record:
+    """Train the experiment's pre-trained model on the key's task."""
+    run = Run(experiment, key, code)
     recipe = recipe_for(experiment, key.recipe, key.task)
-    task = load_task(key.task, experiment.tasks[key.task], f"tasks.{key.task}")
+    task = load_task(key.task, experiment.options_of(key.task), f"task {key.task}")
     with seeded(run.seeds["initialization"]):
         network, tokenizer = load_pretrained(experiment.model, task.head, task.num_labels)
     prepared = prepare(run, task, network, tokenizer)

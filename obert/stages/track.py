@@ -1,8 +1,8 @@
 """Mirror records into MLflow."""
 
 from obert import tracking
-from obert.config import Experiment
 from obert.plan import runs_folder
+from obert.schema import Experiment
 
 
 def initialize(experiment: Experiment) -> None:

@@ -26,7 +26,7 @@ class Base(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    head: ClassVar[Literal["sequence_classification", "question_answering"]]
+    head: ClassVar[Literal["sequence_classification", "question_answering", "masked_language_model"]]
     num_labels: ClassVar[int] = 2
     primary_metric: ClassVar[str]
 
@@ -66,6 +66,12 @@ class Base(BaseModel):
                 f"max_length {self.max_length}: the model takes at most {tokenizer.model_max_length} tokens"
             )
 
+    def prepare_batch(
+        self, batch: dict[str, torch.Tensor], tokenizer: PreTrainedTokenizerBase, generator: torch.Generator
+    ) -> dict[str, torch.Tensor]:
+        """The batch as the model is to see it. What is random in it comes from the generator, on the CPU."""
+        return batch
+
     def losses(self, logits: Sequence[torch.Tensor], batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Hard-label loss of each feature of a batch, shape [batch]."""
         raise NotImplementedError
@@ -75,11 +81,15 @@ class Base(BaseModel):
         classification, start and end scores [batch, tokens] for question answering."""
         raise NotImplementedError
 
+    def evidence(self, logits: Sequence[torch.Tensor], batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """What `predict` needs of a batch's logits, each [batch, ...]; all of them by default."""
+        return tuple(logits)
+
     def predict(self, logits: Sequence[torch.Tensor], features: Dataset, examples: Dataset) -> list[dict[str, Any]]:
         """One prediction an example, in the order of the examples, as `{"id": ..., "prediction": ...}`.
 
         Args:
-            logits: as `logits` returns them, for all features, padded to one length for question answering.
+            logits: what `evidence` returns, for all features, padded to one length for question answering.
         """
         raise NotImplementedError
 

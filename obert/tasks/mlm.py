@@ -1,4 +1,4 @@
-"""Masked language modelling over packed sequences, for what is trained and pruned before any task (Devlin et al. 2019)."""
+"""Masked language modelling over packed sequences, which comes before any task (Devlin et al. 2019)."""
 
 from __future__ import annotations
 
@@ -78,11 +78,8 @@ class MaskedLanguageModelling(Base):
         chosen = (draws[0] < self.mask_probability) & ~special
         given = torch.where(draws[1] < RANDOM, words, tokenizer.mask_token_id)
         given = torch.where(draws[1] >= 1 - KEPT, tokens, given)
-        return {
-            **batch,
-            "input_ids": torch.where(chosen, given, tokens),
-            "labels": torch.where(chosen, tokens, IGNORED),
-        }
+        changed = {"input_ids": torch.where(chosen, given, tokens), "labels": torch.where(chosen, tokens, IGNORED)}
+        return type(batch)({**batch, **changed})
 
     def losses(self, logits: Sequence[torch.Tensor], batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Mean cross-entropy over each sequence's chosen tokens, shape [batch]; zero without any."""
@@ -119,7 +116,10 @@ class MaskedLanguageModelling(Base):
             prediction["score"] = 100.0 * prediction["prediction"] / max(prediction["tokens"], 1)
         accuracy = 100.0 * sum(p["prediction"] for p in predictions) / tokens
         perplexity = math.exp(sum(p["nll"] for p in predictions) / tokens)
-        return {"masked_accuracy": Score(value=accuracy, count=tokens), "perplexity": Score(value=perplexity, count=tokens)}
+        return {
+            "masked_accuracy": Score(value=accuracy, count=tokens),
+            "perplexity": Score(value=perplexity, count=tokens),
+        }
 
 
 def _of_the_wheel(dialogues: Path, reviews: Path) -> dict[str, Dataset]:

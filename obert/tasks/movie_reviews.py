@@ -18,6 +18,12 @@ FILE = "movieReviewSnippets_GroundTruth.txt"
 VALIDATION_PERCENT = 15
 
 
+def is_held_out(text: str) -> bool:
+    """Whether a sentence is one of the validation split, by a hash of it."""
+    digest = hashlib.sha256(normalised(text).encode()).digest()
+    return int.from_bytes(digest[:4], "big") % 100 < VALIDATION_PERCENT
+
+
 class MovieReviews(Classification):
     """Label 1 is a rating above zero. The sentences have the same origin as SST-2's, but whole ones only."""
 
@@ -40,8 +46,7 @@ class MovieReviews(Classification):
             if abs(float(rating)) < self.neutral_band or float(rating) == 0:
                 continue
             key = normalised(text)
-            digest = hashlib.sha256(key.encode()).digest()
-            split = "validation" if int.from_bytes(digest[:4], "big") % 100 < VALIDATION_PERCENT else "train"
+            split = "validation" if is_held_out(text) else "train"
             row = {"id": f"review-{number}", "sentence": text.strip(), "label": int(float(rating) > 0)}
             splits[split].setdefault(key, row)
         return {name: Dataset.from_list(list(rows.values())) for name, rows in splits.items()}

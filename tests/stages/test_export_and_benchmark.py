@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from obert import plan, registry, runs
-from obert.config import Experiment
 from obert.errors import UserError
 from obert.models import load_pretrained, prunable_weights, save
 from obert.plan import RunKey, run_folder, teacher_key
 from obert.provenance import file_hash
 from obert.records import read_record
 from obert.runs import Run
+from obert.schema import Experiment
 from obert.sparsity import measure
 from obert.stages import benchmark, export
 

@@ -3,9 +3,9 @@
 import pytest
 
 from obert import plan, tracking
-from obert.config import Downstream, Experiment, Model
 from obert.errors import UserError
 from obert.plan import all_keys, run_folder, runs_folder, specification, specification_hash
+from obert.schema import Downstream, Experiment, Model
 from obert.stages import tables
 from tables.examples import record, write_run
 

@@ -3,7 +3,7 @@
 
 rule benchmark:
     input:
-        model=source_record("benchmark"),
+        model=source_records("benchmark"),
         dense=lambda wildcards: record_of(plan.teacher_key(EXPERIMENT, wildcards.task).at("export")),
         check=ancient(rules.check.output.report),
         tracking=ancient(rules.init_tracking.output.ready),

@@ -53,7 +53,7 @@ shell.prefix(f'export PATH="{Path(sys.executable).parent}:$PATH" TOKENIZERS_PARA
 
 wildcard_constraints:
     task="[a-z0-9_]+",
-    recipe="[a-z0-9_]+",
+    recipe="[a-z0-9_]+(@[a-z0-9_]+)?",
     variant=r"dense|[a-z0-9_]+-[0-9.]+",
     seed="[0-9]+",
 
@@ -81,9 +81,9 @@ def record_of(key):
     return (plan.run_folder(EXPERIMENT, key) / "metrics.json").as_posix()
 
 
-def source_record(stage):
-    """The record that a run starts from."""
-    return lambda wildcards: record_of(plan.source_key(EXPERIMENT, key_of(stage, wildcards)))
+def source_records(stage):
+    """The records that a run is made from."""
+    return lambda wildcards: [record_of(key) for key in plan.source_keys(EXPERIMENT, key_of(stage, wildcards))]
 
 
 def records_of(*stages):

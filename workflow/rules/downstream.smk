@@ -3,7 +3,7 @@
 
 rule downstream:
     input:
-        teacher=source_record("downstream"),
+        sources=source_records("downstream"),
         check=ancient(rules.check.output.report),
         tracking=ancient(rules.init_tracking.output.ready),
     output:

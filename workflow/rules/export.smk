@@ -3,7 +3,7 @@
 
 rule export:
     input:
-        model=source_record("export"),
+        model=source_records("export"),
         check=ancient(rules.check.output.report),
         tracking=ancient(rules.init_tracking.output.ready),
     output:

@@ -3,7 +3,7 @@
 
 rule tables:
     input:
-        records=records_of("teacher", "downstream", "export", "benchmark"),
+        records=[record_of(key) for key in KEYS.values()],
     output:
         report=report(f"{TABLES}/report.html", caption="../report/report.rst", category="Report"),
         tables=report(

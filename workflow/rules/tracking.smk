@@ -3,7 +3,7 @@
 
 rule track:
     input:
-        records=records_of("teacher", "downstream", "export", "benchmark"),
+        records=[record_of(key) for key in KEYS.values()],
         tracking=ancient(rules.init_tracking.output.ready),
     output:
         done=touch(f"{LOGS}/tracking_synchronized"),

@@ -1,0 +1,32 @@
+"""Fine-tune an upstream model on a task with its pattern of zeros fixed (sparse transfer; oBERT, section 4.2)."""
+
+from obert.config import load_task, recipe_for
+from obert.models import load_pretrained, load_trained, prunable_weights
+from obert.plan import RunKey, run_folder, source_keys
+from obert.provenance import code_hash
+from obert.records import Record
+from obert.runs import MODEL, Run
+from obert.schema import Experiment
+from obert.sparsity import FixedPattern
+from obert.stages._trained import prepare, record_trained, seeded, train
+
+
+def run(experiment: Experiment, key: RunKey) -> Record:
+    """Train under the upstream model's masks with distillation from the task's teacher, evaluate, save.
+
+    Raises:
+        UserError: a model it is made from is missing, or training diverges.
+        RuntimeError: a weight that is zero upstream is not zero in the end.
+    """
+    run = Run(experiment, key, code_hash("transfer", tasks=key.task))
+    recipe = recipe_for(experiment, key.recipe, key.task)
+    task = load_task(key.task, experiment.options_of(key.task), f"tasks.{key.task}")
+    upstream, teacher_key = source_keys(experiment, key)
+    run.source(upstream), run.source(teacher_key)
+    with seeded(run.seeds["initialization"]):
+        network, tokenizer = load_pretrained(run.upstream_model(upstream), task.head, task.num_labels)
+    pattern = FixedPattern(prunable_weights(network)) if key.method is not None else None
+    prepared = prepare(run, task, network, tokenizer)
+    teacher = load_trained(run_folder(experiment, teacher_key) / MODEL, task.head) if recipe.distillation else None
+    trainer = train(run, prepared, recipe, teacher=teacher, pattern=pattern)
+    return record_trained(run, prepared, trainer=trainer, pattern=pattern)
