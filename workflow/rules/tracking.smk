@@ -4,7 +4,6 @@
 rule track:
     input:
         records=records_of("teacher", "downstream", "export", "benchmark"),
-        tracking=ancient(rules.init_tracking.output.ready),
     output:
         done=touch(f"{LOGS}/tracking_synchronized"),
     log:
