@@ -10,7 +10,6 @@ min_version("9.10")
 
 
 include: "workflow/rules/common.smk"
-include: "workflow/rules/assets.smk"
 include: "workflow/rules/teacher.smk"
 include: "workflow/rules/upstream.smk"
 include: "workflow/rules/downstream.smk"
@@ -18,6 +17,10 @@ include: "workflow/rules/export.smk"
 include: "workflow/rules/benchmark.smk"
 include: "workflow/rules/tracking.smk"
 include: "workflow/rules/tables.smk"
+
+
+onstart:
+    prepare()
 
 
 rule all:

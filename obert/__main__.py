@@ -32,10 +32,10 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--config", type=Path, default=Path("configs/default.yaml"), help="experiment file")
         return sub
 
+    command("prepare", "fetch assets, check the experiment, create the tracking database; Snakemake does it first")
     command("check", "check everything that can be checked cheaply before the first training step")
     assets = command("assets", "download and unpack pinned models and data")
     assets.add_argument("--name", help="one asset; all that the experiment needs by default")
-    command("init-tracking", "create the MLflow database, once, before parallel runs write to it")
     for name, help_text in RUN_STAGES.items():
         sub = command(name, help_text)
         sub.add_argument("--task")
@@ -82,10 +82,14 @@ def _run(arguments: argparse.Namespace) -> None:
         from obert.stages import check
 
         print(check.run(experiment))
-    elif arguments.command in ("init-tracking", "track"):
+    elif arguments.command == "prepare":
+        from obert.stages import prepare
+
+        prepare.run(experiment)
+    elif arguments.command == "track":
         from obert.stages import track
 
-        (track.run if arguments.command == "track" else track.initialize)(experiment)
+        track.run(experiment)
     else:
         from obert.stages import tables
 

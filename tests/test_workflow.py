@@ -102,6 +102,47 @@ def test_nothing_to_do_the_second_time(project):
     assert planned(project) == set()
 
 
+def test_a_longer_grid_plans_what_is_new_and_nothing_else(project):
+    path = project / "configs/smoke.yaml"
+    text = path.read_text()
+    longer = text.replace(
+        "methods: [magnitude, obert], sparsities: [0.8]", "methods: [magnitude, obert], sparsities: [0.8, 0.85]"
+    )
+    assert longer != text
+    try:
+        path.write_text(longer)
+        logs = planned(project)
+    finally:
+        path.write_text(text)
+    stages = ("downstream", "export", "benchmark")
+    for stage in stages:
+        assert sum(f"/{stage}/" in log for log in logs) == 4  # 2 tasks x 2 methods
+    assert all("-0.85/" in log for log in logs if any(f"/{stage}/" in log for stage in stages))
+    assert logs >= {"results/logs/smoke/tables.log", "results/logs/smoke/track.log"}
+    assert not any("/teacher/" in log for log in logs)
+
+
+def test_preparation_is_reported_once(project):
+    report = project / "results/logs/smoke/check.txt"
+    before = report.read_text()
+    assert before.startswith("experiment smoke: ")
+    done = run(project, sys.executable, "-m", "obert", "prepare", "--config", "configs/smoke.yaml")
+    assert done.returncode == 0, done.stderr
+    assert "checked before" in done.stdout
+    assert report.read_text() == before
+
+
+def test_what_preparation_finds_stops_before_any_job(project):
+    path = project / "configs/greedy.yaml"
+    text = (project / "configs/smoke.yaml").read_text().replace("name: smoke", "name: greedy")
+    path.write_text(text.replace("source: tests/data/movie_reviews", "source: tests/data/nowhere"))
+    done = run(project, "snakemake", "--cores", "2", "--configfile", "configs/greedy.yaml")
+    assert done.returncode != 0
+    assert "there is no folder 'tests/data/nowhere'" in done.stdout + done.stderr
+    assert not (project / "results/runs/greedy").exists()
+    assert "Traceback" not in done.stdout + done.stderr
+
+
 def edited(project: Path, file: str) -> set[str]:
     """What a dry run names after a statement was added to a file; the file is put back."""
     path = project / "obert" / file

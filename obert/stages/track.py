@@ -5,12 +5,7 @@ from obert.plan import runs_folder
 from obert.schema import Experiment
 
 
-def initialize(experiment: Experiment) -> None:
-    """Create the database, in one process, before parallel runs write to it."""
-    tracking.initialize(experiment.tracking_uri)
-
-
 def run(experiment: Experiment) -> None:
     """Mirror every record that is not in MLflow yet; the database can be lost and rebuilt this way."""
-    initialize(experiment)
+    tracking.initialize(experiment.tracking_uri)
     tracking.synchronize(runs_folder(experiment), experiment.tracking_uri)

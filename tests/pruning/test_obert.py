@@ -30,7 +30,7 @@ def _one_thread(_two_threads):
 def small(**parameters):
     """The method over 48 examples of the small setting."""
     defaults = {"num_gradients": 48, "gradients": "per_example", "fisher_block_size": 12, "dampening": 1e-3}
-    return OptimalBertSurgeon(**defaults | {"gradient_batch_size": 20} | parameters)
+    return OptimalBertSurgeon(**defaults | {"gradient_batch_size": 20, "solver": "independent"} | parameters)
 
 
 def resized(setting, widths=(8, 12, 5)):

@@ -5,8 +5,6 @@ rule benchmark:
     input:
         model=source_records("benchmark"),
         dense=lambda wildcards: record_of(plan.teacher_key(EXPERIMENT, wildcards.task).at("export")),
-        check=ancient(rules.check.output.report),
-        tracking=ancient(rules.init_tracking.output.ready),
     output:
         record=ensure(f"{RUNS}/benchmark/{RUN}/metrics.json", non_empty=True),
         latencies=f"{RUNS}/benchmark/{RUN}/latencies.json",

@@ -1,12 +1,12 @@
 """The experiment, validated; the names of its files; what rules share."""
 
+import subprocess
 import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
 from obert import plan, registry
-from obert.assets import needed_assets
 from obert.config import load_experiment
 from obert.errors import UserError
 from obert.provenance import code_hash
@@ -56,6 +56,17 @@ wildcard_constraints:
     recipe="[a-z0-9_]+(@[a-z0-9_]+)?",
     variant=r"dense|[a-z0-9_]+-[0-9.]+",
     seed="[0-9]+",
+
+
+def prepare():
+    """Fetch assets, check the experiment and create the tracking database before the first job.
+
+    No rule: other rules' inputs would have to be `ancient`, and Snakemake (9.27) plans no job behind an ancient input
+    whose own job is to run, so that after a change of the configuration it would run that job and stop.
+    """
+    command = [sys.executable, "-m", "obert", "prepare", "--config", CONFIG]
+    if subprocess.run(command).returncode:
+        raise WorkflowError("nothing was run: see the message above")
 
 
 def key_of(stage, wildcards):

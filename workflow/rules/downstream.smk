@@ -4,8 +4,6 @@
 rule downstream:
     input:
         sources=source_records("downstream"),
-        check=ancient(rules.check.output.report),
-        tracking=ancient(rules.init_tracking.output.ready),
     output:
         record=ensure(f"{RUNS}/downstream/{RUN}/metrics.json", non_empty=True),
         model=directory(f"{RUNS}/downstream/{RUN}/model"),

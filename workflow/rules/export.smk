@@ -4,8 +4,6 @@
 rule export:
     input:
         model=source_records("export"),
-        check=ancient(rules.check.output.report),
-        tracking=ancient(rules.init_tracking.output.ready),
     output:
         record=ensure(f"{RUNS}/export/{RUN}/metrics.json", non_empty=True),
         model=f"{RUNS}/export/{RUN}/model.onnx",

@@ -2,10 +2,6 @@
 
 
 rule teacher:
-    input:
-        assets=ancient(rules.check.input.assets),
-        check=ancient(rules.check.output.report),
-        tracking=ancient(rules.init_tracking.output.ready),
     output:
         record=ensure(f"{RUNS}/teacher/{RUN}/metrics.json", non_empty=True),
         model=directory(f"{RUNS}/teacher/{RUN}/model"),

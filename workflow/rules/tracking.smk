@@ -4,7 +4,6 @@
 rule track:
     input:
         records=[record_of(key) for key in KEYS.values()],
-        tracking=ancient(rules.init_tracking.output.ready),
     output:
         done=touch(f"{LOGS}/tracking_synchronized"),
     log:

@@ -2,10 +2,6 @@
 
 
 rule upstream_teacher:
-    input:
-        assets=ancient(rules.check.input.assets),
-        check=ancient(rules.check.output.report),
-        tracking=ancient(rules.init_tracking.output.ready),
     output:
         record=ensure(f"{RUNS}/upstream_teacher/{RUN}/metrics.json", non_empty=True),
         model=directory(f"{RUNS}/upstream_teacher/{RUN}/model"),
@@ -32,8 +28,6 @@ rule upstream_teacher:
 rule upstream:
     input:
         sources=source_records("upstream"),
-        check=ancient(rules.check.output.report),
-        tracking=ancient(rules.init_tracking.output.ready),
     output:
         record=ensure(f"{RUNS}/upstream/{RUN}/metrics.json", non_empty=True),
         model=directory(f"{RUNS}/upstream/{RUN}/model"),
@@ -62,8 +56,6 @@ rule upstream:
 rule transfer:
     input:
         sources=source_records("transfer"),
-        check=ancient(rules.check.output.report),
-        tracking=ancient(rules.init_tracking.output.ready),
     output:
         record=ensure(f"{RUNS}/transfer/{RUN}/metrics.json", non_empty=True),
         model=directory(f"{RUNS}/transfer/{RUN}/model"),
