@@ -344,11 +344,12 @@ def methods_of(block: Downstream, recipe: Recipe) -> tuple[str, ...]:
     """
     if block.methods == "all":
         names = registry.names("pruning")
-        return tuple(name for name in names if not (recipe.is_one_shot and _method_of(recipe, name).steps_needed()))
+        return tuple(name for name in names if not (recipe.is_one_shot and method_of(recipe, name).steps_needed()))
     return block.methods or tuple(recipe.methods)
 
 
-def _method_of(recipe: Recipe, name: str, where: str = ""):
+def method_of(recipe: Recipe, name: str, where: str = ""):
+    """A pruning method with the parameters that a recipe gives it."""
     return load_method(name, recipe.methods.get(name, {}), where)
 
 
@@ -369,7 +370,7 @@ def _check_recipes(experiment: Experiment, task: str, path: Path) -> None:
                 raise UserError(f"{where}: recipe '{name}' is for no method of its own; list 'methods' (or 'all')")
             pattern = parse_pattern(recipe.pattern)
             for method in methods:
-                loaded = _method_of(recipe, method, f"{where}.methods")
+                loaded = method_of(recipe, method, f"{where}.methods")
                 loaded.check_pattern(pattern)
                 if recipe.is_one_shot and loaded.steps_needed():
                     raise UserError(

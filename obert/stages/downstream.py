@@ -1,6 +1,6 @@
 """Prune a model on its downstream task, in one shot or gradually during training."""
 
-from obert.config import Experiment, load_method, load_task, recipe_for
+from obert.config import Experiment, load_task, method_of, recipe_for
 from obert.gradual import GradualPruning, Pruner
 from obert.models import load_pretrained, load_tokenizer, load_trained
 from obert.patterns import parse_pattern
@@ -22,7 +22,7 @@ def run(experiment: Experiment, key: RunKey) -> Record:
     run = Run(experiment, key, code_hash("downstream", tasks=key.task, pruning=key.method))
     recipe = recipe_for(experiment, key.recipe, key.task)
     task = load_task(key.task, experiment.tasks[key.task], f"tasks.{key.task}")
-    method = load_method(key.method, recipe.methods.get(key.method, {}), f"recipe {key.recipe}, methods.{key.method}")
+    method = method_of(recipe, key.method, f"recipe {key.recipe}, methods.{key.method}")
     run.source()
     teacher_folder = run_folder(experiment, teacher_key(experiment, key.task)) / MODEL
     if recipe.start == "teacher":
