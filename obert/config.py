@@ -151,11 +151,12 @@ def methods_of(block: Grid, recipe: Recipe) -> tuple[str, ...]:
     """
     if block.methods == "all":
         names = registry.names("pruning")
-        return tuple(name for name in names if not (recipe.is_one_shot and _method_of(recipe, name).steps_needed()))
+        return tuple(name for name in names if not (recipe.is_one_shot and method_of(recipe, name).steps_needed()))
     return block.methods or tuple(recipe.methods)
 
 
-def _method_of(recipe: Recipe, name: str, where: str = ""):
+def method_of(recipe: Recipe, name: str, where: str = ""):
+    """A pruning method with the parameters that a recipe gives it."""
     return load_method(name, recipe.methods.get(name, {}), where)
 
 
@@ -203,7 +204,7 @@ def _check_block(experiment: Experiment, block: Grid, task: str, stage: str, whe
             raise UserError(f"{where}: recipe '{name}' prunes; list 'sparsities'")
         pattern = parse_pattern(recipe.pattern)
         for method in methods:
-            loaded = _method_of(recipe, method, f"{where}.methods")
+            loaded = method_of(recipe, method, f"{where}.methods")
             loaded.check_pattern(pattern)
             if recipe.is_one_shot and loaded.steps_needed():
                 raise UserError(

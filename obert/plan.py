@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from obert.config import load_method, load_task, methods_of, recipe_for
+from obert.config import load_task, method_of, methods_of, recipe_for
 from obert.errors import UserError
 from obert.schema import Experiment
 
@@ -218,8 +218,7 @@ def specification(experiment: Experiment, key: RunKey) -> dict[str, Any]:
         spec["base_seed"] = experiment.base_seed
         spec["recipe"] = recipe.model_dump(mode="json", exclude={"description", "source", "methods", "family"})
         if key.method is not None:
-            parameters = recipe.methods.get(key.method, {})
-            spec["method"] = load_method(key.method, parameters, key.recipe).model_dump(mode="json")
+            spec["method"] = method_of(recipe, key.method, key.recipe).model_dump(mode="json")
     elif key.stage == "benchmark":
         spec["benchmark"] = experiment.benchmark.model_dump(mode="json", exclude={"recipes", "methods", "sparsities"})
     return spec

@@ -30,6 +30,7 @@ class _Sensitivity(TrainingHook):
         self.window, self.sensitivity, self.uncertainty = (
             {name: torch.zeros_like(weight) for name, weight in self.weights.items()} for _ in range(3)
         )
+        self._parts = {"window": self.window, "sensitivity": self.sensitivity, "uncertainty": self.uncertainty}
 
     @torch.no_grad()
     def after_step(self, masks: Masks, at_target: bool) -> None:
@@ -48,18 +49,13 @@ class _Sensitivity(TrainingHook):
 
     def state(self) -> dict[str, Tensor]:
         """The averages, the window and the number of steps."""
-        parts = {"window": self.window, "sensitivity": self.sensitivity, "uncertainty": self.uncertainty}
-        tensors = {f"{part}/{name}": value for part, values in parts.items() for name, value in values.items()}
+        tensors = {f"{part}/{name}": value for part, values in self._parts.items() for name, value in values.items()}
         return {**tensors, "steps": torch.tensor(self.steps)}
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Take the averages back."""
         self.steps = int(state["steps"])
-        for part, values in (
-            ("window", self.window),
-            ("sensitivity", self.sensitivity),
-            ("uncertainty", self.uncertainty),
-        ):
+        for part, values in self._parts.items():
             for name in values:
                 values[name] = state[f"{part}/{name}"]
 

@@ -2,7 +2,7 @@
 
 from transformers import PreTrainedModel
 
-from obert.config import load_method
+from obert.config import method_of
 from obert.gradual import GradualPruning, Pruner
 from obert.patterns import parse_pattern
 from obert.records import Record
@@ -20,7 +20,7 @@ def prune_and_record(run: Run, prepared: Prepared, recipe: Recipe, teacher: PreT
         UserError: the schedule does not fit the data, or training diverges.
     """
     key = run.key
-    method = load_method(key.method, recipe.methods.get(key.method, {}), f"recipe {key.recipe}, methods.{key.method}")
+    method = method_of(recipe, key.method, f"recipe {key.recipe}, methods.{key.method}")
     pruner = Pruner(
         prepared.network,
         prepared.task,

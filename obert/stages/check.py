@@ -8,7 +8,7 @@ import torch
 from transformers import AutoConfig, AutoModel
 
 from obert.assets import resolve_model
-from obert.config import load_method, load_task, recipe_for
+from obert.config import load_task, method_of, recipe_for
 from obert.errors import UserError
 from obert.gradual import check_first_event, check_gradients
 from obert.models import keep_layers, prunable_weights
@@ -76,7 +76,7 @@ def _check_task(experiment: Experiment, name: str, sizes: dict[str, int]) -> str
         if key.task != name or key.method is None or key.stage == "transfer":
             continue
         recipe = recipe_for(experiment, key.recipe, name)
-        method = load_method(key.method, recipe.methods.get(key.method, {}), key.recipe)
+        method = method_of(recipe, key.method, key.recipe)
         if recipe.schedule is not None:
             events = pruning_events(recipe.schedule, steps_per_epoch(recipe.training, examples), key.sparsity)
             check_first_event(method, events)

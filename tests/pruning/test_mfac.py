@@ -75,7 +75,9 @@ def test_equals_block_surgeon_with_one_block_over_everything(setting_of, form, u
     common = {"num_gradients": 18, "gradients": unit, "gradient_batch_size": 4, "dampening": DAMPENING}
     methods = [
         MatrixFree(form=form, recomputations=2, **common),
-        OptimalBertSurgeon(fisher_block_size=48, recomputations=2, recomputation_spacing="geometric", **common),
+        OptimalBertSurgeon(
+            fisher_block_size=48, solver="independent", recomputations=2, recomputation_spacing="geometric", **common
+        ),
     ]
     for setting, method in zip(settings, methods, strict=True):
         setting.layers = {"0.weight": setting.layers["0.weight"]}
