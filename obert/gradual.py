@@ -25,7 +25,7 @@ from obert.records import write_text
 from obert.schema import Distillation
 from obert.sparsity import Distribution, FixedPattern, dense_masks
 from obert.tasks import Base as Task
-from obert.training import Features, model_inputs
+from obert.training import Features
 
 MASKS, STATE, EVENTS = "masks.safetensors", "pruning_state.safetensors", "pruning_events.json"
 
@@ -128,14 +128,14 @@ class Pruner:
         def logits(batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
             nonlocal evaluations
             evaluations += len(batch["input_ids"])
-            return self.task.logits(self.network(**model_inputs(batch)))
+            return self.task.forward(self.network, batch)
 
         def losses(batch: dict[str, torch.Tensor]) -> torch.Tensor:
             return self.task.losses(logits(batch), batch)
 
         def from_teacher(batch: dict[str, torch.Tensor]) -> torch.Tensor:
             with torch.no_grad():
-                taught = self.task.logits(self.teacher(**model_inputs(batch)))
+                taught = self.task.forward(self.teacher, batch)
             return distillation_losses(logits(batch), taught, self.distillation.temperature)
 
         context = Context(

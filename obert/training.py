@@ -21,15 +21,10 @@ from obert.distillation import distillation_losses
 from obert.errors import UserError
 from obert.schedules import linear_with_rewinds
 from obert.schema import Distillation, Training
+from obert.tasks import INPUT_COLUMNS
 from obert.tasks import Base as Task
 
-INPUT_COLUMNS = ("input_ids", "attention_mask", "token_type_ids")
 MODEL_COLUMNS = (*INPUT_COLUMNS, "labels", "start_positions", "end_positions")
-
-
-def model_inputs(batch: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a batch a model's forward pass takes, labels left out."""
-    return {name: batch[name] for name in INPUT_COLUMNS if name in batch}
 
 
 @dataclass(frozen=True)
@@ -216,15 +211,14 @@ class CompressionTrainer(Trainer):
         """
         if model.training:
             inputs = self.data.prepared(inputs, self._batch_seed())
-        outputs = model(**model_inputs(inputs))
-        logits = self.task.logits(outputs)
+        logits = self.task.forward(model, inputs)
         hardness = self.distillation.hardness if self.distillation else 0.0
         loss = torch.zeros((), device=logits[0].device)
         if hardness < 1:
             loss = loss + (1 - hardness) * self.task.losses(logits, inputs).mean()
         if hardness > 0:
             with torch.no_grad():
-                taught = self.task.logits(self.teacher(**model_inputs(inputs)))
+                taught = self.task.forward(self.teacher, inputs)
             loss = loss + hardness * distillation_losses(logits, taught, self.distillation.temperature).mean()
         penalty = self.penalty()
         if penalty is not None:
@@ -233,7 +227,7 @@ class CompressionTrainer(Trainer):
             raise UserError(
                 f"the loss is not finite at step {self.state.global_step}: {self._first_not_finite(logits)}"
             )
-        return (loss, outputs) if return_outputs else loss
+        return (loss, logits) if return_outputs else loss
 
     def _batch_seed(self) -> int:
         """A seed for each batch of the run, whatever was drawn before it; a resumed run meets the same."""
@@ -278,7 +272,7 @@ def predict_logits(network: PreTrainedModel, task: Task, data: Features, batch_s
             rows = inputs[chosen]
             batch = data.collator([{name: rows[name][i] for name in rows} for i in range(len(chosen))])
             batch = data.prepared(batch.to(device), seed=start)
-            found = task.evidence(task.logits(network(**model_inputs(batch))), batch)
+            found = task.evidence(task.forward(network, batch), batch)
             collected += [(index, tuple(x[i].cpu() for x in found)) for i, index in enumerate(chosen)]
     collected.sort(key=lambda item: item[0])
     pad = torch.finfo(torch.float32).min

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,6 +15,14 @@ if TYPE_CHECKING:  # checking a configuration must not take the seconds that the
     import torch
     from datasets import Dataset, DatasetDict
     from transformers import PreTrainedTokenizerBase
+
+
+INPUT_COLUMNS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+def model_inputs(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a batch a model's forward pass takes, labels left out."""
+    return {name: batch[name] for name in INPUT_COLUMNS if name in batch}
 
 
 class Base(BaseModel):
@@ -76,8 +84,8 @@ class Base(BaseModel):
         """Hard-label loss of each feature of a batch, shape [batch]."""
         raise NotImplementedError
 
-    def logits(self, outputs: Any) -> tuple[torch.Tensor, ...]:
-        """The outputs that a distillation loss compares: one tensor of class scores [batch, classes] for
+    def forward(self, network: torch.nn.Module, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """The model's outputs that a distillation loss compares: one tensor of class scores [batch, classes] for
         classification, start and end scores [batch, tokens] for question answering."""
         raise NotImplementedError
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from obert.assets import load_splits
 from obert.records import Score
-from obert.tasks import Base
+from obert.tasks import Base, model_inputs
 
 if TYPE_CHECKING:
     import torch
@@ -56,9 +56,9 @@ class Classification(Base):
 
         return cross_entropy(logits[0], batch["labels"], reduction="none")
 
-    def logits(self, outputs: Any) -> tuple[torch.Tensor, ...]:
+    def forward(self, network: torch.nn.Module, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
         """Class scores, shape [batch, classes]."""
-        return (outputs.logits,)
+        return (network(**model_inputs(batch)).logits,)
 
     def predict(self, logits: Sequence[torch.Tensor], features: Dataset, examples: Dataset) -> list[dict[str, Any]]:
         """The label with the highest score, for each example."""

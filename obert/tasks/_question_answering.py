@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from obert.assets import load_splits
 from obert.records import Score
-from obert.tasks import Base
+from obert.tasks import Base, model_inputs
 
 if TYPE_CHECKING:
     import torch
@@ -107,8 +107,9 @@ class QuestionAnswering(Base):
 
         return (loss(start, batch["start_positions"]) + loss(end, batch["end_positions"])) / 2
 
-    def logits(self, outputs: Any) -> tuple[torch.Tensor, ...]:
+    def forward(self, network: torch.nn.Module, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
         """Start and end scores, each of shape [batch, tokens]."""
+        outputs = network(**model_inputs(batch))
         return outputs.start_logits, outputs.end_logits
 
     def predict(self, logits: Sequence[torch.Tensor], features: Dataset, examples: Dataset) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from pydantic import Field
 from obert.assets import asset_file, load_splits
 from obert.packing import packed
 from obert.records import Score
-from obert.tasks import Base
+from obert.tasks import Base, model_inputs
 from obert.tasks._classification import normalised
 from obert.tasks.movie_reviews import FILE as REVIEWS
 from obert.tasks.movie_reviews import is_held_out
@@ -21,10 +21,9 @@ from obert.tasks.movie_reviews import is_held_out
 if TYPE_CHECKING:
     import torch
     from datasets import Dataset
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 DIALOGUES = "moviedialog.csv"
-IGNORED = -100  # label of a token that is not predicted
 KEPT, RANDOM = 0.1, 0.1  # of the chosen tokens; the others are replaced by the mask token
 
 
@@ -32,7 +31,8 @@ class MaskedLanguageModelling(Base):
     """Documents with the column `text`, put one after the other and cut into sequences of `max_length` tokens.
 
     Masks are drawn anew whenever a sequence is met. A prediction is one of a sequence, not of a document, as sequences
-    go across documents.
+    go across documents. Distillation compares what the models say of the chosen tokens; the reference code compares
+    all tokens (methods.md 9.9).
     """
 
     head = "masked_language_model"
@@ -68,39 +68,57 @@ class MaskedLanguageModelling(Base):
         return packed(examples, tokenizer, self.max_length)
 
     def prepare_batch(self, batch: dict[str, Any], tokenizer: PreTrainedTokenizerBase, generator: torch.Generator):
-        """Choose tokens to predict; of them 80 % become the mask token, 10 % a random one, 10 % stay."""
+        """Choose tokens to predict; of them 80 % become the mask token, 10 % a random one, 10 % stay.
+
+        The same number in every sequence, as BERT's own pre-training does, so that a sequence weighs as any other.
+        """
         import torch
 
         tokens = batch["input_ids"]
-        draws = torch.rand(3, *tokens.shape, generator=generator).to(tokens.device)
+        order, fate = torch.rand(2, *tokens.shape, generator=generator).to(tokens.device)
         words = torch.randint(len(tokenizer), tokens.shape, generator=generator).to(tokens.device)
         special = torch.isin(tokens, torch.tensor(tokenizer.all_special_ids, device=tokens.device))
-        chosen = (draws[0] < self.mask_probability) & ~special
-        given = torch.where(draws[1] < RANDOM, words, tokenizer.mask_token_id)
-        given = torch.where(draws[1] >= 1 - KEPT, tokens, given)
-        changed = {"input_ids": torch.where(chosen, given, tokens), "labels": torch.where(chosen, tokens, IGNORED)}
+        count = max(1, round(self.mask_probability * (tokens.shape[1] - 2)))
+        chosen = order.masked_fill(special, -1).topk(count, dim=1).indices.sort(dim=1).values
+        given = torch.where(fate < RANDOM, words, tokenizer.mask_token_id)
+        given = torch.where(fate >= 1 - KEPT, tokens, given)
+        changed = {
+            "input_ids": tokens.scatter(1, chosen, given.gather(1, chosen)),
+            "labels": tokens.gather(1, chosen),
+            "positions": chosen,
+        }
         return type(batch)({**batch, **changed})
 
+    def forward(self, network: PreTrainedModel, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """Token scores [batch, chosen, vocabulary] at the tokens to predict.
+
+        The head sees their hidden states alone: over the whole vocabulary it takes more time than a small encoder.
+        """
+
+        def choose(module, arguments, outputs):
+            states = outputs.last_hidden_state
+            index = batch["positions"].unsqueeze(-1).expand(-1, -1, states.shape[-1])
+            outputs["last_hidden_state"] = states.gather(1, index)
+
+        handle = getattr(network, "module", network).base_model.register_forward_hook(choose)
+        try:
+            return (network(**model_inputs(batch)).logits,)
+        finally:
+            handle.remove()
+
     def losses(self, logits: Sequence[torch.Tensor], batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Mean cross-entropy over each sequence's chosen tokens, shape [batch]; zero without any."""
-        import torch
+        """Mean cross-entropy over each sequence's chosen tokens, shape [batch]."""
+        return self._nll(logits, batch).mean(dim=1)
+
+    def _nll(self, logits: Sequence[torch.Tensor], batch: dict[str, torch.Tensor]) -> torch.Tensor:
         from torch.nn.functional import cross_entropy
 
-        labels = batch["labels"]
-        losses = cross_entropy(logits[0].transpose(1, 2), labels, ignore_index=IGNORED, reduction="none")
-        return losses.sum(dim=1) / torch.clamp((labels != IGNORED).sum(dim=1), min=1)
-
-    def logits(self, outputs: Any) -> tuple[torch.Tensor, ...]:
-        """Token scores, shape [batch, tokens, vocabulary]."""
-        return (outputs.logits,)
+        return cross_entropy(logits[0].transpose(1, 2), batch["labels"], reduction="none")
 
     def evidence(self, logits: Sequence[torch.Tensor], batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
         """Of each sequence, the chosen tokens, those predicted, and their negative log-likelihood, each [batch]."""
-        labels = batch["labels"]
-        chosen = labels != IGNORED
-        right = (logits[0].argmax(dim=-1) == labels) & chosen
-        count = chosen.sum(dim=1)
-        return count, right.sum(dim=1), self.losses(logits, batch) * count
+        right = (logits[0].argmax(dim=-1) == batch["labels"]).sum(dim=1)
+        return right.new_full(right.shape, logits[0].shape[1]), right, self._nll(logits, batch).sum(dim=1)
 
     def predict(self, logits: Sequence[torch.Tensor], features: Dataset, examples: Dataset) -> list[dict[str, Any]]:
         """For each sequence: tokens to predict, those predicted, and their negative log-likelihood."""

@@ -37,7 +37,8 @@ from obert.pruning import Context, GradientData, prune
 from obert.pruning.obert import OptimalBertSurgeon
 from obert.runs import MODEL
 from obert.sparsity import dense_masks
-from obert.training import Features, model_inputs, predict_logits
+from obert.tasks import model_inputs
+from obert.training import Features, predict_logits
 
 EVALUATION_BATCH = 64
 PUBLISHED_BATCH = 16
@@ -162,7 +163,7 @@ def trained_case(config: Path, task_name: str, model: Path | None, device: torch
     train, validation = (Features.encode(task, task.load()[split], tokenizer) for split in ("train", "validation"))
 
     def losses(batch: dict[str, Tensor]) -> Tensor:
-        return task.losses(task.logits(network(**model_inputs(batch))), batch)
+        return task.losses(task.forward(network, batch), batch)
 
     def evaluate() -> tuple[float, int]:
         logits = predict_logits(network, task, validation, EVALUATION_BATCH)
