@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from obert import registry
 from obert.errors import UserError, unknown_name
 from obert.patterns import parse_pattern
-from obert.schema import Downstream, Experiment, Grid, Recipe
+from obert.schema import PRETRAINED, Downstream, Experiment, Grid, OnTasks, Recipe
 
 RECIPES = Path("configs/recipes")
 
@@ -176,20 +176,27 @@ def _check_upstream(experiment: Experiment, path: Path) -> set[str]:
         raise UserError(f"{path}, upstream.task: '{upstream.task}' is one of the experiment's tasks already")
     load_task(upstream.task, upstream.options, f"{path}, upstream.options")
     _recipe_of_stage(experiment, upstream.teacher, upstream.task, "upstream_teacher", f"{path}, upstream.teacher")
-    known = {upstream.teacher}
+    known = {upstream.teacher, PRETRAINED}
     for index, block in enumerate(upstream.grid):
         _check_block(experiment, block, upstream.task, "upstream", f"{path}, upstream.grid.{index}")
         known |= set(block.recipes)
     used = set()
     for index, transfer in enumerate(upstream.transfer):
-        for task in experiment.tasks:
-            where = f"{path}, upstream.transfer.{index}"
+        where = f"{path}, upstream.transfer.{index}"
+        for task in _known_tasks(experiment, transfer, where):
             _recipe_of_stage(experiment, transfer.recipe, task, "transfer", where)
         for name in transfer.upstream:
             if name not in known:
                 raise unknown_name("upstream recipe", name, known, f"{path}, upstream.transfer.{index}.upstream")
         used.add(transfer.recipe)
     return used
+
+
+def _known_tasks(experiment: Experiment, block: OnTasks, where: str) -> tuple[str, ...]:
+    for name in block.tasks:
+        if name not in experiment.tasks:
+            raise unknown_name("task", name, experiment.tasks, f"{where}.tasks")
+    return experiment.tasks_of(block)
 
 
 def _check_block(experiment: Experiment, block: Grid, task: str, stage: str, where: str) -> None:
@@ -244,6 +251,8 @@ def _check_recipes(experiment: Experiment, task: str, path: Path, used_for_trans
     names_used = {experiment.teacher, *used_for_transfer}
     for index, block in enumerate(experiment.downstream):
         where = f"{path}, downstream.{index}"
+        if task not in _known_tasks(experiment, block, where):
+            continue
         _check_block(experiment, block, task, "downstream", where)
         _check_start(experiment, block, task, where)
         names_used |= set(block.recipes)

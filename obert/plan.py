@@ -8,7 +8,7 @@ from typing import Any
 
 from obert.config import load_task, method_of, methods_of, recipe_for
 from obert.errors import UserError
-from obert.schema import Experiment
+from obert.schema import PRETRAINED, Experiment
 
 RESULTS = Path("results")
 
@@ -95,14 +95,16 @@ def transfer_keys(experiment: Experiment) -> tuple[RunKey, ...]:
     """Every fine-tuning of an upstream model, with every seed."""
     if experiment.upstream is None:
         return ()
-    sources = (upstream_teacher_key(experiment), *upstream_keys(experiment))
+    start = RunKey("", "", PRETRAINED, experiment.seeds[0])
+    sources = (start, upstream_teacher_key(experiment), *upstream_keys(experiment))
     return tuple(
         RunKey("transfer", task, f"{block.recipe}@{source.recipe}", seed, source.method, source.sparsity)
         for block in experiment.upstream.transfer
-        for task in experiment.tasks
+        for task in experiment.tasks_of(block)
         for source in sources
         if source.recipe in block.upstream
-        for seed in experiment.seeds
+        if source.sparsity is None or not block.sparsities or source.sparsity in block.sparsities
+        for seed in block.seeds or experiment.seeds
     )
 
 
@@ -110,13 +112,13 @@ def downstream_keys(experiment: Experiment) -> tuple[RunKey, ...]:
     """Every pruning run of the grid, without repetition, in the order of the configuration."""
     keys = {}
     for block in experiment.downstream:
-        for task in experiment.tasks:
+        for task in experiment.tasks_of(block):
             for name in block.recipes:
                 recipe = recipe_for(experiment, name, task)
                 label = f"{name}@{block.upstream}" if block.upstream else name
                 for method in methods_of(block, recipe):
                     for sparsity in block.sparsities:
-                        for seed in experiment.seeds:
+                        for seed in block.seeds or experiment.seeds:
                             keys[RunKey("downstream", task, label, seed, method, sparsity)] = None
     return tuple(keys)
 

@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 from obert.config import recipe_for
-from obert.plan import RunKey, run_folder, source_key, specification, specification_hash
+from obert.plan import RunKey, run_folder, source_key, source_keys, specification, specification_hash
 from obert.provenance import environment, file_hash, peak_memory_mb
 from obert.records import FILE_NAME, Record, now, read_record, write_record
 from obert.schema import Experiment, Model
@@ -45,9 +45,16 @@ class Run:
         self._inputs[str(key.path)] = file_hash(path)
         return record
 
-    def upstream_model(self, key: RunKey) -> Model:
-        """The model of an upstream run, as a pre-trained one to start from."""
-        return Model(source=str(run_folder(self.experiment, key) / MODEL))
+    def sources(self) -> tuple[RunKey, ...]:
+        """The runs that this one is made from, as `plan.source_keys` names them, noted as inputs. Raises as `source`."""
+        keys = source_keys(self.experiment, self.key)
+        for key in keys:
+            self.source(key)
+        return keys
+
+    def start(self, upstream: list[RunKey]) -> Model:
+        """What training starts from: an upstream run's model if there is one, or the experiment's."""
+        return Model(source=str(run_folder(self.experiment, upstream[0]) / MODEL)) if upstream else self.experiment.model
 
     def finish(self, *, threads: int, files: tuple[str, ...], **measured: Any) -> Record:
         """Write the run's record. `measured` are further fields of `Record`."""

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from obert.patterns import parse_pattern
 
+PRETRAINED = "pretrained"  # in place of an upstream run's recipe: the model as it comes
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
 
@@ -185,7 +186,14 @@ class Grid(Strict):
     sparsities: tuple[Fraction, ...] = ()
 
 
-class Downstream(Grid):
+class OnTasks(Strict):
+    """Where a block is run."""
+
+    tasks: tuple[Name, ...] = Field((), description="all of the experiment by default")
+    seeds: tuple[int, ...] = Field((), description="the experiment's by default")
+
+
+class Downstream(Grid, OnTasks):
     """A block of the downstream grid."""
 
     sparsities: tuple[Fraction, ...] = Field(min_length=1)
@@ -194,11 +202,14 @@ class Downstream(Grid):
     )
 
 
-class Transfer(Strict):
-    """Upstream models that are fine-tuned on every task."""
+class Transfer(OnTasks):
+    """Upstream models that are fine-tuned on tasks."""
 
     recipe: Name
-    upstream: tuple[Name, ...] = Field(min_length=1, description="recipes of upstream runs, or the upstream teacher's")
+    upstream: tuple[Name, ...] = Field(
+        min_length=1, description="recipes of upstream runs, the upstream teacher's, or `pretrained`: the model as it is"
+    )
+    sparsities: tuple[Fraction, ...] = Field((), description="of the pruned ones among them; all by default")
 
 
 class Upstream(Strict):
@@ -244,6 +255,10 @@ class Experiment(Strict):
     benchmark: Benchmark | None = None
     tables: Literal["all"] | tuple[Name, ...] = "all"
     tracking_uri: str = Field("sqlite:///results/tracking/mlflow.db", description="MLflow tracking server or database")
+
+    def tasks_of(self, block: OnTasks) -> tuple[str, ...]:
+        """The tasks that a block is run on."""
+        return block.tasks or tuple(self.tasks)
 
     def options_of(self, task: str) -> dict[str, Any]:
         """The options of a downstream task, or of the upstream one."""

@@ -2,7 +2,7 @@
 
 from obert.config import load_task, recipe_for
 from obert.models import load_pretrained, load_tokenizer, load_trained
-from obert.plan import RunKey, run_folder, source_keys
+from obert.plan import RunKey, run_folder
 from obert.provenance import code_hash
 from obert.records import Record
 from obert.runs import MODEL, Run
@@ -20,16 +20,13 @@ def run(experiment: Experiment, key: RunKey) -> Record:
     run = Run(experiment, key, code_hash("downstream", tasks=key.task, pruning=key.method))
     recipe = recipe_for(experiment, key.recipe, key.task)
     task = load_task(key.task, experiment.options_of(key.task), f"tasks.{key.task}")
-    *started, teacher_key = source_keys(experiment, key)
-    for source in (*started, teacher_key):
-        run.source(source)
+    *started, teacher_key = run.sources()
     teacher_folder = run_folder(experiment, teacher_key) / MODEL
     if recipe.start == "teacher":
         network, tokenizer = load_trained(teacher_folder, task.head), load_tokenizer(teacher_folder)
     else:
-        model = run.upstream_model(started[0]) if started else experiment.model
         with seeded(run.seeds["initialization"]):
-            network, tokenizer = load_pretrained(model, task.head, task.num_labels)
+            network, tokenizer = load_pretrained(run.start(started), task.head, task.num_labels)
     prepared = prepare(run, task, network, tokenizer)
     teacher = load_trained(teacher_folder, task.head) if recipe.distillation else None
     return prune_and_record(run, prepared, recipe, teacher)

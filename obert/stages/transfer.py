@@ -2,7 +2,7 @@
 
 from obert.config import load_task, recipe_for
 from obert.models import load_pretrained, load_trained, prunable_weights
-from obert.plan import RunKey, run_folder, source_keys
+from obert.plan import RunKey, run_folder
 from obert.provenance import code_hash
 from obert.records import Record
 from obert.runs import MODEL, Run
@@ -21,10 +21,9 @@ def run(experiment: Experiment, key: RunKey) -> Record:
     run = Run(experiment, key, code_hash("transfer", tasks=key.task))
     recipe = recipe_for(experiment, key.recipe, key.task)
     task = load_task(key.task, experiment.options_of(key.task), f"tasks.{key.task}")
-    upstream, teacher_key = source_keys(experiment, key)
-    run.source(upstream), run.source(teacher_key)
+    *started, teacher_key = run.sources()
     with seeded(run.seeds["initialization"]):
-        network, tokenizer = load_pretrained(run.upstream_model(upstream), task.head, task.num_labels)
+        network, tokenizer = load_pretrained(run.start(started), task.head, task.num_labels)
     pattern = FixedPattern(prunable_weights(network)) if key.method is not None else None
     prepared = prepare(run, task, network, tokenizer)
     teacher = load_trained(run_folder(experiment, teacher_key) / MODEL, task.head) if recipe.distillation else None
