@@ -67,6 +67,16 @@ class Accuracy(_Offline):
         return {"accuracy": 100 * right / len(predictions)}
 
 
+class AccuracyAndF1(Accuracy):
+    """Accuracy, and F1 of label 1: the harmonic mean of its precision and recall, in percent."""
+
+    def _compute(self, predictions: list[int], references: list[int]) -> dict[str, float]:
+        both = sum(p == r == 1 for p, r in zip(predictions, references, strict=True))
+        either = sum(p == 1 for p in predictions) + sum(r == 1 for r in references)
+        accuracy = super()._compute(predictions, references)
+        return {**accuracy, "f1": 200 * both / either if either else 0.0}
+
+
 class SquadV1(_Offline):
     """Exact match and F1 of SQuAD v1.1 (Rajpurkar et al. 2016), in percent, averaged over the examples.
 

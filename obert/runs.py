@@ -46,7 +46,7 @@ class Run:
         return record
 
     def sources(self) -> tuple[RunKey, ...]:
-        """The runs that this one is made from, as `plan.source_keys` names them, noted as inputs. Raises as `source`."""
+        """The runs that this one is made from (`plan.source_keys`), noted as inputs. Raises as `source`."""
         keys = source_keys(self.experiment, self.key)
         for key in keys:
             self.source(key)
@@ -54,7 +54,9 @@ class Run:
 
     def start(self, upstream: list[RunKey]) -> Model:
         """What training starts from: an upstream run's model if there is one, or the experiment's."""
-        return Model(source=str(run_folder(self.experiment, upstream[0]) / MODEL)) if upstream else self.experiment.model
+        return (
+            Model(source=str(run_folder(self.experiment, upstream[0]) / MODEL)) if upstream else self.experiment.model
+        )
 
     def finish(self, *, threads: int, files: tuple[str, ...], **measured: Any) -> Record:
         """Write the run's record. `measured` are further fields of `Record`."""

@@ -207,7 +207,8 @@ class Transfer(OnTasks):
 
     recipe: Name
     upstream: tuple[Name, ...] = Field(
-        min_length=1, description="recipes of upstream runs, the upstream teacher's, or `pretrained`: the model as it is"
+        min_length=1,
+        description="recipes of upstream runs, the upstream teacher's, or `pretrained`: the model as it is",
     )
     sparsities: tuple[Fraction, ...] = Field((), description="of the pruned ones among them; all by default")
 

@@ -19,7 +19,11 @@ SUFFIXES = (".jsonl", ".jsonl.zst", ".parquet")
 
 
 def load_splits(
-    source: str, columns: tuple[str, ...], hub_config: str | None = None, hold_out_every: int | None = None
+    source: str,
+    columns: tuple[str, ...],
+    hub_config: str | None = None,
+    hold_out_every: int | None = None,
+    validation: str = "validation",
 ) -> dict[str, Dataset]:
     """Splits `train` and `validation` of a data set, read without running code that comes with it.
 
@@ -28,20 +32,21 @@ def load_splits(
     Args:
         hub_config: the data set's configuration on the Hub.
         hold_out_every: where there is no `validation`, each so-many-th row of `train` is put into it.
+        validation: the source's name of that split.
 
     Raises:
         UserError: missing folder, split or column; Hub unreachable.
     """
     location = resolve(source)
     local = isinstance(location, Path)
-    is_whole = hold_out_every and not (_has_local if local else _has_hub)(location, "validation", hub_config)
+    is_whole = hold_out_every and not (_has_local if local else _has_hub)(location, validation, hub_config)
     splits = {}
-    for split in ("train",) if is_whole else ("train", "validation"):
-        data = (_read_local if local else _read_hub)(location, split, hub_config)
+    for split, name in (("train", "train"), ("validation", validation))[: 1 if is_whole else 2]:
+        data = (_read_local if local else _read_hub)(location, name, hub_config)
         missing = sorted(set(columns) - set(data.column_names))
         if missing:
             found = ", ".join(data.column_names)
-            raise UserError(f"split '{split}' of '{source}' lacks column {', '.join(missing)}; found: {found}")
+            raise UserError(f"split '{name}' of '{source}' lacks column {', '.join(missing)}; found: {found}")
         splits[split] = data
     if is_whole:
         rows = range(len(splits["train"]))

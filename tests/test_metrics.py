@@ -5,7 +5,7 @@ import string
 
 import pytest
 
-from obert.metrics import Accuracy, SquadV1, exact_match, f1, normalise_answer
+from obert.metrics import Accuracy, AccuracyAndF1, SquadV1, exact_match, f1, normalise_answer
 
 
 def tokens_by_the_book(text):
@@ -70,3 +70,11 @@ def test_metrics_average_over_examples_without_a_network():
     assert Accuracy().compute(predictions=[1, 0, 1, 1], references=[1, 1, 1, 1]) == {"accuracy": 75}
     values = SquadV1().compute(predictions=["Eiffel", "dog"], references=[["the Eiffel Tower", "tower"], ["a dog"]])
     assert values == {"exact_match": 50, "f1": pytest.approx(500 / 6)}
+
+
+def test_f1_of_the_positive_label():
+    """Two of three given 1s are right, two of four true 1s are found: precision 2/3, recall 1/2, F1 4/7."""
+    given, expected = [1, 1, 1, 0, 0, 0], [1, 1, 0, 1, 1, 0]
+    found = AccuracyAndF1().compute(predictions=given, references=expected)
+    assert found == {"accuracy": 50, "f1": pytest.approx(400 / 7)}
+    assert AccuracyAndF1().compute(predictions=[0, 0], references=[0, 0]) == {"accuracy": 100, "f1": 0}

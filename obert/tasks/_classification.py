@@ -1,8 +1,8 @@
-"""What classification tasks share: one sentence, one label, cross-entropy, accuracy."""
+"""What classification tasks share: a sentence or two, one label, cross-entropy, accuracy."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from obert.records import Score
@@ -12,38 +12,46 @@ from obert.tasks import Base, model_inputs
 if TYPE_CHECKING:
     import torch
     from datasets import Dataset
+    from evaluate import Metric
     from transformers import PreTrainedTokenizerBase
 
 
-def normalised(sentence: str) -> str:
-    """A sentence without differences in case and white space, by which duplicates are found."""
-    return " ".join(sentence.lower().split())
+def normalised(*sentences: str) -> str:
+    """Text without differences in case and white space, by which duplicates are found."""
+    return "\n".join(" ".join(sentence.lower().split()) for sentence in sentences)
 
 
 class Classification(Base):
-    """Sentences with integer labels.
+    """Sentences, or pairs of them, with integer labels.
 
-    A source has splits with the columns `sentence` and `label`; `id`, or GLUE's `idx`, is kept if it is there.
+    A source has splits with the columns `sentences` names, and `label`; `id`, or GLUE's `idx`, is kept if it is there.
     """
 
     head = "sequence_classification"
     primary_metric = "accuracy"
     hub_config: ClassVar[str | None] = None
+    sentences: ClassVar[tuple[str, ...]] = ("sentence",)
+    validation_split: ClassVar[str] = "validation"
 
     def read(self) -> dict[str, Dataset]:
         """The source's splits, without the training sentences that are in validation too."""
-        splits = load_splits(self.source, ("sentence", "label"), self.hub_config)
-        held_out = {normalised(sentence) for sentence in splits["validation"]["sentence"]}
-        kept = [i for i, sentence in enumerate(splits["train"]["sentence"]) if normalised(sentence) not in held_out]
+        columns = (*self.sentences, "label")
+        splits = load_splits(self.source, columns, self.hub_config, validation=self.validation_split)
+        held_out = set(self._texts(splits["validation"]))
+        kept = [i for i, text in enumerate(self._texts(splits["train"])) if text not in held_out]
         identified = {name: _with_id(split, name) for name, split in splits.items()}
         return {**identified, "train": identified["train"].select(kept)}
+
+    def _texts(self, split: Dataset) -> Iterator[str]:
+        return (normalised(*texts) for texts in zip(*(split[name] for name in self.sentences), strict=True))
 
     def encode(self, examples: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
         """One feature an example, cut off at `max_length` tokens; columns `labels`, `length` and `id`."""
         self.check_length(tokenizer)
 
         def features(batch: dict[str, list]) -> dict[str, list]:
-            encoded = dict(tokenizer(batch["sentence"], truncation=True, max_length=self.max_length, padding=False))
+            texts = [batch[name] for name in self.sentences]
+            encoded = dict(tokenizer(*texts, truncation=True, max_length=self.max_length, padding=False))
             lengths = [len(tokens) for tokens in encoded["input_ids"]]
             return {**encoded, "labels": batch["label"], "length": lengths, "id": batch["id"]}
 
@@ -66,14 +74,18 @@ class Classification(Base):
         return [{"id": i, "prediction": label} for i, label in zip(features["id"], labels, strict=True)]
 
     def score(self, predictions: list[dict[str, Any]], examples: Dataset) -> dict[str, Score]:
-        """Accuracy in percent; each prediction's `score` is 100 or 0."""
-        from obert.metrics import Accuracy
-
+        """Metrics in percent; each prediction's `score` is 100 if it is right, or 0."""
         given, expected = [p["prediction"] for p in predictions], list(examples["label"])
         for prediction, reference in zip(predictions, expected, strict=True):
             prediction["score"] = 100.0 * (prediction["prediction"] == reference)
-        values = Accuracy().compute(predictions=given, references=expected)
+        values = self.metric().compute(predictions=given, references=expected)
         return {name: Score(value=value, count=len(given)) for name, value in values.items()}
+
+    def metric(self) -> Metric:
+        """What labels are compared with."""
+        from obert.metrics import Accuracy
+
+        return Accuracy()
 
 
 def _with_id(split: Dataset, name: str) -> Dataset:

@@ -26,15 +26,26 @@ def tokenizer():
     return AutoTokenizer.from_pretrained(DATA / "tiny_bert")
 
 
-def make(name, **options):
-    source = DATA / SOURCES[registry.load("tasks", name).head]
-    return load_task(name, {"source": str(source), "max_length": 96, "train_examples": None, **options}, "the test")
+def pairs_of_reviews(schema, folder):
+    """Sentences side by side under the column names of a task on pairs, its splits named as it names them."""
+    for split, name in (("train", "train"), ("validation", schema.validation_split)):
+        rows = [json.loads(line) for line in (DATA / "movie_reviews" / f"{split}.jsonl").read_text().splitlines()]
+        texts = [row["sentence"] for row in rows]
+        pairs = [dict(zip(schema.sentences, pair, strict=True)) for pair in zip(texts, [*texts[1:], "."], strict=True)]
+        labelled = [{**pair, "label": row["label"], "idx": row["id"]} for pair, row in zip(pairs, rows, strict=True)]
+        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, labelled)))
+    return folder
 
 
 @pytest.fixture(scope="module", params=registry.names("tasks"))
-def task(request):
-    options = {"doc_stride": 16} if registry.load("tasks", request.param).head == "question_answering" else {}
-    return make(request.param, **options)
+def task(request, tmp_path_factory):
+    schema = registry.load("tasks", request.param)
+    options = {"doc_stride": 16} if schema.head == "question_answering" else {}
+    source = DATA / SOURCES[schema.head]
+    if len(getattr(schema, "sentences", ())) > 1:
+        source = pairs_of_reviews(schema, tmp_path_factory.mktemp("pairs"))
+    options |= {"source": str(source), "max_length": 96, "train_examples": None}
+    return load_task(request.param, options, "the test")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +54,7 @@ def splits(task):
 
 
 def content(example):
-    text = "".join(example[column] for column in ("sentence", "text", "context", "question") if column in example)
+    text = " ".join(value for name, value in sorted(example.items()) if isinstance(value, str) and name != "id")
     return " ".join(text.lower().split())
 
 
