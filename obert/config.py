@@ -121,15 +121,15 @@ def load_experiment(path: Path | str) -> Experiment:
     for task in experiment.recipe_overrides:
         if task not in experiment.tasks:
             raise unknown_name("task", task, experiment.tasks, f"{path}, recipe_overrides")
-    used_for_transfer = _check_upstream(experiment, path)
+    if experiment.upstream is not None:
+        _check_upstream(experiment, path)
     for task in experiment.tasks:
-        _check_recipes(experiment, task, path, used_for_transfer)
+        _check_recipes(experiment, task, path)
     if experiment.tables != "all":
         for table in experiment.tables:
             registry.require("tables", table, f"{path}, tables")
     if experiment.benchmark is not None:
-        for engine in experiment.benchmark.engines:
-            registry.require("engines", engine, f"{path}, benchmark.engines")
+        _check_benchmark(experiment, path)
     return experiment
 
 
@@ -167,11 +167,8 @@ def _recipe_of_stage(experiment: Experiment, name: str, task: str, stage: str, w
     return recipe
 
 
-def _check_upstream(experiment: Experiment, path: Path) -> set[str]:
-    """Check what is run before any task. Returns the recipes used on tasks."""
+def _check_upstream(experiment: Experiment, path: Path) -> None:
     upstream = experiment.upstream
-    if upstream is None:
-        return set()
     if upstream.task in experiment.tasks:
         raise UserError(f"{path}, upstream.task: '{upstream.task}' is one of the experiment's tasks already")
     load_task(upstream.task, upstream.options, f"{path}, upstream.options")
@@ -180,7 +177,6 @@ def _check_upstream(experiment: Experiment, path: Path) -> set[str]:
     for index, block in enumerate(upstream.grid):
         _check_block(experiment, block, upstream.task, "upstream", f"{path}, upstream.grid.{index}")
         known |= set(block.recipes)
-    used = set()
     for index, transfer in enumerate(upstream.transfer):
         where = f"{path}, upstream.transfer.{index}"
         for task in _known_tasks(experiment, transfer, where):
@@ -188,8 +184,6 @@ def _check_upstream(experiment: Experiment, path: Path) -> set[str]:
         for name in transfer.upstream:
             if name not in known:
                 raise unknown_name("upstream recipe", name, known, f"{path}, upstream.transfer.{index}.upstream")
-        used.add(transfer.recipe)
-    return used
 
 
 def _known_tasks(experiment: Experiment, block: OnTasks, where: str) -> tuple[str, ...]:
@@ -246,22 +240,32 @@ def _check_start(experiment: Experiment, block: Downstream, task: str, where: st
         raise unknown_name("dense upstream recipe", block.upstream, dense, f"{where}.upstream")
 
 
-def _check_recipes(experiment: Experiment, task: str, path: Path, used_for_transfer: set[str]) -> None:
+def _recipes_on(experiment: Experiment, task: str) -> set[str]:
+    """The recipes that are run on a downstream task."""
+    transfers = experiment.upstream.transfer if experiment.upstream else ()
+    of_blocks = {name for b in experiment.downstream if task in experiment.tasks_of(b) for name in b.recipes}
+    return {experiment.teacher, *(t.recipe for t in transfers if task in experiment.tasks_of(t)), *of_blocks}
+
+
+def _check_recipes(experiment: Experiment, task: str, path: Path) -> None:
     _recipe_of_stage(experiment, experiment.teacher, task, "teacher", f"{path}, teacher")
-    names_used = {experiment.teacher, *used_for_transfer}
     for index, block in enumerate(experiment.downstream):
         where = f"{path}, downstream.{index}"
-        if task not in _known_tasks(experiment, block, where):
-            continue
-        _check_block(experiment, block, task, "downstream", where)
-        _check_start(experiment, block, task, where)
-        names_used |= set(block.recipes)
-    unknown = set(experiment.recipe_overrides.get(task, {})) - names_used
+        if task in _known_tasks(experiment, block, where):
+            _check_block(experiment, block, task, "downstream", where)
+            _check_start(experiment, block, task, where)
+    known = _recipes_on(experiment, task)
+    unknown = set(experiment.recipe_overrides.get(task, {})) - known
     if unknown:
-        raise unknown_name("recipe", min(unknown), names_used, f"{path}, recipe_overrides.{task}")
-    if experiment.benchmark is not None:
-        for name in experiment.benchmark.recipes:
-            if name not in names_used:
-                raise unknown_name("recipe", name, names_used, f"{path}, benchmark.recipes")
-        for name in experiment.benchmark.methods:
-            registry.require("pruning", name, f"{path}, benchmark.methods")
+        raise unknown_name("recipe", min(unknown), known, f"{path}, recipe_overrides.{task}")
+
+
+def _check_benchmark(experiment: Experiment, path: Path) -> None:
+    known = set().union(*(_recipes_on(experiment, task) for task in experiment.tasks))
+    for name in experiment.benchmark.recipes:
+        if name not in known:
+            raise unknown_name("recipe", name, known, f"{path}, benchmark.recipes")
+    for name in experiment.benchmark.methods:
+        registry.require("pruning", name, f"{path}, benchmark.methods")
+    for engine in experiment.benchmark.engines:
+        registry.require("engines", engine, f"{path}, benchmark.engines")
