@@ -23,9 +23,11 @@ class Number(Strict):
     """One cell of a published table.
 
     Attributes:
-        sparsity: of the encoder's weights; None for a dense baseline.
-        method: our name of the pruning method, `label` the paper's; both None for a dense baseline.
-        recipe: our recipe that reproduces it, if there is one.
+        sparsity: of the encoder's weights; None for the table's dense baseline.
+        layers: of the encoder, where the table has several.
+        method: our name of the pruning method, None for what is not pruned.
+        label: the paper's name of the column; None for the dense baseline.
+        recipe: our recipe (`<recipe>@<upstream recipe>`) that reproduces it, if there is one.
         value: in percent, the mean of `runs` runs with sample standard deviation `std`, where the paper says so.
         approximate: the paper marks it as read off a figure.
     """
@@ -35,10 +37,11 @@ class Number(Strict):
     task: Name
     metric: str
     sparsity: Fraction | None = None
+    layers: int | None = Field(None, gt=0)
     method: Name | None = None
     label: str | None = None
     epochs: float | None = Field(None, gt=0)
-    recipe: Name | None = None
+    recipe: Annotated[str, Field(pattern=r"^[a-z0-9_]+(@[a-z0-9_]+)?$")] | None = None
     value: Annotated[float, Field(ge=0, le=100)]
     std: float | None = Field(None, gt=0)
     runs: int | None = Field(None, gt=0)
@@ -46,13 +49,14 @@ class Number(Strict):
 
     @property
     def is_dense(self) -> bool:
-        return self.method is None
+        return self.label is None
 
     @model_validator(mode="after")
     def _pruned_or_dense(self):
-        pruned = (self.sparsity, self.method, self.label, self.epochs)
-        if any(part is None for part in pruned) and any(part is not None for part in (*pruned, self.recipe)):
-            raise ValueError("give sparsity, method, label and epochs, or, for a dense baseline, none of them")
+        if (self.sparsity is None) != (self.label is None) or bool(self.sparsity) != bool(self.method):
+            raise ValueError("give sparsity, label and (unless it is 0) method, or, for a dense baseline, none of them")
+        if self.is_dense and (self.epochs or self.recipe or self.layers):
+            raise ValueError("a dense baseline takes no epochs, recipe or layers")
         return self
 
 
@@ -69,7 +73,7 @@ class Published(Strict):
             if number.paper not in self.papers:
                 raise ValueError(f"paper '{number.paper}' is not one of {sorted(self.papers)}")
             cell = (number.paper, number.table, number.task, number.metric, number.sparsity, number.label)
-            cell += (number.epochs,)
+            cell += (number.epochs, number.layers)
             if cell in seen:
                 raise ValueError(f"two numbers for one cell: {cell}")
             seen.add(cell)

@@ -8,6 +8,8 @@ from obert.records import Record
 from obert.statistics import Summary, summarize
 from obert.tables import Results
 
+DENSE = "dense"
+
 
 @dataclass(frozen=True)
 class Group:
@@ -16,6 +18,26 @@ class Group:
     key: RunKey  # of the first seed
     records: tuple[Record, ...]
     score: Summary
+
+    @property
+    def method(self) -> str:
+        """The method's name, `dense` for what is not pruned."""
+        return self.key.method or DENSE
+
+    @property
+    def sparsity(self) -> float:
+        """The target, 0 for what is not pruned."""
+        return self.key.sparsity or 0.0
+
+    @property
+    def layers(self) -> int | None:
+        """Encoder layers."""
+        return self.records[0].model.get("layers")
+
+    def drops_layers(self, results: Results) -> bool:
+        """Whether the model has fewer layers than its task's teacher."""
+        dense = results.dense(self.key.task)
+        return dense is not None and self.layers is not None and self.layers < dense.model.get("layers", 0)
 
     def mean(self, *costs: str) -> float:
         """Mean over seeds of the sum of some costs; NaN where a record has none of them."""
@@ -31,12 +53,13 @@ def score(record: Record | None) -> float:
     return record.metrics[record.primary_metric].value if known else math.nan
 
 
-def groups(results: Results, task: str) -> list[Group]:
-    """A task's pruning runs, seeds together, in the order of the plan."""
+def groups(results: Results, task: str, *stages: str) -> list[Group]:
+    """A task's runs of some stages, seeds together, in the order of the plan; by default what ends on the task."""
     collected: dict[tuple, list[Record]] = {}
-    for record in results.stage("downstream", task=task):
-        key = record.key
-        collected.setdefault((key.sparsity, key.recipe, key.method), []).append(record)
+    for stage in stages or ("transfer", "downstream"):
+        for record in results.stage(stage, task=task):
+            key = record.key
+            collected.setdefault((key.sparsity, key.recipe, key.method), []).append(record)
     return [Group(seeds[0].key, tuple(seeds), summarize(map(score, seeds))) for seeds in collected.values()]
 
 

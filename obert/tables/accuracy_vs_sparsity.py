@@ -29,7 +29,7 @@ class AccuracyVsSparsity(Base):
             for group in groups(results, task):
                 family = group.records[0].family
                 panel = AS_PUBLISHED if family == AS_PUBLISHED else group.key.recipe
-                values = (task, metric_of(results, task), panel, group.key.recipe, group.key.method, group.key.sparsity)
+                values = (task, metric_of(results, task), panel, group.key.recipe, group.method, group.sparsity)
                 values += (group.score.mean, group.score.std, group.score.n, score(results.dense(task)))
                 rows.append(values)
         return pd.DataFrame(rows, columns=list(COLUMNS))

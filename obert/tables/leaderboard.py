@@ -95,14 +95,14 @@ def _blocks(found: list[Group]) -> list[list[Group]]:
     """What is compared on equal terms: groups of one sparsity and recipe, best first, best recipe first."""
     blocks: dict[tuple, list[Group]] = {}
     for group in found:
-        blocks.setdefault((group.key.sparsity, group.key.recipe), []).append(group)
+        blocks.setdefault((group.sparsity, group.key.recipe), []).append(group)
     ranked = [sorted(block, key=_by_score) for block in blocks.values()]
-    return sorted(ranked, key=lambda block: (block[0].key.sparsity, *_by_score(block[0])))
+    return sorted(ranked, key=lambda block: (block[0].sparsity, *_by_score(block[0])))
 
 
 def _by_score(group: Group) -> tuple:
     mean = group.score.mean
-    return (math.inf if math.isnan(mean) else -mean, group.key.recipe, group.key.method)
+    return (math.inf if math.isnan(mean) else -mean, group.key.recipe, group.method)
 
 
 def _speed(results: Results, key: RunKey, engines: list[str]) -> dict[str, float]:
@@ -120,18 +120,18 @@ def _speed(results: Results, key: RunKey, engines: list[str]) -> dict[str, float
 
 def _dense_row(results: Results, dense: Record, engines: list[str]) -> dict:
     group = Group(dense.key, (dense,), summarize([score(dense)]))
-    return _row(results, group, "dense", score(dense), engines) | {"sparsity_target": 0.0, "sparsity_measured": 0.0}
+    return _row(results, group, score(dense), engines)
 
 
-def _row(results: Results, group: Group, method: str, dense: float, engines: list[str]) -> dict:
+def _row(results: Results, group: Group, dense: float, engines: list[str]) -> dict:
     key, first = group.key, group.records[0]
     measured = [r.sparsity.measured for r in group.records if r.sparsity is not None]
     return {
         "task": key.task,
         "metric": metric_of(results, key.task),
-        "sparsity_target": key.sparsity,
-        "sparsity_measured": sum(measured) / len(measured) if measured else math.nan,
-        "method": method,
+        "sparsity_target": group.sparsity,
+        "sparsity_measured": sum(measured) / len(measured) if measured else math.nan if key.method else 0.0,
+        "method": group.method,
         "recipe": key.recipe,
         "family": first.family,
         "score_mean": group.score.mean,
@@ -147,7 +147,7 @@ def _row(results: Results, group: Group, method: str, dense: float, engines: lis
 def _block_rows(results: Results, block: list[Group], dense: float, engines: list[str]) -> list[dict]:
     rows = []
     for position, group in enumerate(block):
-        row = _row(results, group, group.key.method, dense, engines)
+        row = _row(results, group, dense, engines)
         if len(block) > 1 and position == 0:
             row["rank"] = 1
         elif position > 0 and group.score.n:

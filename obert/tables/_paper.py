@@ -1,0 +1,147 @@
+"""Tables of the oBERT paper: published and measured numbers side by side, never mixed."""
+
+import math
+from abc import abstractmethod
+from typing import ClassVar
+
+import pandas as pd
+
+from obert.published import Number
+from obert.statistics import DASH, format_number, format_summary
+from obert.tables import Base, Note, Results
+from obert.tables._measured import Group, epochs_of, epochs_text, metric_of, recovery, scale, score
+
+PAPER = "obert"
+ROW, DENSE = "row", "dense"
+PUBLISHED = ("published", "published_std", "published_n", "approximate")
+MEASURED = ("measured", "measured_std", "measured_n", "difference", "recovery")
+LEGEND = (
+    "A star marks what the paper calls approximate. Measured: mean ± sample standard deviation over n seeds of this "
+    "experiment. Difference: measured minus published, in points. Recovery: measured as percent of the own dense model "
+    "in the same code. A dash: not published, or not run. Column groups after the paper's are this experiment's own."
+)
+
+
+class PaperTable(Base):
+    """Rows are tasks (layers) and sparsities; column groups are the paper's, then this experiment's own."""
+
+    table: ClassVar[str]
+    by_layers: ClassVar[bool] = False
+
+    @abstractmethod
+    def select(self, results: Results, task: str) -> list[Group]:
+        """The measured groups of a task that belong into this table."""
+
+    def build(self, results: Results) -> pd.DataFrame:
+        numbers = results.published.table(PAPER, self.table)
+        found = {task: self.select(results, task) for task in results.tasks}
+        published, own = _published_groups(numbers), _own_groups(found, numbers, self.by_layers)
+        row_columns = ["task", "metric", *(["layers"] if self.by_layers else []), "sparsity"]
+        columns = [*((ROW, name) for name in row_columns), (DENSE, "published"), (DENSE, "measured")]
+        columns += [(label, column) for label in published.values() for column in (*PUBLISHED, *MEASURED)]
+        columns += [(label, c) for label in dict.fromkeys(own.values()) for c in MEASURED if c != "difference"]
+        rows = []
+        for task in dict.fromkeys([*(n.task for n in numbers), *(t for t, groups in found.items() if groups)]):
+            dense = score(results.dense(task))
+            of_task = [n for n in numbers if n.task == task]
+            base = next((n for n in of_task if n.is_dense), None)
+            metric = of_task[0].metric if of_task else metric_of(results, task)
+            levels = {self._level(n.layers, n.sparsity) for n in of_task if not n.is_dense}
+            levels |= {self._level(g.layers, g.sparsity) for g in found.get(task, [])}
+            for layers, sparsity in sorted(levels, key=lambda level: (-(level[0] or 0), level[1])):
+                row = {(ROW, "task"): task, (ROW, "metric"): metric, (ROW, "sparsity"): sparsity}
+                row |= {(ROW, "layers"): layers} if self.by_layers else {}
+                row |= {(DENSE, "published"): base.value if base else math.nan, (DENSE, "measured"): dense}
+                for number in of_task:
+                    if not number.is_dense and self._level(number.layers, number.sparsity) == (layers, sparsity):
+                        row |= _published_cells(published[_identity(number)], number)
+                for group in found.get(task, []):
+                    if self._level(group.layers, group.sparsity) == (layers, sparsity):
+                        label = own.get(_variant(group)) or published[_identity(_reproduced(group, numbers))]
+                        row |= _measured_cells(label, group, dense, row)
+                rows.append(row)
+        return pd.DataFrame(rows, columns=pd.MultiIndex.from_tuples(columns))
+
+    def _level(self, layers: int | None, sparsity: float) -> tuple[int | None, float]:
+        return (layers if self.by_layers else None), sparsity
+
+    def display(self, content: pd.DataFrame) -> pd.DataFrame:
+        shown = {
+            ("", "task"): content[ROW, "task"],
+            ("", "metric"): content[ROW, "metric"],
+            **({("", "layers"): [format_number(v, 0) for v in content[ROW, "layers"]]} if self.by_layers else {}),
+            ("dense", "published"): [format_number(v) for v in content[DENSE, "published"]],
+            ("dense", "measured"): [format_number(v) for v in content[DENSE, "measured"]],
+            ("", "sparsity %"): [format_number(100 * v, 1) for v in content[ROW, "sparsity"]],
+        }
+        for label in dict.fromkeys(label for label, _ in content.columns if label not in (ROW, DENSE)):
+            part = content[label]
+            if "published" in part:
+                shown[label, "published"] = [_published_text(*v) for v in part[list(PUBLISHED)].itertuples(index=False)]
+            measured = part[["measured", "measured_std", "measured_n"]].itertuples(index=False)
+            shown[label, "measured"] = [format_summary(*v) for v in measured]
+            if "difference" in part:
+                shown[label, "difference"] = [format_number(v, signed=True) for v in part["difference"]]
+            shown[label, "recovery %"] = [format_number(v, 1) for v in part["recovery"]]
+        return pd.DataFrame(shown)
+
+    def notes(self, results: Results) -> tuple[Note, ...]:
+        paper = results.published.papers[PAPER]
+        notes = [Note(f"Published: {paper.title}. {paper.reference}; {paper.model}.")]
+        if scale(results):
+            notes.append(Note(f"Measured, another scale unless it says the same: {scale(results)}."))
+        return tuple(notes)
+
+
+def _identity(number: Number) -> tuple:
+    return number.label, number.epochs
+
+
+def _variant(group: Group) -> tuple:
+    return group.key.recipe, group.key.method
+
+
+def _published_groups(numbers: tuple[Number, ...]) -> dict[tuple, str]:
+    """Labels of the paper's column groups, fewest epochs first, as in the paper."""
+    pruned = sorted((n for n in numbers if not n.is_dense), key=lambda n: n.epochs or 0)
+    return {_identity(n): f"{n.label}, {epochs_text({n.epochs})}" if n.epochs else n.label for n in pruned}
+
+
+def _reproduced(group: Group, numbers: tuple[Number, ...]) -> Number | None:
+    """A published number that a measured group reproduces, by recipe and method."""
+    return next((n for n in numbers if (n.recipe, n.method) == _variant(group)), None)
+
+
+def _own_groups(found: dict[str, list[Group]], numbers: tuple[Number, ...], by_layers: bool) -> dict[tuple, str]:
+    """Labels of what is measured but in no published column: recipe, method, epochs, scale."""
+    own: dict[tuple, list[Group]] = {}
+    for group in (g for groups_of_task in found.values() for g in groups_of_task):
+        if _reproduced(group, numbers) is None:
+            own.setdefault(_variant(group), []).append(group)
+    labels = {}
+    for variant, members in own.items():
+        records = [record for group in members for record in group.records]
+        layers = sorted({str(group.layers) for group in members if group.layers})
+        size = f", {'/'.join(layers)} layers" if layers and not by_layers else ""
+        epochs = epochs_text(set(map(epochs_of, records)))
+        labels[variant] = f"{members[0].key.recipe}: {members[0].method}, {epochs}{size}"
+    return labels
+
+
+def _published_cells(label: str, number: Number) -> dict:
+    values = (number.value, number.std, number.runs, number.approximate)
+    return {(label, column): value for column, value in zip(PUBLISHED, values, strict=True)}
+
+
+def _measured_cells(label: str, group: Group, dense: float, row: dict) -> dict:
+    mean = group.score.mean
+    values = (mean, group.score.std, group.score.n)
+    values += (mean - row.get((label, "published"), math.nan), recovery(mean, dense))
+    return {(label, column): value for column, value in zip(MEASURED, values, strict=True)}
+
+
+def _published_text(value: float, std: float, runs: float, approximate: object) -> str:
+    if pd.isna(value):
+        return DASH
+    text = format_number(value) if pd.isna(std) else format_summary(value, std, runs)
+    return f"{text}*" if approximate is True else text

@@ -1,0 +1,23 @@
+"""Table 3 of the oBERT paper: fewer layers, pruned in one pattern or another, quantised."""
+
+from obert.tables import Results
+from obert.tables._measured import Group, epochs_of, groups
+from obert.tables._paper import LEGEND, PaperTable
+
+
+class Table3(PaperTable):
+    """Rows are layers and sparsities; column groups are patterns."""
+
+    table = "3"
+    by_layers = True
+    title = "Table 3 of the oBERT paper, published and measured"
+    caption = (
+        "Compound compression. Published: F1 as printed in Table 3 of Kurtic et al. 2022 (BERT-base, SQuAD v1.1). "
+        f"{LEGEND} Models of all layers are listed where they train for as many epochs as those of fewer."
+    )
+
+    def select(self, results: Results, task: str) -> list[Group]:
+        found = [*groups(results, task, "transfer"), *groups(results, task, "downstream")]
+        found = [group for group in found if group.key.stage == "downstream" or group.sparsity == 0]
+        epochs = {epochs_of(group.records[0]) for group in found if group.drops_layers(results)}
+        return [group for group in found if epochs_of(group.records[0]) in epochs]
