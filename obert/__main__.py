@@ -55,6 +55,8 @@ def _run_stage(arguments: argparse.Namespace, experiment: Experiment) -> None:
     chosen = {name: getattr(arguments, name) for name in ("task", "recipe", "seed", "method", "sparsity")}
     key: RunKey = find_key(experiment, arguments.command, **chosen)
     record = importlib.import_module(f"obert.stages.{arguments.command}").run(experiment, key)
+    if record is None:  # one of several processes, of which the first has made the record
+        return
     scores = ", ".join(f"{name} {score.value:.2f} (n={score.count})" for name, score in record.metrics.items())
     print(f"{key.path}: {scores}")
 

@@ -2,16 +2,35 @@
 
 import json
 import logging
+import time
 from pathlib import Path
 
 from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from obert import processes
 from obert.provenance import file_hash
 from obert.records import write_text
 
 MARKER = "complete.json"
 logger = logging.getLogger(__name__)
+
+
+class TimedCheckpoints(TrainerCallback):
+    """Asks for a checkpoint when the last one is some minutes old."""
+
+    def __init__(self, minutes: float):
+        self.seconds = 60 * minutes
+        self.last = time.monotonic()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """Called after every optimiser step."""
+        if processes.agree(time.monotonic() - self.last >= self.seconds, args.device):
+            control.should_save = True
+
+    def on_save(self, args, state, control, **kwargs):
+        """Called after the Trainer has written a checkpoint."""
+        self.last = time.monotonic()
 
 
 class CheckpointMarker(TrainerCallback):
@@ -28,6 +47,9 @@ class CheckpointMarker(TrainerCallback):
 
     def on_save(self, args, state, control, **kwargs):
         """Called by the Trainer after it has written a checkpoint."""
+        processes.wait()  # each has its own random state in the folder
+        if processes.rank() > 0:
+            return
         folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
         hashes = {p.name: file_hash(p) for p in sorted(folder.iterdir()) if p.is_file() and p.name != MARKER}
         write_text(folder / MARKER, json.dumps({"identity": self.identity, "files": hashes}))

@@ -118,9 +118,7 @@ def load_experiment(path: Path | str) -> Experiment:
     experiment = validate(Experiment, read_yaml(path), str(path))
     for name, options in experiment.tasks.items():
         load_task(name, options, f"{path}, tasks.{name}")
-    for task in experiment.recipe_overrides:
-        if task not in experiment.tasks:
-            raise unknown_name("task", task, experiment.tasks, f"{path}, recipe_overrides")
+    _check_overrides(experiment, path)
     if experiment.upstream is not None:
         _check_upstream(experiment, path)
     for task in experiment.tasks:
@@ -241,7 +239,9 @@ def _check_start(experiment: Experiment, block: Downstream, task: str, where: st
 
 
 def _recipes_on(experiment: Experiment, task: str) -> set[str]:
-    """The recipes that are run on a downstream task."""
+    """The recipes that are run on a task, downstream or upstream."""
+    if experiment.upstream is not None and task == experiment.upstream.task:
+        return {experiment.upstream.teacher, *(name for block in experiment.upstream.grid for name in block.recipes)}
     transfers = experiment.upstream.transfer if experiment.upstream else ()
     of_blocks = {name for b in experiment.downstream if task in experiment.tasks_of(b) for name in b.recipes}
     return {experiment.teacher, *(t.recipe for t in transfers if task in experiment.tasks_of(t)), *of_blocks}
@@ -254,10 +254,17 @@ def _check_recipes(experiment: Experiment, task: str, path: Path) -> None:
         if task in _known_tasks(experiment, block, where):
             _check_block(experiment, block, task, "downstream", where)
             _check_start(experiment, block, task, where)
-    known = _recipes_on(experiment, task)
-    unknown = set(experiment.recipe_overrides.get(task, {})) - known
-    if unknown:
-        raise unknown_name("recipe", min(unknown), known, f"{path}, recipe_overrides.{task}")
+
+
+def _check_overrides(experiment: Experiment, path: Path) -> None:
+    tasks = (*experiment.tasks, *([experiment.upstream.task] if experiment.upstream else []))
+    for task, overrides in experiment.recipe_overrides.items():
+        if task not in tasks:
+            raise unknown_name("task", task, tasks, f"{path}, recipe_overrides")
+        known = _recipes_on(experiment, task)
+        for name in overrides:
+            if name not in known:
+                raise unknown_name("recipe", name, known, f"{path}, recipe_overrides.{task}")
 
 
 def _check_benchmark(experiment: Experiment, path: Path) -> None:

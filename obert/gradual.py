@@ -15,6 +15,7 @@ from torch import nn
 from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from obert import processes
 from obert.distillation import distillation_losses
 from obert.errors import UserError
 from obert.models import prunable_layers, prunable_weights
@@ -225,4 +226,6 @@ class GradualPruning(TrainerCallback):
 
     def on_save(self, args, state, control, **kwargs):
         """Called after the Trainer has written a checkpoint."""
+        if processes.rank() > 0:
+            return
         self.pruner.save(Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")

@@ -47,7 +47,9 @@ class Training(Strict):
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
     freeze_embeddings: bool = False
-    checkpoint_steps: int = Field(100, gt=0, description="optimiser steps between checkpoints")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="of the forward pass in training")
+    checkpoint_minutes: float = Field(5.0, gt=0, description="between checkpoints: what a crash costs at most")
+    checkpoint_steps: int | None = Field(None, gt=0, description="optimiser steps between further checkpoints")
 
     @model_validator(mode="after")
     def _rewinds_inside_training(self):

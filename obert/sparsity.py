@@ -109,12 +109,19 @@ class FixedPattern:
         """Set the weights of the pattern to zero, in place."""
         apply_masks(weights, {name: mask.to(weights[name].device) for name, mask in self.masks.items()})
 
-    def check(self, weights: Mapping[str, Tensor], where: str) -> None:
-        """Raise RuntimeError if a weight of the pattern is not zero."""
-        for name, mask in self.masks.items():
-            lost = int(torch.count_nonzero(weights[name].cpu()[~mask.cpu()]))
-            if lost:
+    def check(self, weights: Mapping[str, Tensor], where: str) -> dict[str, int]:
+        """How many zeros the pattern has, and how many of them `weights` has.
+
+        Raises:
+            RuntimeError: a weight of the pattern is not zero.
+        """
+        kept = {name: int((weights[name].cpu()[~mask.cpu()] == 0).sum()) for name, mask in self.masks.items()}
+        before = {name: int((~mask).sum()) for name, mask in self.masks.items()}
+        for name, count in before.items():
+            if kept[name] < count:
+                lost = count - kept[name]
                 raise RuntimeError(f"{where}: {lost} weights of '{name}' are zero upstream and are not zero any more")
+        return {"zeros_before": sum(before.values()), "zeros_kept": sum(kept.values())}
 
 
 def measure(weights: Mapping[str, Tensor], target: float) -> Sparsity:

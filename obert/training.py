@@ -17,6 +17,7 @@ from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTok
 from transformers.trainer_callback import ProgressCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
+from obert import processes
 from obert.distillation import distillation_losses
 from obert.errors import UserError
 from obert.schedules import linear_with_rewinds
@@ -92,6 +93,23 @@ def steps_per_epoch(training: Training, features: int) -> int:
     return math.ceil(math.ceil(features / training.batch_size) / training.gradient_accumulation)
 
 
+def share_of_batch(training: Training, count: int) -> tuple[int, int]:
+    """Batch size and accumulation of each of `count` processes, so that a step sees the recipe's batch in all.
+
+    Raises:
+        UserError: the batch cannot be shared out evenly.
+    """
+    if training.gradient_accumulation % count == 0:
+        return training.batch_size, training.gradient_accumulation // count
+    if training.gradient_accumulation == 1 and training.batch_size % count == 0:
+        return training.batch_size // count, 1
+    raise UserError(
+        f"{count} processes cannot share a batch of {training.batch_size} x {training.gradient_accumulation} "
+        "(training.batch_size x gradient_accumulation): their number must divide gradient_accumulation, or the batch "
+        "size where that is 1"
+    )
+
+
 class LossProgress(ProgressCallback):
     """A progress bar that shows the loss, in place of a line for each step."""
 
@@ -145,25 +163,30 @@ class CompressionTrainer(Trainer):
         self.epoch_steps = steps_per_epoch(training, len(data.features))
         self.total_steps = max(1, round(training.epochs * self.epoch_steps))
         network.base_model.embeddings.requires_grad_(not training.freeze_embeddings)
+        batch_size, accumulation = share_of_batch(training, processes.count())
         arguments = TrainingArguments(
             output_dir=str(folder),
             max_steps=self.total_steps,
-            per_device_train_batch_size=training.batch_size,
-            gradient_accumulation_steps=training.gradient_accumulation,
+            per_device_train_batch_size=batch_size,
+            gradient_accumulation_steps=accumulation,
             learning_rate=training.learning_rate.initial,
             weight_decay=training.weight_decay,
             max_grad_norm=training.max_grad_norm,
             logging_steps=1,
             logging_nan_inf_filter=False,
-            save_strategy="steps",
-            save_steps=training.checkpoint_steps,
+            save_strategy="no" if training.checkpoint_steps is None else "steps",
+            save_steps=training.checkpoint_steps or 1,
             save_total_limit=2,  # the older one serves while the newer is being written
             seed=seeds["dropout"],
             report_to="none",
             remove_unused_columns=False,
             dataloader_pin_memory=False,
+            use_cpu=not torch.cuda.is_available(),
+            ddp_backend=processes.backend(),
             disable_tqdm=False,
         )
+        if arguments.world_size != processes.count():  # each would train a model of its own
+            raise RuntimeError(f"{processes.count()} processes, of which the Trainer knows {arguments.world_size}")
         super().__init__(
             network,
             arguments,
@@ -178,7 +201,7 @@ class CompressionTrainer(Trainer):
             teacher.to(self.args.device)
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> EpochSeededSampler:
-        size = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        size = self.training.batch_size * self.training.gradient_accumulation
         return EpochSeededSampler(size, list(self.data.features["length"]), self.data_seed)
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
@@ -211,14 +234,15 @@ class CompressionTrainer(Trainer):
         """
         if model.training:
             inputs = self.data.prepared(inputs, self._batch_seed())
-        logits = self.task.forward(model, inputs)
+        with self._autocast():
+            logits = _in_float32(self.task.forward(model, inputs))
         hardness = self.distillation.hardness if self.distillation else 0.0
         loss = torch.zeros((), device=logits[0].device)
         if hardness < 1:
             loss = loss + (1 - hardness) * self.task.losses(logits, inputs).mean()
         if hardness > 0:
-            with torch.no_grad():
-                taught = self.task.forward(self.teacher, inputs)
+            with torch.no_grad(), self._autocast():
+                taught = _in_float32(self.task.forward(self.teacher, inputs))
             loss = loss + hardness * distillation_losses(logits, taught, self.distillation.temperature).mean()
         penalty = self.penalty()
         if penalty is not None:
@@ -229,12 +253,18 @@ class CompressionTrainer(Trainer):
             )
         return (loss, logits) if return_outputs else loss
 
+    def _autocast(self) -> torch.autocast:
+        """bfloat16 where the recipe says so; pruning's gradients and evaluation are not made in here."""
+        enabled = self.training.precision == "bfloat16"
+        return torch.autocast(self.args.device.type, dtype=torch.bfloat16, enabled=enabled)
+
     def _batch_seed(self) -> int:
         """A seed for each batch of the run, whatever was drawn before it; a resumed run meets the same."""
-        step = self.state.global_step
+        step, several = self.state.global_step, processes.count()
         self._batch = self._batch + 1 if step == self._step else 0
         self._step = step
-        return self.data_seed + step * self.args.gradient_accumulation_steps + self._batch
+        of_step = self.args.gradient_accumulation_steps * several
+        return self.data_seed + step * of_step + self._batch * several + processes.rank()
 
     def _first_not_finite(self, logits: tuple[torch.Tensor, ...]) -> str:
         for name, parameter in self.model.named_parameters():
@@ -253,6 +283,10 @@ class CompressionTrainer(Trainer):
         """Step, epoch, loss, learning rate and sparsity of every optimiser step so far."""
         columns = ("step", "epoch", "loss", "learning_rate", "sparsity")
         return [{name: line[name] for name in columns} for line in self.state.log_history if "loss" in line]
+
+
+def _in_float32(logits: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    return tuple(x.float() for x in logits)
 
 
 def predict_logits(network: PreTrainedModel, task: Task, data: Features, batch_size: int) -> tuple[torch.Tensor, ...]:

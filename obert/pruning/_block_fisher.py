@@ -11,7 +11,7 @@ import torch.distributed as dist
 from pydantic import Field, PrivateAttr
 from torch import Tensor
 
-from obert import solvers
+from obert import processes, solvers
 from obert.errors import UserError
 from obert.fisher import BlockFisher, RecursiveFisher
 from obert.gradients import DenseGradients, Gradients
@@ -149,7 +149,7 @@ class BlockFisherMethod(GradientBased):
 
     def _passes(self, masks: Masks) -> list[list[str]]:
         """This process's tensors, as many at a time as `fisher_memory` allows."""
-        owners, rank = _owners({name: mask.numel() for name, mask in masks.items()}), _rank()
+        owners, rank = _owners({name: mask.numel() for name, mask in masks.items()}), processes.rank()
         budget = float("inf") if self.fisher_memory is None else self.fisher_memory * 1e9
         passes, room = [], 0.0
         for name in (name for name in masks if owners[name] == rank):
@@ -180,18 +180,10 @@ class BlockFisherMethod(GradientBased):
     def memory_bytes(self, sizes: Mapping[str, int]) -> int:
         """The blocks that one process holds at a time, and what is worked on beside them."""
         owners = _owners(sizes)
-        held = sum(self._held_bytes(size) for name, size in sizes.items() if owners[name] == _rank())
+        held = sum(self._held_bytes(size) for name, size in sizes.items() if owners[name] == processes.rank())
         if self.fisher_memory is not None:
             held = min(held, int(self.fisher_memory * 1e9))
         return held + 40 * max(sizes.values()) + 8 * sum(sizes.values())
-
-
-def _several() -> bool:
-    return dist.is_available() and dist.is_initialized()
-
-
-def _rank() -> int:
-    return dist.get_rank() if _several() else 0
 
 
 @contextmanager
@@ -202,7 +194,7 @@ def _failing_together() -> Iterator[None]:
         yield
     except UserError as mistake:
         error = mistake
-    if _several():
+    if processes.are_several():
         messages: list[str | None] = [None] * dist.get_world_size()
         dist.all_gather_object(messages, error and str(error))
         error = error or next((UserError(message) for message in messages if message), None)
@@ -212,7 +204,7 @@ def _failing_together() -> Iterator[None]:
 
 def _owners(sizes: Mapping[str, int]) -> dict[str, int]:
     """The process that holds each tensor's blocks: largest first, to the one with least."""
-    world = dist.get_world_size() if _several() else 1
+    world = processes.count()
     load = [0] * world
     owners = {}
     for name in sorted(sizes, key=lambda name: -sizes[name]):
@@ -223,7 +215,7 @@ def _owners(sizes: Mapping[str, int]) -> dict[str, int]:
 
 def _shared(own: dict[str, Tensor], masks: Masks, dtype: torch.dtype, scalar: bool = False) -> dict[str, Tensor]:
     """What every process has found for its own tensors (of the masks' shape, or one number each), in all of them."""
-    if not _several():
+    if not processes.are_several():
         return {name: own[name] for name in masks}
     owners = _owners({name: mask.numel() for name, mask in masks.items()})
     result = {}

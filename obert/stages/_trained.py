@@ -15,7 +15,8 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from obert.checkpoints import CheckpointMarker, latest_checkpoint
+from obert import processes
+from obert.checkpoints import CheckpointMarker, TimedCheckpoints, latest_checkpoint
 from obert.gradual import GradualPruning, HoldPattern, Pruner
 from obert.models import prunable_weights, save
 from obert.plan import checkpoint_folder, specification_hash
@@ -50,11 +51,11 @@ def seeded(seed: int):
 
 
 def prepare(run: Run, task: Task, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Prepared:
-    """Load and encode the task's data; sets torch's threads to the experiment's."""
+    """Load and encode the task's data, put the model on its device; sets torch's threads to the experiment's."""
     torch.set_num_threads(run.experiment.threads)
     splits = task.load()
     train, validation = (Features.encode(task, splits[name], tokenizer) for name in ("train", "validation"))
-    return Prepared(task, network.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer, train, validation)
+    return Prepared(task, network.to(processes.join()), tokenizer, train, validation)
 
 
 def train(
@@ -89,7 +90,7 @@ def train(
         folder,
         distillation=recipe.distillation,
         teacher=teacher,
-        callbacks=(*callbacks, CheckpointMarker(identity)),
+        callbacks=(*callbacks, TimedCheckpoints(recipe.training.checkpoint_minutes), CheckpointMarker(identity)),
         **gradual_terms,
     )
     checkpoint = latest_checkpoint(folder, identity)
@@ -109,8 +110,13 @@ def record_trained(
     trainer: CompressionTrainer | None = None,
     pruner: Pruner | None = None,
     pattern: FixedPattern | None = None,
-) -> Record:
-    """Evaluate the model, check its sparsity, write model, predictions, curves and the record, drop checkpoints."""
+) -> Record | None:
+    """Evaluate the model, check its sparsity, write model, predictions, curves and the record, drop checkpoints.
+
+    Of several processes the first does so, and the others return None.
+    """
+    if processes.rank() > 0:
+        return None
     task, network = prepared.task, prepared.network
     logits = predict_logits(network, task, prepared.validation, EVALUATION_BATCH)
     examples = prepared.validation.examples
@@ -118,8 +124,7 @@ def record_trained(
     metrics = task.score(predictions, examples)
     weights = prunable_weights(network)
     sparsity = measure(weights, run.key.sparsity or 0.0)
-    if pattern is not None:
-        pattern.check(weights, str(run.key.path))
+    held = {"pattern": pattern.check(weights, str(run.key.path))} if pattern is not None else {}
     if pruner is not None:
         assert_sparsity(sparsity, str(run.key.path), pruner.pattern, pruner.distribution)
 
@@ -151,7 +156,7 @@ def record_trained(
         metrics=metrics,
         primary_metric=task.primary_metric,
         costs=_costs(trainer, events),
-        details={"events": events},
+        details={"events": events, **held},
     )
     shutil.rmtree(checkpoint_folder(run.experiment, run.key), ignore_errors=True)
     return record

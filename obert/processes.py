@@ -1,0 +1,57 @@
+"""Several processes that work on one run together, as torchrun starts them; one alone without it."""
+
+import os
+
+import torch
+import torch.distributed as dist
+
+
+def join() -> torch.device:
+    """Meet the other processes, if torchrun started any, and take a device: a GPU each, or the CPU.
+
+    Returns:
+        The device of this process.
+    """
+    if not torch.cuda.is_available():
+        device = torch.device("cpu")
+    else:
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        torch.cuda.set_device(device)
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return device
+
+
+def backend() -> str | None:
+    """What they talk through."""
+    return dist.get_backend() if are_several() else None
+
+
+def are_several() -> bool:
+    """Whether this is one of several processes."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def count() -> int:
+    """How many there are."""
+    return dist.get_world_size() if are_several() else 1
+
+
+def rank() -> int:
+    """Which of them this is; the first, 0, writes what is written once."""
+    return dist.get_rank() if are_several() else 0
+
+
+def wait() -> None:
+    """Go on when all have come here."""
+    if are_several():
+        dist.barrier()
+
+
+def agree(decision: bool, device: torch.device) -> bool:
+    """The first process's decision."""
+    if not are_several():
+        return decision
+    told = torch.tensor(int(decision), device=device)
+    dist.broadcast(told, src=0)
+    return bool(told)
