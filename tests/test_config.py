@@ -55,6 +55,39 @@ def test_every_recipe_is_valid(root):
         ({"benchmark": {"recipes": ["gradual"]}}, ["recipe 'gradual'", "smoke_gradual"]),
         ({"seeds": []}, ["seeds"]),
         (
+            {"upstream": {"transfer": [{"recipe": "smoke_transfer", "upstream": ["smoke_upstrem"]}]}},
+            ["upstream recipe 'smoke_upstrem'", "upstream.transfer.0.upstream", "Did you mean 'smoke_upstream'?"],
+        ),
+        ({"upstream": {"teacher": "smoke_finetune"}}, ["upstream.teacher", "is for stage 'teacher'"]),
+        ({"upstream": {"task": "city_qa"}}, ["upstream.task", "one of the experiment's tasks already"]),
+        ({"upstream": {"grid": [{"recipes": ["smoke_upstream"]}]}}, ["upstream.grid.0", "list 'sparsities'"]),
+        (
+            {"downstream": [{"recipes": ["smoke_gradual_fewer_layers"], "methods": ["obert"], "sparsities": [0.8]}]},
+            ["downstream.0.upstream", "needs 'upstream'"],
+        ),
+        (
+            {
+                "downstream": [
+                    {
+                        "recipes": ["smoke_gradual_fewer_layers"],
+                        "upstream": "smoke_upstream",
+                        "methods": ["obert"],
+                        "sparsities": [0.8],
+                    }
+                ]
+            },
+            ["dense upstream recipe 'smoke_upstream'", "smoke_keep_1_layer"],
+        ),
+        (
+            {
+                "downstream": [
+                    {"recipes": ["smoke_one_shot"], "methods": ["obert"], "sparsities": [0.8], "tasks": ["sqad"]}
+                ]
+            },
+            ["task 'sqad'", "downstream.0.tasks"],
+        ),
+        ({"recipe_overrides": {"mlm": {"smoke_gradual": {}}}}, ["recipe 'smoke_gradual'", "recipe_overrides.mlm"]),
+        (
             {"downstream": [{"recipes": ["smoke_one_shot"], "methods": ["oberd"], "sparsities": [0.5]}]},
             ["pruning method 'oberd'", "downstream.0", "Did you mean 'obert'?"],
         ),

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from obert import registry
-from obert.plan import downstream_keys, find_key
+from obert.plan import find_key
 from obert.records import read_record
 
 LEARNED = 3  # movement, soft_movement and platon learn their scores in training
@@ -188,19 +188,25 @@ def test_mistake_in_the_configuration_stops_before_any_job(project):
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def test_killed_and_run_again_equals_uninterrupted(project, monkeypatch):
+@pytest.mark.parametrize(
+    ("stage", "chosen"),
+    [
+        ("downstream", {"task": "movie_reviews", "recipe": "smoke_gradual", "method": "obert"}),
+        ("upstream", {"recipe": "smoke_upstream", "method": "obert"}),
+    ],
+)
+def test_killed_and_run_again_equals_uninterrupted(project, monkeypatch, stage, chosen):
     """kill -9 in the middle of a gradual run, then the same command: the same weights, bit for bit."""
     monkeypatch.chdir(project)
     from obert.config import load_experiment
     from obert.plan import arguments, checkpoint_folder, run_folder
 
     experiment = load_experiment("configs/smoke.yaml")
-    key = find_key(experiment, "downstream", task="movie_reviews", recipe="smoke_gradual", method="obert")
-    assert key in downstream_keys(experiment)
+    key = find_key(experiment, stage, **chosen)
     record = run_folder(experiment, key) / "metrics.json"
     expected = read_record(record)
     record.unlink()
-    command = [sys.executable, "-m", "obert", "downstream", "--config", "configs/smoke.yaml", *arguments(key).split()]
+    command = [sys.executable, "-m", "obert", stage, "--config", "configs/smoke.yaml", *arguments(key).split()]
     environment = os.environ | {"PYTHONPATH": str(project)}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     checkpoints = checkpoint_folder(experiment, key)
