@@ -10,14 +10,14 @@ import torch
 
 from obert import registry
 from obert.engines import ModelFiles
-from obert.export import export_onnx, padded_batches
-from obert.models import HEADS, load_tokenizer, load_trained, save
+from obert.export import OUTPUTS, export_onnx, padded_batches
+from obert.models import load_tokenizer, load_trained, save
 
 TINY = Path(__file__).parents[1] / "data" / "tiny_bert"
 LENGTHS = (3, 17, 9, 30, 4, 4, 25, 12, 8, 21)  # more than one batch, each with padding
 
 
-@pytest.fixture(scope="module", params=HEADS)
+@pytest.fixture(scope="module", params=OUTPUTS)
 def model(request, tmp_path_factory):
     """The files of a tiny model with one head, and the model itself."""
     folder, head = tmp_path_factory.mktemp("model"), request.param
