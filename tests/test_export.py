@@ -12,6 +12,7 @@ from obert.engines.onnxruntime import OnnxRuntime
 from obert.errors import UserError
 from obert.export import (
     OPSET,
+    OUTPUTS,
     PARITY_TOLERANCE,
     export_onnx,
     exported_sparsity,
@@ -42,7 +43,7 @@ def tiny(head: str, layers: int = 2):
     return network
 
 
-@pytest.fixture(params=HEADS)
+@pytest.fixture(params=OUTPUTS)
 def head(request):
     return request.param
 
