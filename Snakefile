@@ -10,9 +10,7 @@ min_version("9.10")
 
 
 include: "workflow/rules/common.smk"
-include: "workflow/rules/teacher.smk"
-include: "workflow/rules/upstream.smk"
-include: "workflow/rules/downstream.smk"
+include: "workflow/rules/training.smk"
 include: "workflow/rules/export.smk"
 include: "workflow/rules/benchmark.smk"
 include: "workflow/rules/tracking.smk"

@@ -18,6 +18,7 @@ RUN_STAGES = {
     "teacher": "fine-tune the dense teacher of a task",
     "transfer": "fine-tune an upstream model on a task, its zeros fixed",
     "downstream": "prune a model on its task, in one shot or gradually",
+    "quantize": "quantise a dense or pruned model to 8 bits, with training",
     "export": "export a trained model to ONNX, with parity checked",
     "benchmark": "time an exported model on the CPU against the dense one",
 }

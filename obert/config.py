@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from obert import registry
 from obert.errors import UserError, unknown_name
 from obert.patterns import parse_pattern
-from obert.schema import PRETRAINED, Downstream, Experiment, Grid, OnTasks, Recipe
+from obert.schema import PRETRAINED, Downstream, Experiment, Grid, OnTasks, Quantize, Recipe
 
 RECIPES = Path("configs/recipes")
 
@@ -126,6 +126,8 @@ def load_experiment(path: Path | str) -> Experiment:
     if experiment.tables != "all":
         for table in experiment.tables:
             registry.require("tables", table, f"{path}, tables")
+    for index, block in enumerate(experiment.quantize):
+        _check_quantize(experiment, block, f"{path}, quantize.{index}")
     if experiment.benchmark is not None:
         _check_benchmark(experiment, path)
     return experiment
@@ -135,7 +137,7 @@ def recipe_for(experiment: Experiment, name: str, task: str, where: str = "") ->
     """A recipe as this experiment runs it on a task, with `recipe_overrides.<task>.<recipe>` on top.
 
     Args:
-        name: a recipe's file, or `<file>@<upstream recipe>`, as runs that start from an upstream model are named.
+        name: a recipe's file, or `<file>@<recipe>`, as runs that start from another's model are named.
     """
     file = name.partition("@")[0]
     overrides = experiment.recipe_overrides.get(task, {}).get(file)
@@ -244,7 +246,8 @@ def _recipes_on(experiment: Experiment, task: str) -> set[str]:
         return {experiment.upstream.teacher, *(name for block in experiment.upstream.grid for name in block.recipes)}
     transfers = experiment.upstream.transfer if experiment.upstream else ()
     of_blocks = {name for b in experiment.downstream if task in experiment.tasks_of(b) for name in b.recipes}
-    return {experiment.teacher, *(t.recipe for t in transfers if task in experiment.tasks_of(t)), *of_blocks}
+    started = {b.recipe for b in (*transfers, *experiment.quantize) if task in experiment.tasks_of(b)}
+    return {experiment.teacher, *started, *of_blocks}
 
 
 def _check_recipes(experiment: Experiment, task: str, path: Path) -> None:
@@ -265,6 +268,15 @@ def _check_overrides(experiment: Experiment, path: Path) -> None:
         for name in overrides:
             if name not in known:
                 raise unknown_name("recipe", name, known, f"{path}, recipe_overrides.{task}")
+
+
+def _check_quantize(experiment: Experiment, block: Quantize, where: str) -> None:
+    for task in _known_tasks(experiment, block, where):
+        _recipe_of_stage(experiment, block.recipe, task, "quantize", f"{where}.recipe")
+        known = _recipes_on(experiment, task)
+        for name in block.models:
+            if name.partition("@")[0] not in known:
+                raise unknown_name("recipe", name, known, f"{where}.models")
 
 
 def _check_benchmark(experiment: Experiment, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The integer form of an exported model, which runtimes multiply in 8 bits: rounded input, MatMulInteger, int32 bias, scale.
+"""The integer form of an exported model, which runtimes multiply in 8 bits.
 
     QuantizeLinear -> MatMulInteger -> Add (int32 bias) -> Cast -> Mul
 
@@ -18,7 +18,7 @@ from torch import nn
 from torch.ao.quantization import FakeQuantize
 
 from obert.errors import UserError
-from obert.quantization import QuantizedEmbedding, QuantizedLinear
+from obert.quantization import QuantizedEmbedding, QuantizedLinear, integer_weight
 from obert.records import atomic_path
 
 SUFFIX = "_quantized"
@@ -78,16 +78,18 @@ class _Rewriting:
     def linear(self, name: str, module: QuantizedLinear) -> None:
         """MatMul and Add, or Gemm, of a linear layer."""
         scope = "/" + name.replace(".", "/").replace("/layer/", "/layer.")
-        found = [n for n in self.graph.node if n.name.startswith(f"{scope}/") and n.op_type in ("MatMul", "Gemm", "Add")]
+        found = [
+            n for n in self.graph.node if n.name.startswith(f"{scope}/") and n.op_type in ("MatMul", "Gemm", "Add")
+        ]
         product = next((node for node in found if node.op_type != "Add"), None)
         if product is None:
             raise UserError(f"the exported graph has no product for linear layer '{name}'")
         last = next((node for node in found if node.op_type == "Add"), product)
         inputs, weights = Scale.of(module.input_fake_quant), Scale.of(module.weight_fake_quant)
         both = np.float32(inputs.value * weights.value)
-        integers = np.rint(module.weight.detach().numpy() / weights.value).clip(-127, 127).astype(np.int8)
+        integers = integer_weight(module).numpy()
         bias = np.rint(module.bias.detach().numpy().astype(np.float64) / both).astype(np.int32)
-        rounding, rounded = self._round(product.input[0], inputs, np.uint8)
+        rounding, rounded = self._round(product.input[0], inputs)
         nodes = [
             *rounding,
             helper.make_node(
@@ -114,7 +116,7 @@ class _Rewriting:
         for node, pair in zip(found, (("query", "key"), ("probabilities", "value")), strict=True):
             nodes, rounded, points = [], [], []
             for product, tensor in zip(pair, node.input, strict=True):
-                rounding, output = self._round(tensor, scales[product], np.uint8)
+                rounding, output = self._round(tensor, scales[product])
                 nodes += rounding
                 rounded.append(output)
                 points.append(self._constant(f"{name}.{product}_zero_point", np.uint8(scales[product].zero_point)))
@@ -130,8 +132,7 @@ class _Rewriting:
         if not users:
             raise UserError(f"the exported graph looks up no rows of embedding '{name}'")
         scale = Scale.of(module.weight_fake_quant)
-        integers = np.rint(module.weight.detach().numpy() / scale.value).clip(-127, 127).astype(np.int8)
-        rows = self._constant(f"{table}{SUFFIX}", integers)
+        rows = self._constant(f"{table}{SUFFIX}", integer_weight(module).numpy())
         for node in users:
             looked_up = f"{node.output[0]}{SUFFIX}"
             gather = helper.make_node("Gather", [rows, node.input[1]], [looked_up], name=f"{node.name}Integer", axis=0)
@@ -156,16 +157,15 @@ class _Rewriting:
     def _is_output(self, name: str) -> bool:
         return any(output.name == name for output in self.graph.output)
 
-    def _round(self, tensor: str, scale: Scale, kind: type) -> tuple[list[NodeProto], str]:
+    def _round(self, tensor: str, scale: Scale) -> tuple[list[NodeProto], str]:
         """QuantizeLinear of a tensor, once for all that read it with the same scale."""
         key = tensor, float(scale.value), scale.zero_point
         if key in self.rounded:
             return [], self.rounded[key]
         output = self.rounded[key] = f"{tensor}{SUFFIX}_{len(self.rounded)}"
-        constants = (
-            self._constant(f"{output}_scale", scale.value), self._constant(f"{output}_zero_point", kind(scale.zero_point)),
-        )  # fmt: skip
-        return [helper.make_node("QuantizeLinear", [tensor, *constants], [output], name=f"{output}_node")], output
+        zero_point = self._constant(f"{output}_zero_point", np.uint8(scale.zero_point))
+        parameters = [self._constant(f"{output}_scale", scale.value), zero_point]
+        return [helper.make_node("QuantizeLinear", [tensor, *parameters], [output], name=f"{output}_node")], output
 
     def _scaled(self, integer: str, output: str, scale: np.float32, scope: str) -> list[NodeProto]:
         real = f"{integer}_float"

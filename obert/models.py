@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -20,6 +22,8 @@ from transformers import (
 from obert.assets import resolve_model
 from obert.errors import UserError
 from obert.provenance import file_hash
+from obert.quantization import is_quantized, quantize
+from obert.records import write_text
 from obert.schema import Model
 
 HEADS = {
@@ -27,6 +31,7 @@ HEADS = {
     "question_answering": AutoModelForQuestionAnswering,
     "masked_language_model": AutoModelForMaskedLM,
 }
+WEIGHTS, QUANTIZED = "model.safetensors", "quantization.json"
 SAFE = {"use_safetensors": True, "trust_remote_code": False}
 
 
@@ -65,7 +70,17 @@ def keep_layers(network: PreTrainedModel, layers: tuple[int, ...]) -> None:
 
 
 def load_trained(folder: Path, head: str, **options: Any) -> PreTrainedModel:
-    """A model that `save` wrote, in evaluation mode."""
+    """A model that `save` wrote, in evaluation mode, quantised if it was."""
+    network = load_float(folder, head, **options)
+    if (folder / QUANTIZED).is_file():
+        missing, _ = quantize(network).load_state_dict(load_file(folder / WEIGHTS), strict=False)
+        if absent := [name for name in missing if "fake_quant" in name]:
+            raise UserError(f"{folder / WEIGHTS} lacks {absent[0]}: run the stage that made it again")
+    return network.eval()
+
+
+def load_float(folder: Path, head: str, **options: Any) -> PreTrainedModel:
+    """A model that `save` wrote, in evaluation mode, without its quantisation."""
     return HEADS[head].from_pretrained(folder, dtype=torch.float32, **SAFE, **options).eval()
 
 
@@ -78,7 +93,9 @@ def save(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: P
     """Save a model and its tokenizer, and return the sha256 of the weights."""
     network.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    return file_hash(folder / "model.safetensors")
+    if is_quantized(network):
+        write_text(folder / QUANTIZED, json.dumps({"bits": 8, "attention": True, "embeddings": True}) + "\n")
+    return file_hash(folder / WEIGHTS)
 
 
 def prunable_layers(network: nn.Module) -> dict[str, nn.Linear]:

@@ -17,7 +17,7 @@ RESULTS = Path("results")
 class RunKey:
     """Identity of a run inside an experiment. `method` and `sparsity` are None for what is not pruned.
 
-    `recipe` is a recipe's file, or `<file>@<upstream recipe>` for a run that starts from an upstream model.
+    `recipe` is a recipe's file, or `<file>@<recipe>` with the recipe of the run whose model it starts from.
     """
 
     stage: str
@@ -34,7 +34,7 @@ class RunKey:
 
     @property
     def upstream(self) -> str | None:
-        """The recipe of the upstream model that the run starts from."""
+        """The recipe of the run whose model this one starts from."""
         return self.recipe.partition("@")[2] or None
 
     @property
@@ -123,6 +123,24 @@ def downstream_keys(experiment: Experiment) -> tuple[RunKey, ...]:
     return tuple(keys)
 
 
+def quantized_keys(experiment: Experiment) -> tuple[RunKey, ...]:
+    """Every quantised model; of the teacher, which is one, with every seed of the block."""
+    keys = {}
+    for block in experiment.quantize:
+        seeds = block.seeds or experiment.seeds
+        for task in experiment.tasks_of(block):
+            dense = [replace(teacher_key(experiment, task), seed=seed) for seed in seeds]
+            pruned = [k for k in (*transfer_keys(experiment), *downstream_keys(experiment)) if k.seed in seeds]
+            for key in (*dense, *pruned):
+                is_chosen = key.method is None or (
+                    (not block.methods or key.method in block.methods)
+                    and (not block.sparsities or key.sparsity in block.sparsities)
+                )
+                if key.task == task and key.recipe in block.models and is_chosen:
+                    keys[replace(key, stage="quantize", recipe=f"{block.recipe}@{key.recipe}")] = None
+    return tuple(keys)
+
+
 def exported_keys(experiment: Experiment) -> tuple[RunKey, ...]:
     """The models that are exported and timed: each task's teacher, then what `benchmark` selects, first seed only."""
     if experiment.benchmark is None:
@@ -130,7 +148,7 @@ def exported_keys(experiment: Experiment) -> tuple[RunKey, ...]:
     chosen = experiment.benchmark
     pruned = [
         key.at("export")
-        for key in (*transfer_keys(experiment), *downstream_keys(experiment))
+        for key in (*transfer_keys(experiment), *downstream_keys(experiment), *quantized_keys(experiment))
         if key.seed == experiment.seeds[0]
         and key.recipe.partition("@")[0] in chosen.recipes
         and (not chosen.methods or key.method in chosen.methods)
@@ -143,7 +161,8 @@ def trained_keys(experiment: Experiment) -> tuple[RunKey, ...]:
     """Every run that ends with a trained model, stage by stage."""
     upstream = () if experiment.upstream is None else (upstream_teacher_key(experiment), *upstream_keys(experiment))
     teachers = tuple(teacher_key(experiment, task) for task in experiment.tasks)
-    return upstream + teachers + transfer_keys(experiment) + downstream_keys(experiment)
+    on_tasks = transfer_keys(experiment) + downstream_keys(experiment) + quantized_keys(experiment)
+    return upstream + teachers + on_tasks
 
 
 def all_keys(experiment: Experiment) -> tuple[RunKey, ...]:
@@ -160,20 +179,27 @@ def source_key(experiment: Experiment, key: RunKey) -> RunKey:
 def source_keys(experiment: Experiment, key: RunKey) -> tuple[RunKey, ...]:
     """The runs that a run is made from: the model that it starts from, then the teacher it learns from if another.
 
-    A pruning run on a task: its upstream model if it starts from one, and the task's teacher. An export: the trained
-    model.
+    A pruning run on a task: its upstream model if it starts from one, and the task's teacher. A quantised model: the
+    model that is quantised, and the task's teacher if that is another. An export: the trained model.
     """
+    if key.stage in ("teacher", "upstream_teacher"):
+        return ()
     if key.stage == "upstream":
         return (upstream_teacher_key(experiment),)
     if key.stage in ("transfer", "downstream"):
         started = [k for k in trained_keys(experiment) if _is_upstream_of(k, key)]
         return (*started, teacher_key(experiment, key.task))
+    if key.stage == "quantize":
+        teacher = teacher_key(experiment, key.task)
+        wanted = replace(key, stage="", recipe=key.upstream)
+        models = [k for k in trained_keys(experiment) if replace(k, stage="") == wanted]
+        return (models[0], teacher) if models else (teacher,)
     if key.stage == "export":
         model = replace(key, stage="")
         return tuple(k for k in trained_keys(experiment) if replace(k, stage="") == model)
     if key.stage == "benchmark":
         return (key.at("export"),)
-    raise ValueError(f"a run of stage '{key.stage}' starts from no other run")
+    raise ValueError(f"'{key.stage}' is no stage of a run")
 
 
 def _is_upstream_of(candidate: RunKey, key: RunKey) -> bool:

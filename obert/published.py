@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from obert.config import read_yaml, validate
-from obert.schema import Fraction, Name, Strict
+from obert.schema import RUN_RECIPE, Fraction, Name, Strict
 
 PATH = Path("configs/published.yaml")
 
@@ -41,7 +41,7 @@ class Number(Strict):
     method: Name | None = None
     label: str | None = None
     epochs: float | None = Field(None, gt=0)
-    recipe: Annotated[str, Field(pattern=r"^[a-z0-9_]+(@[a-z0-9_]+)?$")] | None = None
+    recipe: Annotated[str, Field(pattern=RUN_RECIPE)] | None = None
     value: Annotated[float, Field(ge=0, le=100)]
     std: float | None = Field(None, gt=0)
     runs: int | None = Field(None, gt=0)

@@ -1,7 +1,7 @@
-"""Quantisation-aware training with torch's own observers and fake quantisation (Jacob et al. 2018; oBERT, appendix A.7).
+"""Quantisation-aware training with torch's observers and fake quantisation (Jacob et al. 2018; oBERT, appendix A.7).
 
-8 bits, one scale a tensor: weights and embeddings symmetric, the inputs of linear layers and of the attention's products
-asymmetric. Softmax, LayerNorm, GELU and the outputs of linear layers stay as they are. A zero weight stays exactly zero.
+8 bits, one scale a tensor: weights and embeddings symmetric, the inputs of linear layers and of the attention's
+products asymmetric. Softmax, LayerNorm, GELU and the outputs of linear layers stay as they are. Zero weights stay zero.
 """
 
 from __future__ import annotations
@@ -18,15 +18,22 @@ WEIGHTS = FakeQuantize.with_args(
     observer=MinMaxObserver, quant_min=-127, quant_max=127, dtype=torch.qint8, qscheme=torch.per_tensor_symmetric
 )
 ACTIVATIONS = FakeQuantize.with_args(
-    observer=MovingAverageMinMaxObserver, quant_min=0, quant_max=255, dtype=torch.quint8, qscheme=torch.per_tensor_affine
+    observer=MovingAverageMinMaxObserver,
+    quant_min=0,
+    quant_max=255,
+    dtype=torch.quint8,
+    qscheme=torch.per_tensor_affine,
 )
 
 
 class QuantizedLinear(nn.Linear):
-    """A linear layer whose input and weight are rounded to 8 bits."""
+    """A linear layer whose input and weight are rounded to 8 bits, and the bias to 32 at the scale of their product."""
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return nn.functional.linear(self.input_fake_quant(inputs), self.weight_fake_quant(self.weight), self.bias)
+        inputs, weight = self.input_fake_quant(inputs), self.weight_fake_quant(self.weight)
+        scale = self.input_fake_quant.scale * self.weight_fake_quant.scale
+        rounding = (torch.round(self.bias / scale) * scale - self.bias).detach()  # the gradient passes through
+        return nn.functional.linear(inputs, weight, self.bias + rounding)
 
 
 class QuantizedEmbedding(nn.Embedding):
@@ -77,6 +84,12 @@ def quantize(network: PreTrainedModel) -> PreTrainedModel:
             module.product_fake_quants = nn.ModuleDict({name: ACTIVATIONS() for name in PRODUCTS})
     network.set_attn_implementation(ATTENTION)
     return network.to(device)
+
+
+def integer_weight(module: QuantizedLinear | QuantizedEmbedding) -> Tensor:
+    """A layer's weight in int8, of its shape, as fake quantisation rounds it: to even, by the inverse scale."""
+    rounded = torch.round(module.weight.detach() * (1 / module.weight_fake_quant.scale))
+    return rounded.clamp(-127, 127).to(torch.int8)
 
 
 def is_quantized(network: nn.Module) -> bool:

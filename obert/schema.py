@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from obert.patterns import parse_pattern
 
 PRETRAINED = "pretrained"  # in place of an upstream run's recipe: the model as it comes
+RUN_RECIPE = r"^[a-z0-9_]+(@[a-z0-9_]+)*$"  # a recipe, then those of what the run starts from
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
 
@@ -107,7 +108,7 @@ class Recipe(Strict):
 
     description: str
     source: str = Field("", description="paper, table, or file that the hyper-parameters are from")
-    stage: Literal["upstream_teacher", "upstream", "teacher", "transfer", "downstream"]
+    stage: Literal["upstream_teacher", "upstream", "teacher", "transfer", "downstream", "quantize"]
     family: Literal["as published", "equal terms"] = "equal terms"
     start: Literal["pretrained", "teacher", "upstream"] = Field(
         "pretrained", description="downstream only: the pre-trained, the fine-tuned, or an upstream model"
@@ -125,6 +126,9 @@ class Recipe(Strict):
         "global", description="one cut over all layers, or the target in each of them"
     )
     distillation: Distillation | None = None
+    freeze_observers_epoch: float | None = Field(
+        None, gt=0, description="quantize only: the scales follow the data until here"
+    )
     methods: dict[Name, dict[str, Any]] = Field(
         default_factory=dict, description="parameters by method; as published: the one method it is for"
     )
@@ -136,6 +140,15 @@ class Recipe(Strict):
             raise ValueError("a teacher recipe needs 'training' and takes no 'schedule', 'methods' or 'distillation'")
         if self.stage == "transfer" and (self.training is None or self.schedule or self.methods):
             raise ValueError("a transfer recipe needs 'training' and takes no 'schedule' or 'methods': masks are fixed")
+        if self.stage == "quantize" and (self.training is None or self.schedule or self.methods):
+            raise ValueError("a quantize recipe needs 'training' and takes no 'schedule' or 'methods': zeros are held")
+        if (self.freeze_observers_epoch is not None) != (self.stage == "quantize"):
+            raise ValueError("'freeze_observers_epoch' belongs to recipes of stage quantize, which need it")
+        if self.freeze_observers_epoch is not None and self.freeze_observers_epoch >= self.training.epochs:
+            raise ValueError(
+                f"freeze_observers_epoch {self.freeze_observers_epoch:g} must be before training.epochs "
+                f"{self.training.epochs:g}"
+            )
         if self.stage == "upstream" and (self.training is None or bool(self.schedule) != bool(self.methods)):
             raise ValueError("an upstream recipe needs 'training', and either both 'schedule' and 'methods' or neither")
         if self.layers is not None and self.stage != "upstream":
@@ -225,6 +238,17 @@ class Upstream(Strict):
     transfer: tuple[Transfer, ...] = ()
 
 
+class Quantize(OnTasks):
+    """Models whose weights and activations are quantised, with training."""
+
+    recipe: Name
+    models: tuple[Annotated[str, Field(pattern=RUN_RECIPE)], ...] = Field(
+        min_length=1, description="recipes of transfer or downstream runs, or the teacher's"
+    )
+    methods: tuple[Name, ...] = Field((), description="of the pruned ones among them; all by default")
+    sparsities: tuple[Fraction, ...] = Field((), description="of the pruned ones among them; all by default")
+
+
 class Benchmark(Strict):
     """What is exported and timed on the CPU, and how."""
 
@@ -252,6 +276,7 @@ class Experiment(Strict):
     teacher: Name = Field(description="recipe that fine-tunes the dense teacher of each task")
     upstream: Upstream | None = None
     downstream: tuple[Downstream, ...] = ()
+    quantize: tuple[Quantize, ...] = ()
     recipe_overrides: dict[Name, dict[str, Any]] = Field(
         default_factory=dict, description="by task: what differs from the recipe's file for it"
     )

@@ -120,7 +120,7 @@ def test_every_recipe_is_valid(root):
             ["fisher_block_size", "greater than 0"],
         ),
         (
-            {"recipe_overrides": {"city_qa": {"smoke_one_shot": {"distillation": {"hardness": 1}}}}},
+            {"recipe_overrides": {"movie_reviews": {"smoke_one_shot": {"distillation": {"hardness": 1}}}}},
             ["one-shot pruning does not train"],
         ),
         (
@@ -191,4 +191,4 @@ def test_keys_have_distinct_paths_and_are_found_by_their_arguments(root):
 def test_unclear_selection_lists_the_candidates(root):
     with pytest.raises(UserError, match="names several runs") as caught:
         find_key(load_experiment(SMOKE), "downstream", task="city_qa")
-    assert "--task city_qa --recipe smoke_one_shot --method magnitude --sparsity 0.8 --seed 0" in str(caught.value)
+    assert "--task city_qa --recipe smoke_gradual --method magnitude --sparsity 0.8 --seed 0" in str(caught.value)

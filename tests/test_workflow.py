@@ -83,8 +83,10 @@ def test_every_run_has_its_record_and_its_mirror(project, monkeypatch, tmp_path)
     from obert.records import read_records
 
     records = read_records(Path("results/runs/smoke"))
-    # 2 tasks x (1 teacher + all methods in one shot + 2 gradually + 3 exports + 3 benchmarks)
-    assert len(records) == 2 * (1 + METHODS + 2 + 3 + 3)
+    # upstream: teacher, 2 methods, fewer layers; 2 tasks x (1 teacher + 3 transfers + 2 gradually); then movie_reviews
+    # alone: all methods in one shot, 1 with fewer layers, 2 quantised; exports and benchmarks of 2 x (1 + 2) and 2
+    trained = (1 + 2 + 1) + 2 * (1 + 3 + 2) + METHODS + 1 + 2
+    assert len(records) == trained + 2 * (2 * (1 + 2) + 2)
     mirrored = read_records(tracking.fetch("sqlite:///results/tracking/smoke/mlflow.db", "smoke", tmp_path))
     assert mirrored == records
 
@@ -175,7 +177,9 @@ def test_editing_a_method_leaves_the_others_alone(project):
 def test_editing_the_trainer_reruns_training(project):
     logs = edited(project, "training.py")
     assert sum("/teacher/" in log for log in logs) == 2
-    assert sum("/downstream/" in log for log in logs) == 2 * (METHODS + 2)  # 2 tasks, one-shot and gradual
+    assert (
+        sum("/downstream/" in log for log in logs) == METHODS + 2 * 2 + 1
+    )  # one-shot; gradual on 2 tasks; fewer layers
 
 
 def test_mistake_in_the_configuration_stops_before_any_job(project):

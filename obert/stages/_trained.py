@@ -7,13 +7,14 @@ import hashlib
 import io
 import json
 import shutil
+from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
 from obert import processes
 from obert.checkpoints import CheckpointMarker, TimedCheckpoints, latest_checkpoint
@@ -65,15 +66,17 @@ def train(
     teacher: PreTrainedModel | None = None,
     gradual: GradualPruning | None = None,
     pattern: FixedPattern | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> CompressionTrainer:
     """Train as the recipe says, from the last usable checkpoint of this run if there is one.
 
     Args:
         pattern: zeros to hold.
+        callbacks: of the stage.
     """
     identity = f"{specification_hash(run.spec)}-{run.code_hash}"
     folder = checkpoint_folder(run.experiment, run.key)
-    callbacks = [gradual] if gradual else [HoldPattern(pattern)] if pattern else []
+    holding = [gradual] if gradual else [HoldPattern(pattern)] if pattern else []
     gradual_terms = {}
     if gradual is not None:
         gradual_terms = {
@@ -90,7 +93,12 @@ def train(
         folder,
         distillation=recipe.distillation,
         teacher=teacher,
-        callbacks=(*callbacks, TimedCheckpoints(recipe.training.checkpoint_minutes), CheckpointMarker(identity)),
+        callbacks=(
+            *callbacks,
+            *holding,
+            TimedCheckpoints(recipe.training.checkpoint_minutes),
+            CheckpointMarker(identity),
+        ),
         **gradual_terms,
     )
     checkpoint = latest_checkpoint(folder, identity)

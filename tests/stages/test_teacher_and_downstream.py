@@ -43,8 +43,10 @@ def test_teacher_learns_and_records(experiment, task):
     assert sum(scores) / len(scores) == pytest.approx(record.metrics[record.primary_metric].value)
 
 
-@pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("recipe", ["smoke_one_shot", "smoke_gradual"])
+@pytest.mark.parametrize(
+    ("task", "recipe"),
+    [("movie_reviews", "smoke_one_shot"), ("movie_reviews", "smoke_gradual"), ("city_qa", "smoke_gradual")],
+)
 def test_final_sparsity_is_exact_on_disk(experiment, task, recipe):
     key = find_key(experiment, "downstream", task=task, recipe=recipe, method="magnitude")
     record = downstream.run(experiment, key)

@@ -53,7 +53,7 @@ shell.prefix(f'export PATH="{Path(sys.executable).parent}:$PATH" TOKENIZERS_PARA
 
 wildcard_constraints:
     task="[a-z0-9_]+",
-    recipe="[a-z0-9_]+(@[a-z0-9_]+)?",
+    recipe="[a-z0-9_]+(@[a-z0-9_]+)*",
     variant=r"dense|[a-z0-9_]+-[0-9.]+",
     seed="[0-9]+",
 
@@ -85,6 +85,17 @@ def arguments_of(stage):
 def specification_of(stage):
     """Hash of what decides the run's result: a change of it, and of nothing else, reruns it."""
     return lambda wildcards: plan.specification_hash(plan.specification(EXPERIMENT, key_of(stage, wildcards)))
+
+
+def code_of(stage):
+    """Hash of the code that a training stage runs on a run's task, with its pruning method if it prunes."""
+
+    def of(wildcards):
+        key = key_of(stage, wildcards)
+        prunes = stage in ("upstream", "downstream")
+        return code_hash(stage, tasks=key.task, pruning=key.method if prunes else None)
+
+    return of
 
 
 def record_of(key):
