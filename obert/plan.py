@@ -193,7 +193,7 @@ def source_keys(experiment: Experiment, key: RunKey) -> tuple[RunKey, ...]:
         teacher = teacher_key(experiment, key.task)
         wanted = replace(key, stage="", recipe=key.upstream)
         models = [k for k in trained_keys(experiment) if replace(k, stage="") == wanted]
-        return (models[0], teacher) if models else (teacher,)
+        return tuple(dict.fromkeys((*models, teacher)))  # the teacher alone where it is what is quantised
     if key.stage == "export":
         model = replace(key, stage="")
         return tuple(k for k in trained_keys(experiment) if replace(k, stage="") == model)

@@ -38,6 +38,7 @@ def make_experiment(root, monkeypatch, tmp_path):
                 "model": {"source": "tests/data/tiny_bert"},
                 "tasks": TASKS,
                 "teacher": "smoke_finetune",
+                "downstream": [{"recipes": ["smoke_gradual"], "methods": ["magnitude"], "sparsities": [0.75]}],
                 "benchmark": TIMING | timing,
             }
         )
