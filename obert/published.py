@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from obert.config import read_yaml, validate
 from obert.schema import RUN_RECIPE, Fraction, Name, Strict
 
+SCORES = ("accuracy", "exact_match", "f1")
 PATH = Path("configs/published.yaml")
 
 
@@ -28,7 +29,8 @@ class Number(Strict):
         method: our name of the pruning method, None for what is not pruned.
         label: the paper's name of the column; None for the dense baseline.
         recipe: our recipe (`<recipe>@<upstream recipe>`) that reproduces it, if there is one.
-        value: in percent, the mean of `runs` runs with sample standard deviation `std`, where the paper says so.
+        value: scores in percent, throughput in items/s, size in MB; the mean of `runs` runs with sample standard
+            deviation `std`, where the paper says so.
         approximate: the paper marks it as read off a figure.
     """
 
@@ -42,7 +44,7 @@ class Number(Strict):
     label: str | None = None
     epochs: float | None = Field(None, gt=0)
     recipe: Annotated[str, Field(pattern=RUN_RECIPE)] | None = None
-    value: Annotated[float, Field(ge=0, le=100)]
+    value: Annotated[float, Field(ge=0)]
     std: float | None = Field(None, gt=0)
     runs: int | None = Field(None, gt=0)
     approximate: bool = False
@@ -57,6 +59,8 @@ class Number(Strict):
             raise ValueError("give sparsity, label and (unless it is 0) method, or, for a dense baseline, none of them")
         if self.is_dense and (self.epochs or self.recipe or self.layers):
             raise ValueError("a dense baseline takes no epochs, recipe or layers")
+        if self.metric in SCORES and self.value > 100:
+            raise ValueError(f"{self.metric} is in percent, found {self.value:g}")
         return self
 
 

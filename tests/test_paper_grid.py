@@ -52,6 +52,10 @@ def test_tables_3_and_6(keys):
     for pattern in ("", "_1x4"):
         found = counted(keys, "downstream", f"obert_30_epochs_fewer_layers{pattern}")
         assert found == {("squad", source, s): 3 for source in few for s in (0.8, 0.9)}
+    quantized = counted(keys, "quantize", "quantize_10_epochs")
+    patterned = ["obert_30_epochs_1x4", *(f"obert_30_epochs_fewer_layers_1x4@{source}" for source in few)]
+    dense = {("squad", f"dense_30_epochs@{source}", None): 3 for source in ("pretrained", *few)}
+    assert quantized == dense | {("squad", source, s): 3 for source in patterned for s in (0.8, 0.9)}
     (cut,) = {k for k in keys if k.stage == "upstream" and k.recipe == "keep_3_layers"}
     pruned = next(k for k in keys if k.recipe == "obert_30_epochs_fewer_layers@keep_3_layers")
     assert [k.stage for k in source_keys(experiment, pruned)] == ["upstream", "teacher"]
@@ -61,6 +65,13 @@ def test_tables_3_and_6(keys):
 def test_everything(keys):
     _, keys = keys
     stages = Counter(k.stage for k in keys)
-    assert stages.pop("export") == stages.pop("benchmark") == 27
-    assert stages == {"upstream_teacher": 1, "upstream": 5, "teacher": 5, "transfer": 81, "downstream": 108}
+    assert stages.pop("export") == stages.pop("benchmark") == 36
+    assert stages == {
+        "upstream_teacher": 1,
+        "upstream": 5,
+        "teacher": 5,
+        "transfer": 81,
+        "downstream": 108,
+        "quantize": 27,
+    }
     assert len(set(keys)) == len(keys)
