@@ -47,20 +47,28 @@ class Group:
         return summarize(sums).mean
 
 
-def score(record: Record | None) -> float:
-    """The primary metric, in percent; NaN without one."""
-    known = record is not None and record.primary_metric in record.metrics
-    return record.metrics[record.primary_metric].value if known else math.nan
+def score(record: Record | None, metric: str | None = None) -> float:
+    """A metric, the primary one by default, in percent; NaN without one."""
+    if record is None:
+        return math.nan
+    found = record.metrics.get(metric or record.primary_metric)
+    return math.nan if found is None else found.value
 
 
-def groups(results: Results, task: str, *stages: str) -> list[Group]:
-    """A task's runs of some stages, seeds together, in the order of the plan; by default what ends on the task."""
+def groups(results: Results, task: str, *stages: str, metric: str | None = None) -> list[Group]:
+    """A task's runs of some stages, seeds together, in the order of the plan; by default what ends on the task.
+
+    Args:
+        metric: what is summarised, the primary one by default.
+    """
     collected: dict[tuple, list[Record]] = {}
-    for stage in stages or ("transfer", "downstream"):
+    for stage in stages or ("transfer", "downstream", "quantize"):
         for record in results.stage(stage, task=task):
             key = record.key
             collected.setdefault((key.sparsity, key.recipe, key.method), []).append(record)
-    return [Group(seeds[0].key, tuple(seeds), summarize(map(score, seeds))) for seeds in collected.values()]
+    return [
+        Group(seeds[0].key, tuple(seeds), summarize(score(s, metric) for s in seeds)) for seeds in collected.values()
+    ]
 
 
 def recovery(mean: float, dense: float) -> float:

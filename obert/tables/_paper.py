@@ -27,6 +27,7 @@ class PaperTable(Base):
 
     table: ClassVar[str]
     by_layers: ClassVar[bool] = False
+    metric: ClassVar[str | None] = None  # the tasks' primary ones by default
 
     @abstractmethod
     def select(self, results: Results, task: str) -> list[Group]:
@@ -42,10 +43,10 @@ class PaperTable(Base):
         columns += [(label, c) for label in dict.fromkeys(own.values()) for c in MEASURED if c != "difference"]
         rows = []
         for task in dict.fromkeys([*(n.task for n in numbers), *(t for t, groups in found.items() if groups)]):
-            dense = score(results.dense(task))
+            dense = score(results.dense(task), self.metric)
             of_task = [n for n in numbers if n.task == task]
             base = next((n for n in of_task if n.is_dense), None)
-            metric = of_task[0].metric if of_task else metric_of(results, task)
+            metric = of_task[0].metric if of_task else self.metric or metric_of(results, task)
             levels = {self._level(n.layers, n.sparsity) for n in of_task if not n.is_dense}
             levels |= {self._level(g.layers, g.sparsity) for g in found.get(task, [])}
             for layers, sparsity in sorted(levels, key=lambda level: (-(level[0] or 0), level[1])):

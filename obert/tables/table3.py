@@ -17,7 +17,9 @@ class Table3(PaperTable):
     )
 
     def select(self, results: Results, task: str) -> list[Group]:
-        found = [*groups(results, task, "transfer"), *groups(results, task, "downstream")]
-        found = [group for group in found if group.key.stage == "downstream" or group.sparsity == 0]
+        found = groups(results, task, metric=self.metric)
+        quantized = [group for group in found if group.key.stage == "quantize"]
+        found = [g for g in found if g.key.stage == "downstream" or (g.key.stage == "transfer" and g.sparsity == 0)]
         epochs = {epochs_of(group.records[0]) for group in found if group.drops_layers(results)}
-        return [group for group in found if epochs_of(group.records[0]) in epochs]
+        found = [group for group in found if epochs_of(group.records[0]) in epochs]
+        return [group for group in (*found, *quantized) if group.score.n]
