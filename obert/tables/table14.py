@@ -11,6 +11,6 @@ class Table14(Table3):
     metric = "exact_match"
     title = "Table 14 of the oBERT paper, published and measured"
     caption = (
-        "Exact match of the models of Table 3. Published: as printed in Table 14 of Kurtic et al. 2022 (BERT-base, SQuAD "
-        f"v1.1). {LEGEND}"
+        "Exact match of the models of Table 3. Published: as printed in Table 14 of Kurtic et al. 2022 (BERT-base, "
+        f"SQuAD v1.1). {LEGEND}"
     )
