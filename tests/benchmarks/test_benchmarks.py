@@ -2,6 +2,7 @@
 
 import json
 
+import cpu_inference
 import fisher
 import prune_step
 import pytest
@@ -87,3 +88,17 @@ def test_missing_teacher_says_how_to_make_it(root, tmp_path, monkeypatch):
     monkeypatch.setattr("obert.plan.RESULTS", tmp_path)
     with pytest.raises(SystemExit, match="python -m obert teacher --config"):
         prune_step.main(["--config", "configs/smoke.yaml"])
+
+
+@pytest.mark.parametrize("int8", [False, True])
+def test_cpu_inference_at_a_size_that_means_nothing(capsys, int8):
+    config = BertConfig(vocab_size=200, hidden_size=32, num_attention_heads=2, intermediate_size=64)
+    arguments = ["--layers", "1", "--pattern", "1x4", "--batch", "2", "--length", "8", "--threads", "1"]
+    arguments += ["--iterations", "3", "--engines", "onnxruntime", "--json", *(["--int8"] if int8 else [])]
+    cpu_inference.main(arguments, config)
+    found = printed(capsys)
+    ratio = found["onnxruntime_candidate_items_per_s"] / found["onnxruntime_dense_items_per_s"]
+    assert found["onnxruntime_speedup"] == pytest.approx(ratio)
+    assert ratio > 1  # one layer against twelve
+    assert found["candidate_gzip_mb"] < found["dense_gzip_mb"]
+    assert (found["layers"], found["pattern"], found["int8"]) == (1, "1x4", int8)
