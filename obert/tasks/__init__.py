@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -42,6 +43,13 @@ class Base(BaseModel):
     train_examples: int | None = Field(None, gt=0, description="at most so many, a fixed random subset; all by default")
     eval_examples: int | None = Field(None, gt=0, description="at most so many, a fixed random subset; all by default")
     max_length: int = Field(128, gt=4, description="tokens of a feature, special tokens included")
+    held_out: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        exclude_if=lambda fraction: fraction is None,  # runs without it keep the specification they have always had
+        description="fraction of the training examples that take the place of validation: what sweeps are judged by",
+    )
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -56,8 +64,23 @@ class Base(BaseModel):
         """
         from datasets import DatasetDict
 
-        limits = {"train": self.train_examples, "validation": self.eval_examples}
-        return DatasetDict({name: _subset(split, limits[name]) for name, split in self.read().items()})
+        splits = self.read()
+        train = _subset(splits["train"], self.train_examples)
+        validation = splits["validation"]
+        if self.held_out is not None:
+            train, validation = self._hold_out(train)
+        return DatasetDict({"train": train, "validation": _subset(validation, self.eval_examples)})
+
+    def _hold_out(self, examples: Dataset) -> tuple[Dataset, Dataset]:
+        """What is left to train on, and what is held out: a hash decides, so that it is the same every time."""
+        chosen = [_hashed(unit) < self.held_out for unit in self.units(examples)]
+        if all(chosen) or not any(chosen):
+            raise UserError(f"held_out {self.held_out:g} of {len(examples)} training examples leaves one part empty")
+        return tuple(examples.select(i for i, held in enumerate(chosen) if held is part) for part in (False, True))
+
+    def units(self, examples: Dataset) -> Iterable[str]:
+        """For each example what it shares with others that it must not be separated from; its id by default."""
+        return examples["id"]
 
     def read(self) -> dict[str, Dataset]:
         """The splits that `load` returns, before it takes a subset of each. Raises UserError as `load`."""
@@ -109,6 +132,11 @@ class Base(BaseModel):
     def score(self, predictions: list[dict[str, Any]], examples: Dataset) -> dict[str, Score]:
         """Metrics in percent. Adds `"score"` (the primary metric of that one example) to each prediction."""
         raise NotImplementedError
+
+
+def _hashed(text: str) -> float:
+    """A fixed number in [0, 1) for a text."""
+    return int.from_bytes(hashlib.sha256(f"held out|{text}".encode()).digest()[:4], "big") / 2**32
 
 
 def _subset(examples: Dataset, size: int | None) -> Dataset:

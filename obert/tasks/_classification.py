@@ -37,13 +37,14 @@ class Classification(Base):
         """The source's splits, without the training sentences that are in validation too."""
         columns = (*self.sentences, "label")
         splits = load_splits(self.source, columns, self.hub_config, validation=self.validation_split)
-        held_out = set(self._texts(splits["validation"]))
-        kept = [i for i, text in enumerate(self._texts(splits["train"])) if text not in held_out]
+        held_out = set(self.units(splits["validation"]))
+        kept = [i for i, text in enumerate(self.units(splits["train"])) if text not in held_out]
         identified = {name: _with_id(split, name) for name, split in splits.items()}
         return {**identified, "train": identified["train"].select(kept)}
 
-    def _texts(self, split: Dataset) -> Iterator[str]:
-        return (normalised(*texts) for texts in zip(*(split[name] for name in self.sentences), strict=True))
+    def units(self, examples: Dataset) -> Iterator[str]:
+        """The sentences, without differences in case and white space."""
+        return (normalised(*texts) for texts in zip(*(examples[name] for name in self.sentences), strict=True))
 
     def encode(self, examples: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
         """One feature an example, cut off at `max_length` tokens; columns `labels`, `length` and `id`."""

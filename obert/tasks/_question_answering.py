@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,6 +48,10 @@ class QuestionAnswering(Base):
         """The source's splits in SQuAD's format: answers hold lists `text` and `answer_start` (in characters)."""
         splits = load_splits(self.source, COLUMNS)
         return {name: split.select_columns(list(COLUMNS)) for name, split in splits.items()}
+
+    def units(self, examples: Dataset) -> Iterable[str]:
+        """The paragraph, of which there are several questions."""
+        return examples["context"]
 
     def encode(self, examples: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
         """One or more features an example.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +68,10 @@ class MaskedLanguageModelling(Base):
             name: split.select_columns("text").add_column("id", [f"{source}-{name}-{i}" for i in range(len(split))])
             for name, split in splits.items()
         }
+
+    def units(self, examples: Dataset) -> Iterable[str]:
+        """The document's text."""
+        return map(normalised, examples["text"])
 
     def encode(self, examples: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
         """Sequences of exactly `max_length` tokens, the last tokens left over dropped; columns `id` and `length`.

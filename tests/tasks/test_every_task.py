@@ -151,3 +151,26 @@ def test_the_score_is_the_mean_of_its_examples(task, splits, tokenizer):
     assert 0 < value < 100
     assert value == pytest.approx(sum(p["score"] for p in predictions) / len(predictions))
     assert all(score.count == sum(p.get("tokens", 1) for p in predictions) for score in scores.values())
+
+
+def test_held_out_examples_are_of_training_and_share_nothing_with_the_rest(task, splits):
+    """What sweeps judge by: a part of the training examples, never a validation example, the same every time."""
+    held = task.model_copy(update={"held_out": 0.25})
+    found, again = held.load(), held.load()
+    parts = {name: set(found[name]["id"]) for name in ("train", "validation")}
+    assert not parts["train"] & parts["validation"]
+    assert parts["train"] | parts["validation"] == set(splits["train"]["id"])
+    assert not (parts["train"] | parts["validation"]) & set(splits["validation"]["id"])
+    units = {name: set(task.units(found[name])) for name in parts}
+    assert not units["train"] & units["validation"]
+    assert 0.1 < len(units["validation"]) / len(units["train"] | units["validation"]) < 0.4
+    assert again["validation"]["id"] == found["validation"]["id"]
+    small = held.model_copy(update={"eval_examples": 3}).load()
+    assert set(small["validation"]["id"]) < parts["validation"] and len(small["validation"]) == 3
+    with pytest.raises(UserError, match="leaves one part empty"):
+        held.model_copy(update={"train_examples": 1}).load()
+
+
+def test_a_task_that_holds_nothing_out_keeps_its_specification(task):
+    assert "held_out" not in task.model_dump(mode="json")
+    assert task.model_copy(update={"held_out": 0.25}).model_dump(mode="json")["held_out"] == 0.25
