@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -123,6 +124,12 @@ class BlockFisher(_Blocks):
             if tail.shape[1]:
                 blocks[-1, : tail.shape[1], : tail.shape[1]].addmm_(tail.T, tail)
         self._count[name] += len(gradients)
+
+    def dampened(self, dampening: float) -> BlockFisher:
+        """The same sums under another dampening. The blocks are shared with this one, not copied."""
+        other = copy.copy(self)
+        other.dampening = dampening
+        return other
 
     def slabs(self, name: str, group: int = 1) -> Iterator[Slab]:
         """The tensor's blocks, some at a time.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -21,6 +23,38 @@ from obert.pruning import Context
 from obert.pruning._gradient_based import GradientBased
 from obert.solvers import Solver
 from obert.sparsity import Masks
+
+
+@dataclass
+class SharedFisher:
+    """The Fisher of one pruning event, kept for others that differ in dampening, solver or sparsity alone.
+
+    Attributes:
+        origin: what it was estimated from.
+        fisher: None before the first event.
+    """
+
+    origin: Hashable = None
+    fisher: BlockFisher | None = None
+
+
+_SHARING: ContextVar[tuple[SharedFisher, Hashable] | None] = ContextVar("sharing", default=None)
+
+
+@contextmanager
+def sharing(kept: SharedFisher, origin: Hashable) -> Iterator[None]:
+    """A block in which dense models are pruned from a Fisher that is kept, if it is of the same origin.
+
+    Args:
+        kept: is used where it fits, and filled anew where it does not.
+        origin: names what decides the gradients besides the method's own parameters: weights, data, seeds. The caller
+            answers for it that they are the same where it is.
+    """
+    token = _SHARING.set((kept, origin))
+    try:
+        yield
+    finally:
+        _SHARING.reset(token)
 
 
 class BlockFisherMethod(GradientBased):
@@ -61,15 +95,18 @@ class BlockFisherMethod(GradientBased):
         """The loss increase 1/2 w_Q' (F^-1[Q, Q])^-1 w_Q of the cheapest set Q with the weight (paper, eq. 4)."""
         self.check_pattern(context.pattern)
         passes = self._passes(context.masks)
-        if context.draw == 0:
+        known = self._known_fisher(context)
+        if context.draw == 0 and known is None:
             self._check_memory(context.masks, len(passes))
         scores, fisher = {}, None
         with _failing_together():
             for names in passes:
-                fisher = self._estimate(context, names)
+                fisher = known or self._estimate(context, names)
                 for name in names:
                     scores[name], self._multipliers[name] = self._score(fisher, name, context)
         self._fisher = fisher if len(passes) == 1 else None
+        if known is None:
+            self._keep_fisher(context)
         return _shared(scores, context.masks, torch.float32)
 
     def update(self, context: Context, pruned: Masks) -> dict[str, Tensor]:
@@ -119,6 +156,30 @@ class BlockFisherMethod(GradientBased):
         for name, gradients in self._gathered(context, masks):
             fisher.add(name, gradients)
         return fisher
+
+    def _origin(self, context: Context) -> Hashable:
+        """What decides the sums of gradients that this event may share; None if it may not share them."""
+        is_first = context.draw == 0 and all(bool(mask.all()) for mask in context.masks.values())
+        if _SHARING.get() is None or not is_first or self.accumulation != "sum" or self.fisher_memory is not None:
+            return None
+        own = ("num_gradients", "gradients", "gradient_batch_size", "gradient_loss", "fisher_block_size")
+        return (_SHARING.get()[1], *(getattr(self, name) for name in own))
+
+    def _known_fisher(self, context: Context) -> BlockFisher | None:
+        """The Fisher of an earlier event, if it is this one's too. One that is not is dropped."""
+        origin = self._origin(context)
+        if origin is None:
+            return None
+        kept = _SHARING.get()[0]
+        if kept.origin != origin:
+            kept.fisher = None  # its memory is needed for the next
+        return kept.fisher and kept.fisher.dampened(self.dampening)
+
+    def _keep_fisher(self, context: Context) -> None:
+        origin = self._origin(context)
+        if origin is not None and self._fisher is not None:
+            kept = _SHARING.get()[0]
+            kept.origin, kept.fisher = origin, self._fisher
 
     def _gathered(self, context: Context, masks: Masks) -> Iterator[tuple[str, Gradients | DenseGradients]]:
         """The gradients; those of minibatches some at a time, since each call reads and writes all of the blocks."""
