@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from obert import registry
 from obert.errors import UserError, unknown_name
 from obert.patterns import parse_pattern
-from obert.schema import PRETRAINED, Downstream, Experiment, Grid, OnTasks, Quantize, Recipe
+from obert.schema import PRETRAINED, Downstream, Experiment, Grid, OnTasks, Quantize, Recipe, Transfer
 
 RECIPES = Path("configs/recipes")
 
@@ -122,12 +122,14 @@ def load_experiment(path: Path | str) -> Experiment:
     if experiment.upstream is not None:
         _check_upstream(experiment, path)
     for task in experiment.tasks:
-        _check_recipes(experiment, task, path)
+        _recipe_of_stage(experiment, experiment.teacher, task, "teacher", f"{path}, teacher")
+    for index, block in enumerate(experiment.downstream):
+        check_downstream(experiment, block, f"{path}, downstream.{index}")
     if experiment.tables != "all":
         for table in experiment.tables:
             registry.require("tables", table, f"{path}, tables")
     for index, block in enumerate(experiment.quantize):
-        _check_quantize(experiment, block, f"{path}, quantize.{index}")
+        check_quantize(experiment, block, f"{path}, quantize.{index}")
     if experiment.benchmark is not None:
         _check_benchmark(experiment, path)
     return experiment
@@ -173,17 +175,10 @@ def _check_upstream(experiment: Experiment, path: Path) -> None:
         raise UserError(f"{path}, upstream.task: '{upstream.task}' is one of the experiment's tasks already")
     load_task(upstream.task, upstream.options, f"{path}, upstream.options")
     _recipe_of_stage(experiment, upstream.teacher, upstream.task, "upstream_teacher", f"{path}, upstream.teacher")
-    known = {upstream.teacher, PRETRAINED}
     for index, block in enumerate(upstream.grid):
         _check_block(experiment, block, upstream.task, "upstream", f"{path}, upstream.grid.{index}")
-        known |= set(block.recipes)
     for index, transfer in enumerate(upstream.transfer):
-        where = f"{path}, upstream.transfer.{index}"
-        for task in _known_tasks(experiment, transfer, where):
-            _recipe_of_stage(experiment, transfer.recipe, task, "transfer", where)
-        for name in transfer.upstream:
-            if name not in known:
-                raise unknown_name("upstream recipe", name, known, f"{path}, upstream.transfer.{index}.upstream")
+        check_transfer(experiment, transfer, f"{path}, upstream.transfer.{index}")
 
 
 def _known_tasks(experiment: Experiment, block: OnTasks, where: str) -> tuple[str, ...]:
@@ -250,15 +245,6 @@ def _recipes_on(experiment: Experiment, task: str) -> set[str]:
     return {experiment.teacher, *started, *of_blocks}
 
 
-def _check_recipes(experiment: Experiment, task: str, path: Path) -> None:
-    _recipe_of_stage(experiment, experiment.teacher, task, "teacher", f"{path}, teacher")
-    for index, block in enumerate(experiment.downstream):
-        where = f"{path}, downstream.{index}"
-        if task in _known_tasks(experiment, block, where):
-            _check_block(experiment, block, task, "downstream", where)
-            _check_start(experiment, block, task, where)
-
-
 def _check_overrides(experiment: Experiment, path: Path) -> None:
     tasks = (*experiment.tasks, *([experiment.upstream.task] if experiment.upstream else []))
     for task, overrides in experiment.recipe_overrides.items():
@@ -270,7 +256,26 @@ def _check_overrides(experiment: Experiment, path: Path) -> None:
                 raise unknown_name("recipe", name, known, f"{path}, recipe_overrides.{task}")
 
 
-def _check_quantize(experiment: Experiment, block: Quantize, where: str) -> None:
+def check_downstream(experiment: Experiment, block: Downstream, where: str) -> None:
+    """Raise UserError for a mistake in a block of the downstream grid of an experiment."""
+    for task in _known_tasks(experiment, block, where):
+        _check_block(experiment, block, task, "downstream", where)
+        _check_start(experiment, block, task, where)
+
+
+def check_transfer(experiment: Experiment, block: Transfer, where: str) -> None:
+    """Raise UserError for a mistake in what an experiment with an upstream part transfers."""
+    grid = experiment.upstream.grid
+    known = {experiment.upstream.teacher, PRETRAINED, *(name for other in grid for name in other.recipes)}
+    for task in _known_tasks(experiment, block, where):
+        _recipe_of_stage(experiment, block.recipe, task, "transfer", where)
+    for name in block.upstream:
+        if name not in known:
+            raise unknown_name("upstream recipe", name, known, f"{where}.upstream")
+
+
+def check_quantize(experiment: Experiment, block: Quantize, where: str) -> None:
+    """Raise UserError for a mistake in what an experiment quantises."""
     for task in _known_tasks(experiment, block, where):
         _recipe_of_stage(experiment, block.recipe, task, "quantize", f"{where}.recipe")
         known = _recipes_on(experiment, task)
