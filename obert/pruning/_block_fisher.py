@@ -27,15 +27,21 @@ from obert.sparsity import Masks
 
 @dataclass
 class SharedFisher:
-    """The Fisher of one pruning event, kept for others that differ in dampening, solver or sparsity alone.
+    """The Fisher of one pruning event, kept for others that differ in dampening, solver or sparsity alone, and the
+    scores, kept for those that differ in sparsity alone.
 
     Attributes:
-        origin: what it was estimated from.
+        origin: what the Fisher was estimated from.
         fisher: None before the first event.
+        solution: dampening, solver and pattern that the scores are of.
+        scores: by weight; `multipliers` belong to them.
     """
 
     origin: Hashable = None
     fisher: BlockFisher | None = None
+    solution: Hashable = None
+    scores: dict[str, Tensor] | None = None
+    multipliers: dict[str, Tensor] | None = None
 
 
 _SHARING: ContextVar[tuple[SharedFisher, Hashable] | None] = ContextVar("sharing", default=None)
@@ -43,7 +49,8 @@ _SHARING: ContextVar[tuple[SharedFisher, Hashable] | None] = ContextVar("sharing
 
 @contextmanager
 def sharing(kept: SharedFisher, origin: Hashable) -> Iterator[None]:
-    """A block in which dense models are pruned from a Fisher that is kept, if it is of the same origin.
+    """A block in which dense models are pruned by a Fisher, and by scores, that are kept from an earlier event if they
+    would be the same.
 
     Args:
         kept: is used where it fits, and filled anew where it does not.
@@ -95,7 +102,12 @@ class BlockFisherMethod(GradientBased):
         """The loss increase 1/2 w_Q' (F^-1[Q, Q])^-1 w_Q of the cheapest set Q with the weight (paper, eq. 4)."""
         self.check_pattern(context.pattern)
         passes = self._passes(context.masks)
-        known = self._known_fisher(context)
+        kept = self._kept(context)
+        known = kept and kept.fisher and kept.fisher.dampened(self.dampening)
+        solution = (self.dampening, self.solver, str(context.pattern))
+        if known and kept.solution == solution:
+            self._fisher, self._multipliers = known, kept.multipliers
+            return dict(kept.scores)
         if context.draw == 0 and known is None:
             self._check_memory(context.masks, len(passes))
         scores, fisher = {}, None
@@ -105,9 +117,11 @@ class BlockFisherMethod(GradientBased):
                 for name in names:
                     scores[name], self._multipliers[name] = self._score(fisher, name, context)
         self._fisher = fisher if len(passes) == 1 else None
-        if known is None:
-            self._keep_fisher(context)
-        return _shared(scores, context.masks, torch.float32)
+        scores = _shared(scores, context.masks, torch.float32)
+        if kept is not None:
+            kept.fisher, kept.solution = self._fisher, solution
+            kept.scores, kept.multipliers = dict(scores), self._multipliers
+        return scores
 
     def update(self, context: Context, pruned: Masks) -> dict[str, Tensor]:
         """The solver's change of the weights that stay."""
@@ -157,29 +171,20 @@ class BlockFisherMethod(GradientBased):
             fisher.add(name, gradients)
         return fisher
 
-    def _origin(self, context: Context) -> Hashable:
-        """What decides the sums of gradients that this event may share; None if it may not share them."""
+    def _kept(self, context: Context) -> SharedFisher | None:
+        """What this event may share: with the Fisher in it if that is this event's too, without it if not.
+
+        None outside of `sharing`, where weights are pruned already, and where the blocks are not held all at once.
+        """
         is_first = context.draw == 0 and all(bool(mask.all()) for mask in context.masks.values())
         if _SHARING.get() is None or not is_first or self.accumulation != "sum" or self.fisher_memory is not None:
             return None
+        kept, origin = _SHARING.get()
         own = ("num_gradients", "gradients", "gradient_batch_size", "gradient_loss", "fisher_block_size")
-        return (_SHARING.get()[1], *(getattr(self, name) for name in own))
-
-    def _known_fisher(self, context: Context) -> BlockFisher | None:
-        """The Fisher of an earlier event, if it is this one's too. One that is not is dropped."""
-        origin = self._origin(context)
-        if origin is None:
-            return None
-        kept = _SHARING.get()[0]
-        if kept.origin != origin:
-            kept.fisher = None  # its memory is needed for the next
-        return kept.fisher and kept.fisher.dampened(self.dampening)
-
-    def _keep_fisher(self, context: Context) -> None:
-        origin = self._origin(context)
-        if origin is not None and self._fisher is not None:
-            kept = _SHARING.get()[0]
-            kept.origin, kept.fisher = origin, self._fisher
+        origin = (origin, *(getattr(self, name) for name in own))
+        if kept.origin != origin:  # another's memory is needed for the next
+            kept.origin, kept.fisher, kept.solution, kept.scores, kept.multipliers = origin, None, None, None, None
+        return kept
 
     def _gathered(self, context: Context, masks: Masks) -> Iterator[tuple[str, Gradients | DenseGradients]]:
         """The gradients; those of minibatches some at a time, since each call reads and writes all of the blocks."""

@@ -50,6 +50,20 @@ def test_a_shared_accumulation_prunes_bit_for_bit_as_separate_ones(setting_of, a
             assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
+def test_scores_are_made_once_for_all_sparsities(setting_of, monkeypatch):
+    calls = []
+    original = OptimalBertSurgeon._score
+    monkeypatch.setattr(
+        OptimalBertSurgeon, "_score", lambda self, *arguments: calls.append(1) or original(self, *arguments)
+    )
+    kept = SharedFisher()
+    for dampening in DAMPENINGS:
+        for sparsity in SPARSITIES:
+            with sharing(kept, "seed 0"):
+                pruned(setting_of, {"dampening": dampening}, sparsity)
+    assert len(calls) == 2 * len(DAMPENINGS)  # of two layers
+
+
 @pytest.mark.parametrize(
     "change",
     [{"num_gradients": 32}, {"fisher_block_size": 6}, {"gradients": "minibatch"}, {"gradient_batch_size": 8}],
