@@ -28,9 +28,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="obert", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
 
-    def command(name: str, help_text: str) -> argparse.ArgumentParser:
+    def command(name: str, help_text: str, config: str | None = "configs/default.yaml") -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=help_text, description=help_text)
-        sub.add_argument("--config", type=Path, default=Path("configs/default.yaml"), help="experiment file")
+        of = "experiment" if config else "sweep"
+        sub.add_argument("--config", type=Path, default=config, required=config is None, help=f"{of} file")
         return sub
 
     command("prepare", "fetch assets, check the experiment, create the tracking database; Snakemake does it first")
@@ -44,6 +45,9 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--seed", type=int)
         sub.add_argument("--method")
         sub.add_argument("--sparsity", type=float)
+    sweep = command("sweep", "search a recipe's best values on held-out training data; ends in a recipe", None)
+    sweep.add_argument("--workers", type=int, default=1, help="processes to search with")
+    sweep.add_argument("--worker", type=int, default=0, help="this process's number, to join others that run already")
     command("track", "mirror every record into MLflow that is not there yet")
     tables = command("tables", "rebuild tables, figures, leaderboard and report")
     tables.add_argument("--from-mlflow", metavar="URI", help="read the runs from this tracking server or database")
@@ -77,6 +81,11 @@ def _fetch_assets(arguments: argparse.Namespace) -> None:
 def _run(arguments: argparse.Namespace) -> None:
     if arguments.command == "assets":
         _fetch_assets(arguments)
+        return
+    if arguments.command == "sweep":
+        from obert.stages import sweep
+
+        print(sweep.run(arguments.config, arguments.worker, arguments.workers))
         return
     experiment = load_experiment(arguments.config)
     if arguments.command in RUN_STAGES:

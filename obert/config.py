@@ -11,7 +11,7 @@ from obert.errors import UserError, unknown_name
 from obert.patterns import parse_pattern
 from obert.schema import PRETRAINED, Downstream, Experiment, Grid, OnTasks, Quantize, Recipe, Transfer
 
-RECIPES = Path("configs/recipes")
+RECIPES, SWEEPS = Path("configs/recipes"), Path("configs/sweeps")
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -125,6 +125,9 @@ def load_experiment(path: Path | str) -> Experiment:
         _recipe_of_stage(experiment, experiment.teacher, task, "teacher", f"{path}, teacher")
     for index, block in enumerate(experiment.downstream):
         check_downstream(experiment, block, f"{path}, downstream.{index}")
+    for name in experiment.sweeps:
+        if not (SWEEPS / f"{name}.yaml").is_file():
+            raise unknown_name("sweep", name, [file.stem for file in SWEEPS.glob("*.yaml")], f"{path}, sweeps")
     if experiment.tables != "all":
         for table in experiment.tables:
             registry.require("tables", table, f"{path}, tables")

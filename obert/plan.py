@@ -67,6 +67,11 @@ def tables_folder(experiment: Experiment) -> Path:
     return RESULTS / "tables" / experiment.name
 
 
+def sweep_folder(name: str) -> Path:
+    """Where a sweep's journal, trials, figures and recipe are."""
+    return RESULTS / "sweeps" / name
+
+
 def teacher_key(experiment: Experiment, task: str) -> RunKey:
     """The dense teacher of a task: one, from the first seed, for every method and seed."""
     return RunKey("teacher", task, experiment.teacher, experiment.seeds[0])

@@ -281,6 +281,7 @@ class Experiment(Strict):
         default_factory=dict, description="by task: what differs from the recipe's file for it"
     )
     benchmark: Benchmark | None = None
+    sweeps: tuple[Name, ...] = Field((), description="files of configs/sweeps whose trials are in tables and figures")
     tables: Literal["all"] | tuple[Name, ...] = "all"
     tracking_uri: str = Field("sqlite:///results/tracking/mlflow.db", description="MLflow tracking server or database")
 

@@ -4,10 +4,12 @@ import logging
 import tempfile
 from pathlib import Path
 
+import pandas as pd
 from tabulate import tabulate
 
 from obert import registry, tracking
-from obert.plan import all_keys, runs_folder, specification, specification_hash, tables_folder
+from obert.errors import UserError
+from obert.plan import all_keys, runs_folder, specification, specification_hash, sweep_folder, tables_folder
 from obert.published import load_published
 from obert.records import atomic_path, read_records
 from obert.report import Built, build, report
@@ -21,14 +23,19 @@ SUMMARY = ("task", "sparsity %", "method", "recipe", "score", "recovery %")
 log = logging.getLogger(__name__)
 
 
-def load_results(experiment: Experiment, config_path: Path | str, folder: Path) -> Results:
+def load_results(
+    experiment: Experiment, config_path: Path | str, folder: Path, sweeps_folder: Path | None = None
+) -> Results:
     """The planned runs' records below a folder.
 
     Records of runs that the configuration does not ask for (any more) are left out, and those made with another
     specification than it now asks for are marked; both are said in `warnings`.
 
+    Args:
+        sweeps_folder: where the experiment's sweeps are, by default where they are written.
+
     Raises:
-        UserError: a damaged record, or two of one run that differ.
+        UserError: a damaged record, two of one run that differ, or another experiment's sweep.
     """
     planned = all_keys(experiment)
     found = [record for record in read_records(folder) if record.experiment == experiment.name]
@@ -55,7 +62,23 @@ def load_results(experiment: Experiment, config_path: Path | str, folder: Path) 
         published=load_published(),
         folder=folder,
         warnings=tuple(warnings),
+        sweeps={name: _trials((sweeps_folder or sweep_folder("")) / name, experiment) for name in experiment.sweeps},
     )
+
+
+def _trials(folder: Path, experiment: Experiment) -> pd.DataFrame:
+    """The trials of a sweep, none before it has been run."""
+    path = folder / tracking.TRIALS
+    if not path.is_file():
+        return pd.DataFrame()
+    try:
+        trials = pd.read_csv(path)
+        owner = trials["experiment"][0]
+    except (ValueError, KeyError) as error:  # pandas' parser errors are ValueErrors
+        raise UserError(f"{path} is damaged: {error}. Run the sweep again; its trials are kept.") from None
+    if owner != experiment.name:
+        raise UserError(f"experiment {experiment.name}, sweeps: '{folder.name}' is a sweep of experiment {owner}")
+    return trials
 
 
 def run(experiment: Experiment, config_path: Path | str, from_mlflow: str | None = None) -> Path:
@@ -72,7 +95,7 @@ def run(experiment: Experiment, config_path: Path | str, from_mlflow: str | None
         return _write(experiment, load_results(experiment, config_path, runs_folder(experiment)))
     with tempfile.TemporaryDirectory() as folder:
         fetched = tracking.fetch(from_mlflow, experiment.name, Path(folder))
-        return _write(experiment, load_results(experiment, config_path, fetched))
+        return _write(experiment, load_results(experiment, config_path, fetched, fetched / "sweeps"))
 
 
 def _names(experiment: Experiment) -> list[str]:

@@ -32,6 +32,7 @@ class Results:
         published: published numbers.
         folder: where the runs' folders are, or were downloaded to.
         warnings: what a reader must know of the records.
+        sweeps: trials of the experiment's sweeps, by name, one row a run of a trial; empty where not run yet.
     """
 
     experiment: str
@@ -42,6 +43,7 @@ class Results:
     published: Published
     folder: Path
     warnings: tuple[str, ...] = ()
+    sweeps: dict[str, pd.DataFrame] = field(default_factory=dict)
     _scores: dict[RunKey, pd.Series | None] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property

@@ -1,0 +1,12 @@
+"""Figure 4 of the oBERT paper: ablation of the number of gradients."""
+
+from obert.tables._sweeps import CAPTION, Ablation
+
+
+class Figure4(Ablation):
+    """A line a number of gradients."""
+
+    parameter = "num_gradients"
+    symbol = "m"
+    title = "Ablation of the number of gradients"
+    caption = CAPTION.format(number=4)

@@ -1,0 +1,71 @@
+"""Sweeps: one rule each, on all cores; it ends in a recipe."""
+
+from functools import cache
+
+from obert.config import SWEEPS, read_yaml
+from obert.sweep import load_sweep
+
+
+@cache
+def loaded(name):
+    """A sweep, read and checked when a job of it is planned."""
+    try:
+        return load_sweep(SWEEPS / f"{name}.yaml")
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+
+
+def swept(name, file):
+    """A file that a sweep leaves."""
+    return (plan.sweep_folder(name) / file).as_posix()
+
+
+def upstream_of(name):
+    """Records of the upstream models that a sweep of this experiment starts from."""
+
+    def of(wildcards):
+        if loaded(name).original.name != EXPERIMENT.name:
+            return []
+        return [record_of(key) for key in loaded(name).upstream_sources]
+
+    return of
+
+
+def identity_of(name):
+    """Hash of all that decides a sweep's trials."""
+    return lambda wildcards: loaded(name).identity
+
+
+def workers_of(name):
+    """As many workers as the cores allow."""
+    return lambda wildcards, threads: max(threads // loaded(name).original.threads, 1)
+
+
+for file in sorted(SWEEPS.glob("*.yaml")):
+
+    rule:
+        name:
+            f"sweep_{file.stem}"
+        input:
+            config=file.as_posix(),
+            upstream=upstream_of(file.stem),
+        output:
+            trials=ensure(swept(file.stem, "trials.csv"), non_empty=True),
+            recipe=swept(file.stem, f"{read_yaml(file).get('recipe')}.yaml"),
+        log:
+            f"results/logs/sweeps/{file.stem}.log",
+        benchmark:
+            f"results/benchmarks/sweeps/{file.stem}.jsonl"
+        conda:
+            "../envs/obert.yaml"
+        threads: workflow.cores
+        resources:
+            gpu=min(GPUS, 1),
+            mem_mb=lambda wildcards, threads: 3000 * threads,
+            runtime=1440,
+        params:
+            identity=identity_of(file.stem),
+            workers=workers_of(file.stem),
+            code=code_hash("sweep"),
+        shell:
+            "python -m obert sweep --config {input.config} --workers {params.workers} > {log} 2>&1"
