@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
@@ -27,7 +28,7 @@ from obert.processes import locked
 from obert.sweep import Parameter, Search, Value
 
 ATTEMPTS = 3  # a trial that its worker does not survive so often is left
-STARTUP = 10  # of TPE, whose first trials are random; a third of them where there are few
+STARTUP = 5  # of TPE, whose first trials are random; Optuna's own 10 are most of a small sweep
 POLL_SECONDS = 2.0
 HEARTBEAT_SECONDS, GRACE_SECONDS = 30, 90  # of workers on a database
 
@@ -128,23 +129,24 @@ class Trials:
         Raises:
             Exception: whatever `evaluate` raises but a UserError, which fails the trial alone.
         """
-        while True:
-            with ExitStack() as claim:
-                claim.enter_context(locked(self._claim))
-                self._attempt_again()
-                states = [trial.state for trial in self._trials()]
-                if TrialState.WAITING in states or len(self._ranks()) < self.search.budget:
-                    with warnings.catch_warnings():
-                        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                        self.study.optimize(
-                            lambda trial, claim=claim: self._run(trial, claim, evaluate),
-                            n_trials=1,
-                            catch=(UserError, _Surplus),
-                        )
-                    continue
-                if TrialState.RUNNING not in states:
-                    return
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # of heartbeats
+            while self._work_on(evaluate):
+                pass
+
+    def _work_on(self, evaluate: Evaluate) -> bool:
+        """Run a trial, or wait for others' to end. Returns False if there are none left."""
+        with ExitStack() as claim:
+            claim.enter_context(locked(self._claim))
+            self._attempt_again()
+            states = [trial.state for trial in self._trials()]
+            if TrialState.WAITING in states or len(self._ranks()) < self.search.budget:
+                run = partial(self._run, claim=claim, evaluate=evaluate)
+                self.study.optimize(run, n_trials=1, catch=(UserError, _Surplus))
+                return True
+        if TrialState.RUNNING in states:
             time.sleep(POLL_SECONDS)
+        return TrialState.RUNNING in states
 
     def _run(self, trial: Trial, claim: ExitStack, evaluate: Evaluate) -> float:
         trial.set_user_attr(WORKER, self.worker)
@@ -176,8 +178,7 @@ class Trials:
         if sweep.sampler == "grid":
             self.study.sampler = _Point(search.points[rank])
         else:
-            startup = min(STARTUP, max(1, search.budget // 3))
-            self.study.sampler = TPESampler(seed=sweep.seed + trial.number, n_startup_trials=startup)
+            self.study.sampler = TPESampler(seed=sweep.seed + trial.number, n_startup_trials=STARTUP)
         return {key: _suggest(trial, key, parameter) for key, parameter in sweep.space.items()}
 
     def _trials(self) -> list[FrozenTrial]:
