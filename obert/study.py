@@ -93,6 +93,8 @@ class Trials:
         self.search = search
         self.worker = worker
         self._claim = search.folder / "claim.lock"
+        with locked(self._claim):
+            self.study = self._open()
         self._life = ExitStack()
         try:
             self._life.enter_context(locked(self._lock_of(worker), wait=False))
@@ -100,8 +102,6 @@ class Trials:
             raise UserError(
                 f"worker {worker} of sweep '{search.sweep.name}' is running already: choose another --worker"
             ) from None
-        with locked(self._claim):
-            self.study = self._open()
 
     def __enter__(self) -> Trials:
         return self
@@ -160,6 +160,7 @@ class Trials:
                 scores += level
                 trial.report(fmean(level), step)
                 if trial.should_prune():
+                    print(f"trial {trial.number} with {values} is stopped early: {fmean(level):.2f}", flush=True)
                     raise optuna.TrialPruned
         except UserError as error:
             print(f"trial {trial.number} with {values} failed: {error}", flush=True)
