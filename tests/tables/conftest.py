@@ -4,7 +4,7 @@ from obert.plan import RunKey
 from obert.published import load_published
 from obert.records import Score
 from obert.tables import Results
-from tables.examples import DENSE_RECIPE, record, write_run
+from tables.examples import DENSE_RECIPE, record, trials, write_run
 
 TASK = "movie_reviews"
 # The examples that each run judges right (100) or wrong (0): four, so that means are easy to derive by hand.
@@ -26,13 +26,14 @@ def key(method, sparsity, seed=0, recipe="gradual", stage="downstream", task=TAS
 def make_results(tmp_path, root):
     """Results of hand-made records: a list of (record, scores, steps)."""
 
-    def make(runs, planned=(), config="configs/example.yaml"):
+    def make(runs, planned=(), config="configs/example.yaml", sweeps=None):
         for made, scores, steps in runs:
             named = None if scores is None else dict(zip("abcd", scores, strict=True))
             write_run(tmp_path / "runs", made, named, steps)
         records = tuple(made for made, _, _ in runs)
         planned = (*dict.fromkeys([*(r.key for r in records), *planned]),)
-        return Results("example", "An example.", config, records, planned, load_published(), tmp_path / "runs")
+        about = ("example", "An example.", config)
+        return Results(*about, records, planned, load_published(), tmp_path / "runs", sweeps=sweeps or {})
 
     return make
 
@@ -56,7 +57,8 @@ def example_runs():
 
 @pytest.fixture
 def results(make_results, example_runs):
-    return make_results(example_runs, planned=[key("obert", 0.97), key("obert", 0.97, seed=1)])
+    planned = [key("obert", 0.97), key("obert", 0.97, seed=1)]
+    return make_results(example_runs, planned=planned, sweeps={"ablation": trials()})
 
 
 @pytest.fixture

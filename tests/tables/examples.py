@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -63,3 +64,38 @@ def write_run(runs: Path, made: Record, scores: dict[str, float] | None = None, 
         write_text(folder / "curves.csv", curves.to_csv(index=False))
     write_record(folder, made)
     return folder
+
+
+def trials(failing=()) -> pd.DataFrame:
+    """A sweep's trials as it writes them: two gradients, blocks and dampenings each, at two sparsities.
+
+    A score is 90, less 100 / m, a tenth of the block size, 2 for the higher dampening and 100 (sparsity - 0.5).
+
+    Args:
+        failing: numbers of trials that failed.
+    """
+    rows = []
+    for number, (m, block, dampening) in enumerate(product((50, 100), (10, 20), (1e-3, 1e-7))):
+        scores = {s: 90 - 100 / m - block / 10 - 2 * (dampening > 1e-5) - 100 * (s - 0.5) for s in (0.7, 0.5)}
+        failed = number in failing
+        of_trial = {
+            "experiment": "example",
+            "model": "example, 2 layers",
+            "base": "one_shot",
+            "held_out": 0.2,
+            "trial": number,
+            "state": "failed" if failed else "complete",
+            "objective": None if failed else sum(scores.values()) / 2,
+            "methods.obert.num_gradients": m,
+            "methods.obert.fisher_block_size": block,
+            "methods.obert.dampening": dampening,
+        }
+        of_run = {"task": "movie_reviews", "method": "obert", "seed": 100, "metric": "accuracy", "count": 800}
+        of_run |= {"seconds": 1.5, "dense": 92.0, "error": None}
+        for sparsity, score in scores.items():
+            rows.append(of_trial | of_run | {"sparsity": sparsity, "score": score})
+            if failed:
+                none = {"task": None, "score": None, "sparsity": None, "count": None, "seed": None}
+                rows[-1] |= none | {"error": "the Fisher cannot be inverted"}
+                break
+    return pd.DataFrame(rows)
