@@ -38,4 +38,4 @@ ui: install
 	$(BIN)/mlflow server --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///results/tracking/mlflow.db
 
 clean:
-	rm -rf .snakemake results/runs results/checkpoints results/logs results/benchmarks
+	rm -rf .snakemake results/runs results/sweeps results/checkpoints results/logs results/benchmarks

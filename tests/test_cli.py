@@ -78,6 +78,14 @@ def test_unknown_run_lists_the_possible_ones(config, capsys):
     assert "--recipe smoke_gradual --method obert --sparsity 0.8 --seed 0" in message
 
 
+def test_a_sweep_is_told_apart_from_an_experiment(root, capsys):
+    assert "Did you mean 'configs/sweeps/smoke.yaml'?" in fails(capsys, "sweep", "--config", "configs/sweeps/smok.yaml")
+    assert "unknown key 'model'" in fails(capsys, "sweep", "--config", "configs/smoke.yaml")
+    with pytest.raises(SystemExit):
+        main(["sweep"])
+    assert "--config" in capsys.readouterr().err
+
+
 def test_missing_teacher_is_named(config, capsys):
     arguments = ["--task", "movie_reviews", "--recipe", "smoke_one_shot", "--method", "magnitude"]
     message = fails(capsys, "downstream", "--config", config(), *arguments)

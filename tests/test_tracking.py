@@ -5,11 +5,12 @@ from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 from mlflow import MlflowClient
-from tables.examples import record, write_run
+from tables.examples import record, trials, write_run
 
 from obert import tracking
 from obert.errors import UserError
-from obert.records import write_record
+from obert.records import write_record, write_text
+from obert.report import csv_text
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +103,37 @@ def test_parallel_writers_after_one_initialization(uri, tmp_path):
     with ProcessPoolExecutor(6, multiprocessing.get_context("fork")) as pool:
         list(pool.map(_mirror, jobs))
     assert len(_runs(uri)) == 6
+
+
+def test_a_sweep_is_a_run_with_its_trials_nested(uri, tmp_path):
+    folder = tmp_path / "sweeps" / "ablation"
+    write_text(folder / tracking.TRIALS, csv_text(trials(failing=(3,))))
+    write_text(folder / "journal.log", "not for MLflow")
+    assert [tracking.mirror_sweep(folder, uri), tracking.mirror_sweep(folder, uri)] == [True, False]
+    runs = {run.info.run_name: run for run in _runs(uri)}
+    parent = runs.pop("sweeps/ablation")
+    assert {run.data.tags["mlflow.parentRunId"] for run in runs.values()} == {parent.info.run_id}
+    assert set(runs) == {f"trial {number}" for number in range(8)}
+    expected = {
+        "objective": 75.0,
+        "movie_reviews/accuracy/0.5/seed100": 85.0,
+        "movie_reviews/accuracy/0.7/seed100": 65.0,
+    }
+    assert runs["trial 0"].data.metrics == pytest.approx(expected)
+    assert runs["trial 0"].data.params["methods.obert.dampening"] == "0.001"
+    assert (runs["trial 3"].data.tags["state"], runs["trial 3"].info.status) == ("failed", "FAILED")
+    assert not runs["trial 3"].data.metrics
+    assert [file.path for file in MlflowClient(uri).list_artifacts(parent.info.run_id)] == [tracking.TRIALS]
+    fetched = tracking.fetch(uri, "example", tmp_path / "fetched")
+    assert (fetched / "sweeps/ablation" / tracking.TRIALS).read_bytes() == (folder / tracking.TRIALS).read_bytes()
+
+
+def test_a_sweep_that_went_on_replaces_what_was_there(uri, tmp_path):
+    folder = tmp_path / "sweeps" / "ablation"
+    for table in (trials()[:8], trials()):
+        write_text(folder / tracking.TRIALS, csv_text(table))
+        assert tracking.mirror_sweep(folder, uri)
+        assert len(_runs(uri)) == 1 + table["trial"].nunique()
 
 
 def test_fetch_gives_back_the_very_bytes(uri, tmp_path):

@@ -174,6 +174,22 @@ def test_editing_a_method_leaves_the_others_alone(project):
     assert not any("magnitude" in log or "last_rows" in log or "/teacher/" in log for log in logs)
 
 
+def test_a_sweep_ends_in_a_recipe_and_runs_again_when_its_file_changes(project):
+    recipe = project / "results/sweeps/smoke/smoke_one_shot_swept.yaml"
+    assert recipe.read_text().startswith("extends: smoke_one_shot\n")
+    figure = pd.read_csv(project / "results/tables/smoke/figure5.csv")
+    assert set(figure["value"]) == {1e-3, 1e-7}
+    path = project / "configs/sweeps/smoke.yaml"
+    text, times = path.read_text(), (path.stat().st_atime, path.stat().st_mtime)
+    try:
+        path.write_text(text + "held_out: 0.3\n")
+        assert planned(project) == {"results/logs/sweeps/smoke.log", "results/logs/smoke/tables.log"}
+    finally:
+        path.write_text(text)
+        os.utime(path, times)
+    assert planned(project) == set()
+
+
 def test_editing_the_trainer_reruns_training(project):
     logs = edited(project, "training.py")
     assert sum("/teacher/" in log for log in logs) == 2
