@@ -8,6 +8,7 @@ from typing import Any
 
 from obert.config import load_task, method_of, methods_of, recipe_for
 from obert.errors import UserError
+from obert.provenance import code_hash
 from obert.schema import PRETRAINED, Experiment
 
 RESULTS = Path("results")
@@ -260,6 +261,12 @@ def specification(experiment: Experiment, key: RunKey) -> dict[str, Any]:
 def specification_hash(spec: dict[str, Any]) -> str:
     """sha256 of a specification's canonical JSON."""
     return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
+
+
+def code_of(key: RunKey) -> str:
+    """Hash of the code that a training stage makes a run with: its task's too, and its method's if it prunes."""
+    prunes = key.stage in ("upstream", "downstream")
+    return code_hash(key.stage, tasks=key.task, pruning=key.method if prunes else None)
 
 
 def gpu_count() -> int:

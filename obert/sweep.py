@@ -33,7 +33,6 @@ from obert.config import (
 )
 from obert.errors import UserError, unknown_name
 from obert.plan import RunKey
-from obert.provenance import code_hash
 from obert.schema import Downstream, Experiment, Name, Quantize, Recipe, Strict, Transfer
 
 NOT_SEARCHED = {"description", "source", "stage", "family"}
@@ -270,7 +269,7 @@ class Search:
         """Hash of all that decides the trials: what is searched and how, and the runs with their code and sources."""
         sweep = self.sweep.model_dump(mode="json", include={"space", "sampler", "seed", "stop_early"})
         keys = (*self.keys, *self.sources)
-        runs = [(plan.specification(self.held_out, key), code_of(key)) for key in keys]
+        runs = [(plan.specification(self.held_out, key), plan.code_of(key)) for key in keys]
         return hashlib.sha256(json.dumps([sweep, runs], sort_keys=True).encode()).hexdigest()[:12]
 
     @cached_property
@@ -287,12 +286,6 @@ class Search:
         for key in self.keys:
             add(key)
         return tuple(found)
-
-
-def code_of(key: RunKey) -> str:
-    """Hash of the code that a stage makes a run with, as the run's record has it."""
-    prunes = key.stage in ("upstream", "downstream")
-    return code_hash(key.stage, tasks=key.task, pruning=key.method if prunes else None)
 
 
 def nested(values: dict[str, Value]) -> dict[str, Any]:

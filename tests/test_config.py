@@ -51,6 +51,7 @@ def test_every_recipe_is_valid(root):
         ({"teacher": "smoke_fine_tune"}, ["recipe 'smoke_fine_tune'", "Did you mean 'smoke_finetune'?"]),
         ({"teacher": "smoke_gradual"}, ["is for stage 'downstream'"]),
         ({"benchmark": {"engines": ["onnx"]}}, ["inference engine 'onnx'", "Did you mean 'onnxruntime'?"]),
+        ({"sweeps": ["smok"]}, ["sweep 'smok'", "edited.yaml, sweeps", "Did you mean 'smoke'?"]),
         ({"tables": ["leaderbord"]}, ["table 'leaderbord'", "Did you mean 'leaderboard'?"]),
         ({"benchmark": {"recipes": ["gradual"]}}, ["recipe 'gradual'", "smoke_gradual"]),
         ({"seeds": []}, ["seeds"]),

@@ -20,7 +20,7 @@ from obert import tracking
 from obert.assets import needed_assets
 from obert.config import recipe_for
 from obert.errors import UserError
-from obert.plan import RunKey, arguments, run_folder, source_keys, specification, specification_hash
+from obert.plan import RunKey, arguments, code_of, run_folder, source_keys, specification, specification_hash
 from obert.processes import locked
 from obert.provenance import file_hash
 from obert.pruning._block_fisher import SharedFisher, sharing
@@ -30,7 +30,7 @@ from obert.runs import MODEL
 from obert.schema import Experiment
 from obert.stages import assets
 from obert.study import Outcome, Runs, Trials
-from obert.sweep import Search, Value, code_of, load_sweep
+from obert.sweep import Search, Value, load_sweep
 from obert.tables._figures import save
 from obert.tables._sweeps import OF_RUN, draw_history, draw_importances
 from obert.tracking import TRIALS
@@ -63,9 +63,14 @@ def run(path: Path | str, worker: int = 0, workers: int = 1) -> Path:
     others = [subprocess.Popen([*command, str(worker + i)]) for i in range(1, workers)]
     runner = _Runner(search)
     with Trials(search, worker) as trials:
-        trials.work(runner.evaluate)
-        for other in others:
-            other.wait()
+        try:
+            trials.work(runner.evaluate)
+            for other in others:
+                other.wait()
+        except BaseException:
+            for other in others:
+                other.terminate()
+            raise
         with locked(search.folder / "prepare.lock"):
             return _finish(search, trials)
 

@@ -88,14 +88,8 @@ def specification_of(stage):
 
 
 def code_of(stage):
-    """Hash of the code that a training stage runs on a run's task, with its pruning method if it prunes."""
-
-    def of(wildcards):
-        key = key_of(stage, wildcards)
-        prunes = stage in ("upstream", "downstream")
-        return code_hash(stage, tasks=key.task, pruning=key.method if prunes else None)
-
-    return of
+    """Hash of the code that a training stage makes a run with."""
+    return lambda wildcards: plan.code_of(key_of(stage, wildcards))
 
 
 def record_of(key):

@@ -37,8 +37,8 @@ def identity_of(name):
 
 
 def workers_of(name):
-    """As many workers as the cores allow."""
-    return lambda wildcards, threads: max(threads // loaded(name).original.threads, 1)
+    """As many workers as the cores allow; one on a GPU, which they would share."""
+    return lambda wildcards, threads: 1 if GPUS else max(threads // loaded(name).original.threads, 1)
 
 
 for file in sorted(SWEEPS.glob("*.yaml")):
