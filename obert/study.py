@@ -2,7 +2,8 @@
 
 Trials are numbered by the storage. Those that are not a second attempt of another have ranks, from 0: a grid's point is
 that of the rank, and TPE is seeded with the sweep's seed and the trial's number, so that no two workers, and no two
-sessions of one, ever draw the same. A trial whose worker died is failed and attempted again with the same values.
+sessions of one, ever draw the same. A trial whose worker died is failed and, after all others, attempted again with the
+same values.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from obert.errors import UserError
 from obert.processes import locked
 from obert.sweep import Parameter, Search, Value
 
-ATTEMPTS = 3  # a trial that its worker does not survive so often is left
+ATTEMPTS = 5  # a trial that its worker does not survive so often is left
 STARTUP = 5  # of TPE, whose first trials are random; Optuna's own 10 are most of a small sweep
 POLL_SECONDS = 2.0
 HEARTBEAT_SECONDS, GRACE_SECONDS = 30, 90  # of workers on a database
@@ -138,9 +139,12 @@ class Trials:
         """Run a trial, or wait for others' to end. Returns False if there are none left."""
         with ExitStack() as claim:
             claim.enter_context(locked(self._claim))
-            self._attempt_again()
+            self._fail_dead()
+            is_fresh = len(self._ranks()) < self.search.budget
+            if not is_fresh:  # so that a trial which kills its workers keeps no other from being done
+                self._attempt_again()
             states = [trial.state for trial in self._trials()]
-            if TrialState.WAITING in states or len(self._ranks()) < self.search.budget:
+            if is_fresh or TrialState.WAITING in states:
                 run = partial(self._run, claim=claim, evaluate=evaluate)
                 self.study.optimize(run, n_trials=1, catch=(UserError, _Surplus))
                 return True
@@ -189,14 +193,17 @@ class Trials:
         """Numbers of the trials that are no second attempt, by rank."""
         return [trial.number for trial in self._trials() if ROOT not in trial.user_attrs]
 
-    def _attempt_again(self) -> None:
-        """Fail the trials of dead workers, and queue each that was lost that way again, with its values."""
+    def _fail_dead(self) -> None:
+        """Fail the trials of dead workers."""
         if self.search.sweep.storage is not None:
             optuna.storages.fail_stale_trials(self.study)
         else:
             for trial in self._trials():
                 if trial.state == TrialState.RUNNING and self._is_lost(trial):
                     self.study.tell(trial.number, state=TrialState.FAIL)
+
+    def _attempt_again(self) -> None:
+        """Queue each trial that was lost with its worker, with its values."""
         attempts = {_attempt(trial) for trial in self._trials()}
         for trial in self._trials():
             root, attempt = _attempt(trial)
