@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def run(path: Path | str, worker: int = 0, workers: int = 1) -> Path:
 def _make_source(search: Search, key: RunKey) -> None:
     """Make a run that trials start from, unless it is there; an upstream model is the experiment's own."""
     if key.stage.startswith("upstream"):
-        own = RunKey(key.stage, key.task, key.recipe, search.original.seeds[0], key.method, key.sparsity)
+        own = replace(key, seed=search.original.seeds[0])
         folder = run_folder(search.original, own)
         if not (folder / FILE_NAME).is_file():
             raise UserError(

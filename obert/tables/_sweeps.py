@@ -81,6 +81,8 @@ class Ablation(Base):
                     look = {"color": f"C{index % 10}", "marker": MARKERS[index % len(MARKERS)]}
                     axis.plot(100 * line["sparsity"], line["score"], label=f"{self.symbol} = {value:g}", **look)
                 axis.set_title(f"{sweep}, {task}")
+                axis.set_xticks(sorted(100 * part["sparsity"].unique()))
+                axis.xaxis.set_major_formatter("{x:g}")
                 axis.set_xlabel("sparsity of the encoder (%)")
                 axis.set_ylabel(f"{part['metric'].iloc[0]} (%), held-out training data")
                 axis.legend(fontsize=8)
@@ -98,10 +100,10 @@ def _scale(sweep: str, trials: pd.DataFrame, fixed: dict[str, object]) -> str:
     counts = trials.dropna(subset="task").groupby("task", sort=False)["count"].first()
     sizes = ", ".join(f"{task} {count:,.0f}" for task, count in counts.items())
     seeds = trials["seed"].nunique()
-    held = f"; {', '.join(f'{name} {value}' for name, value in fixed.items())}" if fixed else ""
+    others = ", ".join(f"{name.rpartition('.')[2]} {value}" for name, value in fixed.items())
     return (
         f"Sweep {sweep}: {first['model']}, recipe {first['base']}, {seeds} seed{'' if seeds == 1 else 's'}; examples "
-        f"held out ({100 * first['held_out']:g} % of those for training): {sizes}{held}."
+        f"held out ({100 * first['held_out']:g} % of those for training): {sizes}{'; ' if others else ''}{others}."
     )
 
 
@@ -130,5 +132,5 @@ def draw_importances(importances: dict[str, float]) -> Figure:
         axis = axes[0][0]
         names = list(reversed(importances))
         axis.barh(names, [importances[name] for name in names])
-        axis.set_xlabel("importance for being among the best trials (PED-ANOVA)")
+        axis.set_xlabel("importance (PED-ANOVA)")
     return figure
