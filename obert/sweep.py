@@ -35,7 +35,7 @@ from obert.errors import UserError, unknown_name
 from obert.plan import RunKey
 from obert.schema import Downstream, Experiment, Name, Quantize, Recipe, Strict, Transfer
 
-NOT_SEARCHED = {"description", "source", "stage", "family"}
+NOT_SEARCHED = {"description", "source", "stage", "family"}  # what a recipe is, not how it does it
 Value = bool | int | float | str | None
 CHECKS = {"downstream": check_downstream, "transfer": check_transfer, "quantize": check_quantize}
 KEYS = {"downstream": plan.downstream_keys, "transfer": plan.transfer_keys, "quantize": plan.quantized_keys}
@@ -84,6 +84,11 @@ class Parameter(Strict):
         if self.step is None:
             return self.values
         return tuple(self.low + i * self.step for i in range(int((self.high - self.low) / self.step + 1e-9) + 1))
+
+    @property
+    def ends(self) -> tuple[Value, Value]:
+        """The first and the last of the values, or of the range."""
+        return (self.values[0], self.values[-1]) if self.values else (self.low, self.high)
 
 
 class Sweep(Strict):
@@ -169,18 +174,20 @@ class Search:
     def held_out(self) -> Experiment:
         """The experiment with a part of its training data held out, and its own seeds: what trials start from."""
         sweep, original = self.sweep, self.original
-        block = sweep.block.model_copy(update={"seeds": ()})
-        of_stage = {stage: (block,) if stage == sweep.stage else () for stage in CHECKS}
-        sources = tuple(other.model_copy(update={"seeds": ()}) for other in original.downstream)
-        upstream = original.upstream and original.upstream.model_copy(update={"transfer": of_stage["transfer"]})
+        blocks = dict.fromkeys(CHECKS, ()) | {sweep.stage: (sweep.block,)}
+        if sweep.stage == "quantize":  # it starts from models of the other stages
+            blocks["downstream"] = original.downstream
+            blocks["transfer"] = original.upstream.transfer if original.upstream else ()
+        blocks = {stage: tuple(b.model_copy(update={"seeds": ()}) for b in of) for stage, of in blocks.items()}
+        upstream = original.upstream and original.upstream.model_copy(update={"transfer": blocks["transfer"]})
         return original.model_copy(
             update={
                 "name": f"sweeps/{sweep.name}/sources",
                 "tasks": {name: {**o, "held_out": sweep.held_out} for name, o in original.tasks.items()},
                 "seeds": sweep.block.seeds or (sweep.seed,),
                 "upstream": upstream,
-                "downstream": sources if sweep.stage == "quantize" else of_stage["downstream"],
-                "quantize": of_stage["quantize"],
+                "downstream": blocks["downstream"],
+                "quantize": blocks["quantize"],
                 "benchmark": None,
             }
         )
@@ -203,16 +210,12 @@ class Search:
 
     @cached_property
     def points(self) -> tuple[dict[str, Value], ...]:
-        """A grid's points in the order that they are tried; of a range without steps, its ends are what is checked."""
+        """A grid's points in the order that they are tried; none of sampler tpe."""
+        if self.sweep.sampler == "tpe":
+            return ()
         space = self.sweep.space
-        if self.sweep.sampler == "grid":
-            return tuple(
-                dict(zip(space, point, strict=True)) for point in itertools.product(*(p.points for p in space.values()))
-            )
-        corners = zip(
-            *((p.values[0], p.values[-1]) if p.values else (p.low, p.high) for p in space.values()), strict=True
-        )
-        return tuple(dict(zip(space, corner, strict=True)) for corner in corners)
+        product = itertools.product(*(parameter.points for parameter in space.values()))
+        return tuple(dict(zip(space, point, strict=True)) for point in product)
 
     @property
     def budget(self) -> int:
@@ -356,12 +359,13 @@ def _check_seeds(search: Search) -> None:
 
 
 def _check_space(search: Search) -> None:
-    """Every point of a grid, and the ends of ranges, make recipes that the block can be run with."""
-    where = f"{search.path}, space"
-    for key in search.sweep.space:
+    """Every point of a grid, or the lowest and the highest values together, make recipes that the block can run."""
+    where, space = f"{search.path}, space", search.sweep.space
+    for key in space:
         if key.split(".")[0] in NOT_SEARCHED:
             raise unknown_name("key", key, set(Recipe.model_fields) - NOT_SEARCHED, where)
-    for values in search.points:
+    ends = [{key: parameter.ends[i] for key, parameter in space.items()} for i in (0, 1)]
+    for values in search.points or ends:
         experiment = search.with_values(values)
         recipe_for(experiment, search.sweep.base, search.tasks[0], where)
         CHECKS[search.sweep.stage](experiment, search.sweep.block, f"{search.path}, {search.sweep.stage}")

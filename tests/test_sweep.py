@@ -132,6 +132,15 @@ def test_runs_come_by_sparsity_and_only_the_values_differ(root):
     assert len(names) == len(search.keys) * len(search.points)
 
 
+def test_a_transferred_model_is_quantised_after_what_it_is_made_from(edited):
+    block = {"recipe": "quantize", "models": ["transfer@upstream_equal_terms"], "tasks": ["movie_reviews"]}
+    space = {"distillation.hardness": {"values": [0.9, 1.0]}}
+    search = load_sweep(edited(experiment="configs/default.yaml", downstream=None, quantize=block, space=space))
+    stages = [key.stage for key in search.sources]
+    assert stages == ["upstream", "teacher", "transfer", "upstream", "transfer"]  # of oBERT, then of Prune OFA
+    assert {key.seed for key in search.sources} == {100} and {key.seed for key in search.upstream_sources} == {0}
+
+
 def test_what_decides_the_trials_is_the_studys_identity(edited):
     base = load_sweep(edited()).identity
     assert load_sweep(edited(description="other", recipe="other")).identity == base
