@@ -1,5 +1,6 @@
 """CPU inference engines, one file each, all running the same exported model under the same protocol."""
 
+import importlib.metadata
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -7,6 +8,8 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+
+from obert.environments import Environment
 
 
 @dataclass(frozen=True)
@@ -30,11 +33,16 @@ class Base(ABC):
     label: ClassVar[str]
     library: ClassVar[str]
     """The Python package the engine needs."""
+    environment: ClassVar[Environment | None] = None
+    """Where that package is, if it cannot be installed beside this project's."""
 
     @classmethod
     def unavailable_reason(cls) -> str | None:
         """None if the engine runs here, else one line that says why not, e.g. which library is missing."""
-        if find_spec(cls.library) is None:
+        if cls.environment is not None:
+            if reason := cls.environment.missing(cls.library):
+                return f"{cls.label} needs the Python package '{cls.library}' in an environment of its own: {reason}"
+        elif find_spec(cls.library) is None:
             return f"{cls.label} needs the Python package '{cls.library}', which is not installed"
         return None
 
