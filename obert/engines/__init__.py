@@ -24,6 +24,13 @@ class ModelFiles:
     """The kind of task head, a key of `obert.models.HEADS`."""
 
 
+class EngineError(Exception):
+    """An engine crashed, hung, or could not load or run a model: no mistake of the user's, and no other's concern.
+
+    The first line of its text says what happened.
+    """
+
+
 class Base(ABC):
     """An engine with one model loaded.
 
@@ -62,3 +69,15 @@ class Base(ABC):
     @abstractmethod
     def threads(self) -> int:
         """The number of threads the engine itself says it uses."""
+
+    def unsupported(self) -> str | None:
+        """None if the engine's own kernels run all that matters of the graph that it ran last.
+
+        Else the first operator that it leaves to a slower way without a word, by type and name, such as a linear layer
+        whose zeros it does not use. An engine with one way to run an operator leaves this as it is.
+        """
+        return None
+
+    def version(self) -> str:
+        """The version of the library."""
+        return importlib.metadata.version(self.library)
