@@ -61,6 +61,11 @@ class DeepSparse(Base):
         request = {"do": "compile", "model": str(self._path), "shape": shape, "threads": self._threads}
         self._worker.request(request, seconds=COMPILE_SECONDS)
         self._shape, self._log = shape, self._worker.log(before)
+        if self.threads() != self._threads:  # on processors with several threads a core, for one
+            raise EngineError(
+                f"{self.label} was asked for {self._threads} threads and takes {self.threads()}: it has one for each "
+                "physical core that the process may use"
+            )
 
     def threads(self) -> int:
         """The number that the library's log names; before the first run, the number that it will be asked for."""

@@ -10,7 +10,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from obert.engines import ModelFiles, _deepsparse_log
+from obert.engines import EngineError, ModelFiles, _deepsparse_log
 from obert.engines.deepsparse import VERSION, DeepSparse
 from obert.engines.onnxruntime import OnnxRuntime
 from obert.export import export_onnx
@@ -189,9 +189,8 @@ def test_linear_layers_whose_zeros_are_not_seen_are_named(model, inputs, tmp_pat
     assert found.endswith(", and 11 more")  # of two layers with six each
 
 
-def test_more_threads_than_the_process_may_use_show(model, inputs):
-    """The library caps them without an error, and says so in its log alone."""
+def test_more_threads_than_the_process_may_use_are_refused(model, inputs):
+    """The library itself takes fewer without an error, and says so in its log alone."""
     cores = len(os.sched_getaffinity(0))
-    engine = DeepSparse(model, cores + 1)
-    engine.run(inputs)
-    assert engine.threads() == cores
+    with pytest.raises(EngineError, match=f"was asked for {cores + 1} threads and takes {cores}: "):
+        DeepSparse(model, cores + 1).run(inputs)
