@@ -5,6 +5,7 @@ rule benchmark:
     input:
         model=source_records("benchmark"),
         dense=lambda wildcards: record_of(plan.teacher_key(EXPERIMENT, wildcards.task).at("export")),
+        environments=ENVIRONMENTS,
     output:
         record=ensure(f"{RUNS}/benchmark/{RUN}/metrics.json", non_empty=True),
         latencies=f"{RUNS}/benchmark/{RUN}/latencies.json",
