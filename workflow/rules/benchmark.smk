@@ -18,7 +18,8 @@ rule benchmark:
     threads: workflow.cores
     resources:
         gpu=0,
-        mem_mb=3000,
+        # Two workers of DeepSparse take 3 GB while they compile models of BERT-base size.
+        mem_mb=5000,
         runtime=60,
     params:
         config=CONFIG,
