@@ -12,6 +12,7 @@ min_version("9.10")
 include: "workflow/rules/common.smk"
 include: "workflow/rules/training.smk"
 include: "workflow/rules/export.smk"
+include: "workflow/rules/environment.smk"
 include: "workflow/rules/benchmark.smk"
 include: "workflow/rules/tracking.smk"
 include: "workflow/rules/tables.smk"

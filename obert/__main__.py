@@ -37,6 +37,8 @@ def _parser() -> argparse.ArgumentParser:
     command("check", "check everything that can be checked cheaply before the first training step")
     assets = command("assets", "download and unpack pinned models and data")
     assets.add_argument("--name", help="one asset; all that the experiment needs by default")
+    environment = command("environment", "make the virtual environments of engines that need one of their own")
+    environment.add_argument("--engine", help="one engine; all that the experiment needs by default")
     for name, help_text in RUN_STAGES.items():
         sub = command(name, help_text)
         sub.add_argument("--task")
@@ -74,9 +76,19 @@ def _fetch_assets(arguments: argparse.Namespace) -> None:
         assets.run(name)
 
 
+def _make_environments(arguments: argparse.Namespace) -> None:
+    from obert.stages import environment
+
+    for engine in [arguments.engine] if arguments.engine else environment.needed(load_experiment(arguments.config)):
+        environment.run(engine)
+
+
 def _run(arguments: argparse.Namespace) -> None:
     if arguments.command == "assets":
         _fetch_assets(arguments)
+        return
+    if arguments.command == "environment":
+        _make_environments(arguments)
         return
     experiment = load_experiment(arguments.config)
     if arguments.command in RUN_STAGES:

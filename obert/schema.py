@@ -252,7 +252,14 @@ class Quantize(OnTasks):
 class Benchmark(Strict):
     """What is exported and timed on the CPU, and how."""
 
-    engines: tuple[Name, ...] = ("pytorch", "onnxruntime")
+    engines: tuple[Name, ...] = Field(
+        ("pytorch", "onnxruntime"),
+        description=(
+            "files of obert/engines. `deepsparse` is closed source, without maintenance since June 2025, and under the "
+            "Neural Magic DeepSparse Community License: evaluation in development and testing, no production use, no "
+            "redistribution. To name it here is to download and use it under those terms."
+        ),
+    )
     recipes: tuple[Name, ...] = Field((), description="recipes whose models are exported and timed; first seed only")
     methods: tuple[Name, ...] = Field((), description="of these methods; all by default")
     sparsities: tuple[Fraction, ...] = Field((), description="at these sparsities; all by default")

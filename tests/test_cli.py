@@ -84,6 +84,15 @@ def test_missing_teacher_is_named(config, capsys):
     assert "run the stage that makes it first" in message
 
 
+def test_environments_are_made_for_the_engines_that_need_one(config, capsys, monkeypatch):
+    monkeypatch.setattr("obert.environments.Environment.make", lambda self: f"no {self.library} here")
+    assert main(["environment", "--config", config(benchmark={"engines": ["deepsparse", "onnxruntime"]})]) == 0
+    assert capsys.readouterr().out == (
+        "deepsparse: no environment, so the benchmark will skip it: no deepsparse here\n"
+    )
+    assert "Did you mean 'deepsparse'?" in fails(capsys, "environment", "--engine", "depsparse")
+
+
 def test_full_disk_is_told_in_one_message(config, capsys, monkeypatch):
     def full(experiment):
         raise RuntimeError("I/O error: No space left on device (os error 28)")

@@ -1,6 +1,7 @@
 """Time an exported model on this CPU, engine by engine, against the task's dense teacher in the same process."""
 
 import json
+import logging
 import os
 from dataclasses import asdict
 from typing import Any
@@ -9,7 +10,7 @@ from transformers import AutoConfig
 
 from obert import registry
 from obert.engines import Base as Engine
-from obert.engines import ModelFiles
+from obert.engines import EngineError, ModelFiles
 from obert.errors import UserError
 from obert.latency import CONFIDENCE, Summary, measure, random_inputs, require_cores, speedup, summarize
 from obert.plan import RunKey, teacher_key
@@ -20,6 +21,7 @@ from obert.schema import Benchmark, Experiment
 from obert.stages.export import model_files
 
 FILE_NAME = "latencies.json"
+log = logging.getLogger(__name__)
 
 
 def _input_batch(settings: Benchmark, model: ModelFiles, seed: int) -> dict[str, Any]:
@@ -34,11 +36,25 @@ def _input_batch(settings: Benchmark, model: ModelFiles, seed: int) -> dict[str,
 
 def _time_engine(
     engine_class: type[Engine], models: dict[str, ModelFiles], inputs: dict[str, Any], settings: Benchmark
-) -> tuple[dict[str, list[float]], dict[str, int]]:
-    """Seconds of each model, and the threads read back. The models are freed on return, before the next engine's."""
+) -> tuple[dict[str, list[float]], dict[str, Any]]:
+    """Seconds of each model, and what the engine says of itself: its version, and by model its threads and fallbacks.
+
+    The models are freed on return, before the next engine's.
+    """
     engines = {role: engine_class(files, settings.threads) for role, files in models.items()}
     seconds = measure(engines, inputs, threads=settings.threads, warmup=settings.warmup, iterations=settings.iterations)
-    return seconds, {role: engine.threads() for role, engine in engines.items()}
+    unsupported = {role: engine.unsupported() for role, engine in engines.items()}
+    return seconds, {
+        "version": engines["candidate"].version(),
+        "threads": {role: engine.threads() for role, engine in engines.items()},
+        "unsupported": {role: operator for role, operator in unsupported.items() if operator},
+    }
+
+
+def _failure(name: str, error: Exception) -> str:
+    """Why an engine failed, for the record; the whole of it goes to the log."""
+    log.error("%s failed", name, exc_info=error)
+    return str(error) if isinstance(error, EngineError) else f"{type(error).__name__}: {error}"
 
 
 def _scores(engine: str, summary: Summary, count: int) -> dict[str, Score]:
@@ -56,11 +72,13 @@ def run(experiment: Experiment, key: RunKey) -> Record:
 
     Writes `latencies.json` (raw seconds of each iteration) and the record. Metrics by engine: throughput in items/s,
     latency percentiles of a batch in ms, and the speed-up over the dense teacher, which a teacher has none of. Engines
-    that do not run here are named with the reason in `details["skipped"]`.
+    that do not run here are named with the reason in `details["skipped"]`, those that crash, hang or cannot load or run
+    a model in `details["failed"]`. `details["engines"]` names by model the first operator that an engine leaves to a
+    fallback (`unsupported`), if it says that there is one.
 
     Raises:
-        UserError: more threads than cores, no engine runs here, an export is missing, the model is too short for
-            `benchmark.sequence_length`, or an engine does not keep to the number of threads.
+        UserError: more threads than cores, no engine runs here or all fail, an export is missing, the model is too
+            short for `benchmark.sequence_length`, or an engine does not keep to the number of threads.
     """
     settings = experiment.benchmark
     require_cores(settings.threads)
@@ -80,18 +98,29 @@ def run(experiment: Experiment, key: RunKey) -> Record:
     inputs = _input_batch(settings, models["candidate"], key.seed)
     load_average = os.getloadavg()[0]
 
-    samples, metrics, engines = {}, {}, {}
+    samples, metrics, engines, failed = {}, {}, {}, {}
     for name, engine_class in classes.items():
         if name in skipped:
             continue
-        samples[name], threads = _time_engine(engine_class, models, inputs, settings)
+        try:
+            samples[name], said = _time_engine(engine_class, models, inputs, settings)
+        except UserError:
+            raise
+        except Exception as error:  # whatever a library raises: the other engines' timings are good
+            failed[name] = _failure(name, error)
+            continue
+        for role, operator in said["unsupported"].items():
+            log.warning("%s leaves a part of the %s model to a fallback: %s", name, role, operator)
         summaries = {role: summarize(seconds, settings.batch_size) for role, seconds in samples[name].items()}
         metrics |= _scores(name, summaries["candidate"], settings.iterations)
-        engines[name] = {"threads": threads, **{role: asdict(summary) for role, summary in summaries.items()}}
+        engines[name] = {**said, **{role: asdict(summary) for role, summary in summaries.items()}}
         if "dense" in models:
             ratio, interval = speedup(samples[name]["dense"], samples[name]["candidate"])
             metrics[f"{name}_speedup"] = Score(value=ratio, count=settings.iterations)
             engines[name]["speedup_interval"] = interval
+    if not samples:
+        reasons = "; ".join(reason.partition("\n")[0] for reason in (*failed.values(), *skipped.values()))
+        raise UserError(f"no engine of benchmark.engines could be timed: {reasons}")
     raw = {"unit": "s", "batch_size": settings.batch_size, "engines": samples}
     write_text(run.folder / FILE_NAME, json.dumps(raw) + "\n")
     return run.finish(
@@ -108,5 +137,6 @@ def run(experiment: Experiment, key: RunKey) -> Record:
             "load_average_before": load_average,
             "engines": engines,
             "skipped": skipped,
+            "failed": failed,
         },
     )

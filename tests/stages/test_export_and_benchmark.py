@@ -1,5 +1,6 @@
 """The last two stages, from a trained model's record to timings. Training is replaced by a random model."""
 
+import importlib.metadata
 import json
 import shutil
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from obert import plan, registry, runs
+from obert.engines import EngineError
 from obert.errors import UserError
 from obert.models import load_pretrained, prunable_weights, save
 from obert.plan import RunKey, run_folder, teacher_key
@@ -175,6 +177,67 @@ def test_unavailable_engine_is_skipped_with_its_reason(experiment, monkeypatch):
         benchmark.run(experiment, teacher.at("benchmark"))
     with pytest.raises(UserError, match="export checks its file with ONNX Runtime"):
         export.run(experiment, teacher.at("export"))
+
+
+def crash(*_):
+    raise EngineError("the worker ended by SIGABRT.\nIt wrote last:\nAssertion")
+
+
+def no_memory(*_):
+    raise MemoryError("std::bad_alloc")
+
+
+@pytest.mark.parametrize(
+    ("method", "failure", "reason"),
+    [
+        ("run", crash, "the worker ended by SIGABRT.\nIt wrote last:\nAssertion"),
+        ("__init__", no_memory, "MemoryError: std::bad_alloc"),
+    ],
+)
+def test_an_engine_that_fails_leaves_the_timings_of_the_others(experiment, monkeypatch, method, failure, reason):
+    teacher, _ = write_exports(experiment)
+    monkeypatch.setattr(registry.load("engines", "pytorch"), method, failure)
+    record = benchmark.run(experiment, teacher.at("benchmark"))
+    assert record.details["failed"] == {"pytorch": reason}
+    assert record.details["skipped"] == {}
+    assert {name.split("_")[0] for name in record.metrics} == {"onnxruntime"}
+    raw = json.loads((run_folder(experiment, record.key) / "latencies.json").read_text(encoding="utf-8"))
+    assert list(raw["engines"]) == ["onnxruntime"]
+
+    monkeypatch.setattr(registry.load("engines", "onnxruntime"), method, failure)
+    with pytest.raises(UserError, match=r"no engine of benchmark\.engines could be timed: ") as caught:
+        benchmark.run(experiment, teacher.at("benchmark"))
+    assert reason.splitlines()[0] in str(caught.value)
+
+
+def test_an_engine_with_other_threads_is_no_failure_of_the_engine(experiment, monkeypatch):
+    teacher, _ = write_exports(experiment)
+    monkeypatch.setattr(registry.load("engines", "pytorch"), "threads", lambda _: 7)
+    with pytest.raises(UserError, match="PyTorch runs with 7 threads"):
+        benchmark.run(experiment, teacher.at("benchmark"))
+
+
+def test_what_an_engine_leaves_to_a_fallback_is_recorded(experiment, monkeypatch, caplog):
+    _, pruned = write_exports(experiment)
+    monkeypatch.setattr(registry.load("engines", "pytorch"), "unsupported", lambda _: "Sin '/odd/Sin'")
+    details = benchmark.run(experiment, pruned.at("benchmark")).details["engines"]
+    assert details["pytorch"]["unsupported"] == {"dense": "Sin '/odd/Sin'", "candidate": "Sin '/odd/Sin'"}
+    assert details["onnxruntime"]["unsupported"] == {}
+    assert details["onnxruntime"]["version"] == importlib.metadata.version("onnxruntime")
+    assert "pytorch leaves a part of the candidate model to a fallback: Sin '/odd/Sin'" in caplog.text
+
+
+def test_an_engine_in_an_environment_of_its_own_is_timed_where_there_is_one(make_experiment):
+    experiment = make_experiment(engines=["onnxruntime", "deepsparse"])
+    _, pruned = write_exports(experiment)
+    record = benchmark.run(experiment, pruned.at("benchmark"))
+    reason = registry.load("engines", "deepsparse").unavailable_reason()
+    assert record.details["skipped"] == ({"deepsparse": reason} if reason else {})
+    assert ("deepsparse_speedup" in record.metrics) == (reason is None)
+    assert record.details["failed"] == {}
+    if reason:
+        pytest.skip(reason)
+    assert record.details["engines"]["deepsparse"]["threads"] == {"dense": 1, "candidate": 1}
 
 
 def test_benchmark_refuses_too_many_threads_before_any_work(make_experiment):

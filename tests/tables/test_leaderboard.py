@@ -3,8 +3,9 @@ import math
 import pytest
 
 from obert.errors import UserError
+from obert.records import Score
 from obert.tables.leaderboard import Leaderboard
-from tables.examples import record
+from tables.examples import DENSE_RECIPE, record
 
 
 @pytest.fixture
@@ -53,6 +54,31 @@ def test_what_a_reader_sees(results):
     assert shown.loc["obert", "score"] == "87.50 ± 17.68 (n=2)"
     assert shown.loc["obert", "pytorch speed-up"] == "2.50\N{MULTIPLICATION SIGN}"
     assert shown.loc["magnitude", "pytorch ex/s"] == "\N{EN DASH}"
+
+
+def test_an_engine_without_a_timing_has_dashes_and_a_reason(make_results):
+    chosen = {"method": "obert", "sparsity": 0.9}
+    details = {
+        "skipped": {"deepsparse": "DeepSparse needs an environment"},
+        "failed": {"onnxruntime": "ended by SIGABRT.\nIt wrote last:\nAssertion"},
+        "engines": {"pytorch": {"unsupported": {"dense": "Sin 'a'", "candidate": "Sin 'b'"}}},
+    }
+    speed = {"pytorch_throughput": Score(value=200.0, count=20)}
+    runs = [
+        (record("downstream", 75.0, **chosen), None, 0),
+        (record("benchmark", metrics=speed, details=details, **chosen), None, 0),
+        (record("benchmark", metrics=speed, details={"skipped": details["skipped"]}, recipe=DENSE_RECIPE), None, 0),
+    ]
+    results, table = make_results(runs), Leaderboard()
+    shown = table.display(table.build(results))
+    assert [c for c in shown.columns if c.endswith("ex/s")] == ["deepsparse ex/s", "onnxruntime ex/s", "pytorch ex/s"]
+    assert shown.loc[0, ["deepsparse ex/s", "onnxruntime ex/s"]].tolist() == ["\N{EN DASH}"] * 2
+    run = "benchmark/movie_reviews/gradual/obert-0.9/seed0"
+    assert [(note.text, note.lines) for note in table.notes(results)[-3:]] == [
+        ("deepsparse was not timed. DeepSparse needs an environment.", ()),
+        ("onnxruntime failed, so it was not timed. ended by SIGABRT.", (run,)),
+        ("pytorch leaves a part of the model to a fallback that is slower. First: Sin 'b'.", (run,)),
+    ]
 
 
 def test_missing_runs_are_listed_with_their_commands(results):
