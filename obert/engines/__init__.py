@@ -53,6 +53,11 @@ class Base(ABC):
             return f"{cls.label} needs the Python package '{cls.library}', which is not installed"
         return None
 
+    @classmethod
+    def unfit_reason(cls, model: ModelFiles) -> str | None:
+        """None if a model can be timed in this engine, else one line that says why it would mean nothing."""
+        return None
+
     @abstractmethod
     def __init__(self, model: ModelFiles, threads: int):
         """Load a model, to run with that many CPU threads."""

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field, replace
 from obert.plan import RunKey
 from obert.records import Record
 from obert.tables import Results
+from obert.tables._engines import THROUGHPUT, engines_of
 from obert.tables._measured import metric_of, recovery, score
 
 PAPER, TABLE = "obert", "17"
 PATTERNS = {"1x4": "4-block"}
-THROUGHPUT, SPEEDUP = "_throughput", "_speedup"
+SPEEDUP = "_speedup"
 
 
 @dataclass(frozen=True)
@@ -134,9 +135,8 @@ def _speeds(results: Results, key: RunKey) -> dict[str, Speed]:
     chosen = {"task": key.task, "recipe": key.recipe, "method": key.method, "sparsity": key.sparsity}
     speeds = {}
     for record in results.stage("benchmark", **chosen)[:1]:
-        for name in sorted(record.metrics):
-            if name.endswith(THROUGHPUT):
-                engine = name.removesuffix(THROUGHPUT)
+        for engine in engines_of(results):
+            if (name := f"{engine}{THROUGHPUT}") in record.metrics:
                 own = _metric(record, f"{engine}{SPEEDUP}") if key.method or "@" in key.recipe else 1.0
                 speeds[engine] = Speed(
                     record.metrics[name].value, own, _metric(record, f"{engine}_{metric_of(results, key.task)}")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from obert import registry
 from obert.records import Record
 from obert.tables import Note, Results
 
@@ -9,12 +10,12 @@ THROUGHPUT = "_throughput"
 
 
 def engines_of(results: Results) -> list[str]:
-    """Every engine that was timed, skipped or failed, sorted."""
+    """Every engine that was timed, skipped or failed, sorted; further scenarios of one are not its own."""
     found = set()
     for record in results.stage("benchmark"):
         found.update(name.removesuffix(THROUGHPUT) for name in record.metrics if name.endswith(THROUGHPUT))
         found.update(*(record.details.get(kind, ()) for kind in ("skipped", "failed")))
-    return sorted(found)
+    return sorted(found & set(registry.names("engines")))
 
 
 def engine_notes(results: Results) -> tuple[Note, ...]:
