@@ -7,10 +7,11 @@ import os
 import sys
 from pathlib import Path
 
-from obert.config import load_experiment
+from obert.config import load_experiment, validate
 from obert.errors import UserError
 from obert.plan import RunKey, find_key, run_folder
-from obert.schema import Experiment
+from obert.registry import require
+from obert.schema import Benchmark, Experiment
 
 RUN_STAGES = {
     "upstream_teacher": "train the dense masked language model that upstream runs start from",
@@ -46,11 +47,22 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--seed", type=int)
         sub.add_argument("--method")
         sub.add_argument("--sparsity", type=float)
+        if name == "benchmark":
+            _add_by_hand(sub)
     command("track", "mirror every record into MLflow that is not there yet")
     tables = command("tables", "rebuild tables, figures, leaderboard and report")
     tables.add_argument("--from-mlflow", metavar="URI", help="read the runs from this tracking server or database")
     command("summary", "print the leaderboard and where everything is")
     return parser
+
+
+def _add_by_hand(benchmark: argparse.ArgumentParser) -> None:
+    group = benchmark.add_argument_group("by hand", "time any exported models, the others against the first")
+    group.add_argument("models", nargs="*", type=Path, metavar="MODEL", help="files that the export stage wrote")
+    group.add_argument("--engines", nargs="+", default=["onnxruntime"])
+    for option in ("batch_size", "sequence_length", "threads", "warmup", "iterations"):
+        default = Benchmark.model_fields[option].default
+        group.add_argument(f"--{option.replace('_', '-')}", type=int, default=default, help=f"{default} by default")
 
 
 def _run_stage(arguments: argparse.Namespace, experiment: Experiment) -> None:
@@ -86,6 +98,14 @@ def _make_environments(arguments: argparse.Namespace) -> None:
 def _run(arguments: argparse.Namespace) -> None:
     if arguments.command == "assets":
         _fetch_assets(arguments)
+        return
+    if arguments.command == "benchmark" and arguments.models:
+        from obert.stages import time_files
+
+        for name in arguments.engines:
+            require("engines", name, "--engines")
+        chosen = {name: value for name, value in vars(arguments).items() if name in Benchmark.model_fields}
+        print(time_files.run(arguments.models, validate(Benchmark, chosen, "the command line")))
         return
     if arguments.command == "environment":
         _make_environments(arguments)
