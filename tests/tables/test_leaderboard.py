@@ -4,6 +4,7 @@ import pytest
 
 from obert.errors import UserError
 from obert.records import Score
+from obert.tables.latency import Latency
 from obert.tables.leaderboard import Leaderboard
 from tables.examples import DENSE_RECIPE, record
 
@@ -128,3 +129,17 @@ def test_damaged_predictions_are_named(results, tmp_path, line):
     path.write_text(f"{line}\n")
     with pytest.raises(UserError, match=r"predictions\.jsonl, line 1 is damaged"):
         Leaderboard().build(results)
+
+
+def test_latencies_have_a_row_for_each_scenario(make_results):
+    speeds = {"onnxruntime_throughput": Score(value=80.0, count=20), "onnxruntime_speedup": Score(value=2.0, count=20)}
+    speeds["onnxruntime_batch1_length16_threads1_throughput"] = Score(value=30.0, count=20)
+    scenarios = [{"batch_size": b, "sequence_length": n, "threads": t} for b, n, t in ((8, 128, 2), (1, 16, 1))]
+    details = {"scenarios": scenarios, "engines": {"onnxruntime": {"speedup_interval": (1.5, 2.5)}}}
+    made = record("benchmark", method="obert", sparsity=0.9, metrics=speeds, details=details)
+    table = Latency().build(make_results([(made, None, 0)]))
+    assert table[["batch_size", "sequence_length", "threads", "throughput"]].to_numpy().tolist() == [
+        [8, 128, 2, 80.0],
+        [1, 16, 1, 30.0],
+    ]
+    assert Latency().display(table)["speed-up"].tolist() == ["2.00 [1.50, 2.50]", "\N{EN DASH}"]
