@@ -153,7 +153,7 @@ def test_an_engine_whose_environment_cannot_be_made_is_skipped(project, monkeypa
     content["tasks"] = {"movie_reviews": content["tasks"]["movie_reviews"]}
     content["benchmark"] |= {"engines": ["pytorch", "deepsparse"], "recipes": []}
     content["tracking_uri"] = "sqlite:///results/tracking/skipping/mlflow.db"
-    del content["upstream"], content["downstream"]
+    del content["upstream"], content["downstream"], content["quantize"]
     (project / "configs/skipping.yaml").write_text(yaml.safe_dump(content))
     for name, value in {"NO_INDEX": "1", "FIND_LINKS": "", "CONFIG_FILE": "/dev/null"}.items():
         monkeypatch.setenv(f"PIP_{name}", value)
