@@ -7,10 +7,11 @@ import os
 import sys
 from pathlib import Path
 
-from obert.config import load_experiment
+from obert.config import load_experiment, validate
 from obert.errors import UserError
 from obert.plan import RunKey, find_key, run_folder
-from obert.schema import Experiment
+from obert.registry import require
+from obert.schema import Benchmark, Experiment
 
 RUN_STAGES = {
     "upstream_teacher": "train the dense masked language model that upstream runs start from",
@@ -38,6 +39,8 @@ def _parser() -> argparse.ArgumentParser:
     command("check", "check everything that can be checked cheaply before the first training step")
     assets = command("assets", "download and unpack pinned models and data")
     assets.add_argument("--name", help="one asset; all that the experiment needs by default")
+    environment = command("environment", "make the virtual environments of engines that need one of their own")
+    environment.add_argument("--engine", help="one engine; all that the experiment needs by default")
     for name, help_text in RUN_STAGES.items():
         sub = command(name, help_text)
         sub.add_argument("--task")
@@ -45,6 +48,8 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--seed", type=int)
         sub.add_argument("--method")
         sub.add_argument("--sparsity", type=float)
+        if name == "benchmark":
+            _add_by_hand(sub)
     sweep = command("sweep", "search a recipe's best values on held-out training data; ends in a recipe", None)
     sweep.add_argument("--workers", type=int, default=1, help="processes to search with")
     sweep.add_argument("--worker", type=int, default=0, help="this process's number, to join others that run already")
@@ -53,6 +58,15 @@ def _parser() -> argparse.ArgumentParser:
     tables.add_argument("--from-mlflow", metavar="URI", help="read the runs from this tracking server or database")
     command("summary", "print the leaderboard and where everything is")
     return parser
+
+
+def _add_by_hand(benchmark: argparse.ArgumentParser) -> None:
+    group = benchmark.add_argument_group("by hand", "time any exported models, the others against the first")
+    group.add_argument("models", nargs="*", type=Path, metavar="MODEL", help="files that the export stage wrote")
+    group.add_argument("--engines", nargs="+", default=["onnxruntime"])
+    for option in ("batch_size", "sequence_length", "threads", "warmup", "iterations"):
+        default = Benchmark.model_fields[option].default
+        group.add_argument(f"--{option.replace('_', '-')}", type=int, default=default, help=f"{default} by default")
 
 
 def _run_stage(arguments: argparse.Namespace, experiment: Experiment) -> None:
@@ -78,6 +92,13 @@ def _fetch_assets(arguments: argparse.Namespace) -> None:
         assets.run(name)
 
 
+def _make_environments(arguments: argparse.Namespace) -> None:
+    from obert.stages import environment
+
+    for engine in [arguments.engine] if arguments.engine else environment.needed(load_experiment(arguments.config)):
+        environment.run(engine)
+
+
 def _run(arguments: argparse.Namespace) -> None:
     if arguments.command == "assets":
         _fetch_assets(arguments)
@@ -86,6 +107,17 @@ def _run(arguments: argparse.Namespace) -> None:
         from obert.stages import sweep
 
         print(sweep.run(arguments.config, arguments.worker, arguments.workers))
+        return
+    if arguments.command == "benchmark" and arguments.models:
+        from obert.stages import time_files
+
+        for name in arguments.engines:
+            require("engines", name, "--engines")
+        chosen = {name: value for name, value in vars(arguments).items() if name in Benchmark.model_fields}
+        print(time_files.run(arguments.models, validate(Benchmark, chosen, "the command line")))
+        return
+    if arguments.command == "environment":
+        _make_environments(arguments)
         return
     experiment = load_experiment(arguments.config)
     if arguments.command in RUN_STAGES:

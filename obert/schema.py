@@ -249,18 +249,40 @@ class Quantize(OnTasks):
     sparsities: tuple[Fraction, ...] = Field((), description="of the pruned ones among them; all by default")
 
 
-class Benchmark(Strict):
-    """What is exported and timed on the CPU, and how."""
+class Scenario(Strict):
+    """What an engine is timed with."""
 
-    engines: tuple[Name, ...] = ("pytorch", "onnxruntime")
-    recipes: tuple[Name, ...] = Field((), description="recipes whose models are exported and timed; first seed only")
-    methods: tuple[Name, ...] = Field((), description="of these methods; all by default")
-    sparsities: tuple[Fraction, ...] = Field((), description="at these sparsities; all by default")
     batch_size: int = Field(8, gt=0)
     sequence_length: int = Field(128, gt=0)
     threads: int = Field(2, gt=0)
+
+    def __str__(self) -> str:
+        return f"batch{self.batch_size}_length{self.sequence_length}_threads{self.threads}"
+
+
+class Benchmark(Scenario):
+    """What is exported and timed on the CPU, and how. Batch, length and threads are those of the tables."""
+
+    engines: tuple[Name, ...] = Field(
+        ("pytorch", "onnxruntime"),
+        description=(
+            "files of obert/engines. `deepsparse` is closed source, without maintenance since June 2025, and under the "
+            "Neural Magic DeepSparse Community License: evaluation in development and testing, no production use, no "
+            "redistribution. To name it here is to download and use it under those terms."
+        ),
+    )
+    recipes: tuple[Name, ...] = Field((), description="recipes whose models are exported and timed; first seed only")
+    methods: tuple[Name, ...] = Field((), description="of these methods; all by default")
+    sparsities: tuple[Fraction, ...] = Field((), description="at these sparsities; all by default")
+    also: tuple[Scenario, ...] = Field((), description="further scenarios, e.g. one example at a time")
     warmup: int = Field(3, ge=1)
     iterations: int = Field(20, ge=5)
+
+    @property
+    def scenarios(self) -> tuple[Scenario, ...]:
+        """All of them, that of the tables first."""
+        own = Scenario(batch_size=self.batch_size, sequence_length=self.sequence_length, threads=self.threads)
+        return own, *self.also
 
 
 class Experiment(Strict):

@@ -9,6 +9,8 @@ import yaml
 from obert import plan
 from obert.__main__ import main
 from obert.config import merge
+from obert.export import export_onnx
+from obert.models import load_trained
 
 
 @pytest.fixture
@@ -90,6 +92,42 @@ def test_missing_teacher_is_named(config, capsys):
     arguments = ["--task", "movie_reviews", "--recipe", "smoke_one_shot", "--method", "magnitude"]
     message = fails(capsys, "downstream", "--config", config(), *arguments)
     assert "run the stage that makes it first" in message
+
+
+def test_environments_are_made_for_the_engines_that_need_one(config, capsys, monkeypatch):
+    monkeypatch.setattr("obert.environments.Environment.make", lambda self: f"no {self.library} here")
+    assert main(["environment", "--config", config(benchmark={"engines": ["deepsparse", "onnxruntime"]})]) == 0
+    assert capsys.readouterr().out == (
+        "deepsparse: no environment, so the benchmark will skip it: no deepsparse here\n"
+    )
+    assert "Did you mean 'deepsparse'?" in fails(capsys, "environment", "--engine", "depsparse")
+
+
+@pytest.fixture
+def exported(root, tmp_path):
+    """Two exports of one small model."""
+    network = load_trained(root / "tests/data/tiny_bert", "question_answering", attn_implementation="eager")
+    paths = [tmp_path / name for name in ("first.onnx", "second.onnx")]
+    for path in paths:
+        export_onnx(network, "question_answering", path)
+    return list(map(str, paths))
+
+
+def test_any_exported_models_are_timed_by_hand(exported, capsys):
+    options = ["--batch-size", "2", "--sequence-length", "8", "--threads", "1", "--iterations", "5"]
+    assert main(["benchmark", *exported, *options]) == 0
+    header, _, first, second = capsys.readouterr().out.splitlines()
+    assert header.split()[:3] == ["engine", "model", "items/s"]
+    assert first.split()[:2] == ["onnxruntime", exported[0]]
+    assert "1.00  [1.00, 1.00]" in first
+    assert second.split()[:2] == ["onnxruntime", exported[1]]
+
+
+def test_mistakes_by_hand_are_named(exported, capsys):
+    assert "no such file: nowhere.onnx" in fails(capsys, "benchmark", exported[0], "nowhere.onnx")
+    assert "Did you mean 'onnxruntime'?" in fails(capsys, "benchmark", *exported, "--engines", "onnxruntim")
+    assert "greater than 0" in fails(capsys, "benchmark", *exported, "--batch-size", "0")
+    assert "CPU cores" in fails(capsys, "benchmark", *exported, "--threads", "4096")
 
 
 def test_full_disk_is_told_in_one_message(config, capsys, monkeypatch):

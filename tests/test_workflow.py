@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
 from obert import registry
 from obert.plan import find_key
@@ -143,6 +144,26 @@ def test_what_preparation_finds_stops_before_any_job(project):
     assert "there is no folder 'tests/data/nowhere'" in done.stdout + done.stderr
     assert not (project / "results/runs/greedy").exists()
     assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_an_engine_whose_environment_cannot_be_made_is_skipped(project, monkeypatch):
+    """Without a package index; on another platform the reason is another."""
+    content = yaml.safe_load((project / "configs/smoke.yaml").read_text())
+    content["name"] = "skipping"
+    content["tasks"] = {"movie_reviews": content["tasks"]["movie_reviews"]}
+    content["benchmark"] |= {"engines": ["pytorch", "deepsparse"], "recipes": []}
+    content["tracking_uri"] = "sqlite:///results/tracking/skipping/mlflow.db"
+    del content["upstream"], content["downstream"], content["quantize"]
+    (project / "configs/skipping.yaml").write_text(yaml.safe_dump(content))
+    for name, value in {"NO_INDEX": "1", "FIND_LINKS": "", "CONFIG_FILE": "/dev/null"}.items():
+        monkeypatch.setenv(f"PIP_{name}", value)
+    record = project / "results/runs/skipping/benchmark/movie_reviews/smoke_finetune/dense/seed0/metrics.json"
+    target = record.relative_to(project).as_posix()
+    done = run(project, "snakemake", target, "--cores", "2", "--configfile", "configs/skipping.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = read_record(record)
+    assert "pytorch_throughput" in found.metrics
+    assert "in an environment of its own: it could not be made (" in found.details["skipped"]["deepsparse"]
 
 
 def edited(project: Path, file: str) -> set[str]:

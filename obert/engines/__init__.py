@@ -1,5 +1,6 @@
 """CPU inference engines, one file each, all running the same exported model under the same protocol."""
 
+import importlib.metadata
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -7,6 +8,8 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+
+from obert.environments import Environment
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,13 @@ class ModelFiles:
     """The kind of task head, a key of `obert.models.HEADS`."""
 
 
+class EngineError(Exception):
+    """An engine crashed, hung, or could not load or run a model: no mistake of the user's, and no other's concern.
+
+    The first line of its text says what happened.
+    """
+
+
 class Base(ABC):
     """An engine with one model loaded.
 
@@ -30,12 +40,22 @@ class Base(ABC):
     label: ClassVar[str]
     library: ClassVar[str]
     """The Python package the engine needs."""
+    environment: ClassVar[Environment | None] = None
+    """Where that package is, if it cannot be installed beside this project's."""
 
     @classmethod
     def unavailable_reason(cls) -> str | None:
         """None if the engine runs here, else one line that says why not, e.g. which library is missing."""
-        if find_spec(cls.library) is None:
+        if cls.environment is not None:
+            if reason := cls.environment.missing(cls.library):
+                return f"{cls.label} needs the Python package '{cls.library}' in an environment of its own: {reason}"
+        elif find_spec(cls.library) is None:
             return f"{cls.label} needs the Python package '{cls.library}', which is not installed"
+        return None
+
+    @classmethod
+    def unfit_reason(cls, model: ModelFiles) -> str | None:
+        """None if a model can be timed in this engine, else one line that says why it would mean nothing."""
         return None
 
     @abstractmethod
@@ -54,3 +74,15 @@ class Base(ABC):
     @abstractmethod
     def threads(self) -> int:
         """The number of threads the engine itself says it uses."""
+
+    def unsupported(self) -> str | None:
+        """None if the engine's own kernels run all that matters of the graph that it ran last.
+
+        Else the first operator that it leaves to a slower way without a word, by type and name, such as a linear layer
+        whose zeros it does not use. An engine with one way to run an operator leaves this as it is.
+        """
+        return None
+
+    def version(self) -> str:
+        """The version of the library."""
+        return importlib.metadata.version(self.library)

@@ -3,6 +3,7 @@
 import numpy as np
 
 from obert.engines import Base, ModelFiles
+from obert.models import QUANTIZED
 
 
 class PyTorch(Base):
@@ -10,6 +11,12 @@ class PyTorch(Base):
 
     label = "PyTorch"
     library = "torch"
+
+    @classmethod
+    def unfit_reason(cls, model: ModelFiles) -> str | None:
+        if (model.trained / QUANTIZED).is_file():
+            return "PyTorch runs a quantised model's rounding in float32, which is slower than the float model"
+        return None
 
     def __init__(self, model: ModelFiles, threads: int):
         import torch

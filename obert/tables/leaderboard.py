@@ -9,6 +9,7 @@ from obert.plan import RunKey
 from obert.records import Record
 from obert.statistics import DASH, format_difference, format_number, format_summary, paired_difference, pool, summarize
 from obert.tables import Base, Note, Results
+from obert.tables._engines import THROUGHPUT, engine_notes, engines_of
 from obert.tables._measured import Group, groups, metric_of, recovery, scale, score
 
 COLUMNS = (
@@ -16,7 +17,7 @@ COLUMNS = (
     "score_std", "n", "recovery", "difference", "difference_low", "difference_high", "size_gzip_mb",
 )  # fmt: skip
 COSTS = ("training_steps", "gradient_evaluations", "seconds")
-THROUGHPUT, SPEEDUP = "_throughput", "_speedup"
+SPEEDUP = "_speedup"
 
 
 class Leaderboard(Base):
@@ -33,7 +34,7 @@ class Leaderboard(Base):
     )
 
     def build(self, results: Results) -> pd.DataFrame:
-        engines = _engines(results)
+        engines = engines_of(results)
         rows = []
         for task in results.tasks:
             dense = results.dense(task)
@@ -75,6 +76,7 @@ class Leaderboard(Base):
 
     def notes(self, results: Results) -> tuple[Note, ...]:
         notes = [Note(f"Measured on {scale(results)}.")] if scale(results) else []
+        notes.extend(engine_notes(results))
         if results.missing:
             commands = tuple(results.command(key) for key in results.missing)
             text = f"{len(commands)} of {len(results.planned)} planned runs have no record. They are made by:"
@@ -84,11 +86,6 @@ class Leaderboard(Base):
 
 def _times(value: float) -> str:
     return DASH if math.isnan(value) else f"{value:.2f}×"  # noqa: RUF001
-
-
-def _engines(results: Results) -> list[str]:
-    measured = {name for r in results.stage("benchmark") for name in r.metrics if name.endswith(THROUGHPUT)}
-    return sorted(name.removesuffix(THROUGHPUT) for name in measured)
 
 
 def _blocks(found: list[Group]) -> list[list[Group]]:

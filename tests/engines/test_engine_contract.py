@@ -11,9 +11,11 @@ import torch
 from obert import registry
 from obert.engines import ModelFiles
 from obert.export import OUTPUTS, export_onnx, padded_batches
+from obert.latency import random_inputs
 from obert.models import load_tokenizer, load_trained, save
 
-TINY = Path(__file__).parents[1] / "data" / "tiny_bert"
+ROOT = Path(__file__).parents[2]
+TINY = ROOT / "tests" / "data" / "tiny_bert"
 LENGTHS = (3, 17, 9, 30, 4, 4, 25, 12, 8, 21)  # more than one batch, each with padding
 
 
@@ -39,11 +41,15 @@ def engine_class(request):
 
 @pytest.mark.parametrize("name", registry.names("engines"))
 def test_an_engine_whose_library_is_a_dependency_runs(name):
-    """Else a broken installation would skip all that follows."""
+    """Else a broken installation would skip all that follows. Any other is pinned in an environment of its own."""
     engine = registry.load("engines", name)
     dependencies = {re.match(r"[\w.-]+", line)[0] for line in importlib.metadata.requires("obert")}
     if engine.library in dependencies:
         assert engine.unavailable_reason() is None
+    else:
+        assert engine.environment.library == engine.library == name
+        pins = (ROOT / "workflow" / "envs" / f"{name}.txt").read_text(encoding="utf-8").splitlines()
+        assert [line for line in pins if line.startswith(f"{name}==")]
 
 
 @pytest.mark.parametrize("name", registry.names("engines"))
@@ -86,4 +92,14 @@ def test_logits_equal_those_of_pytorch(engine_class, model):
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_threads_are_read_back(engine_class, model, threads):
-    assert engine_class(model[0], threads).threads() == threads
+    engine = engine_class(model[0], threads)
+    assert engine.threads() == threads
+    engine.run(random_inputs(100, 2, 8, 0))
+    assert engine.threads() == threads
+
+
+def test_an_export_is_run_by_the_engine_itself(engine_class, model):
+    engine = engine_class(model[0], 1)
+    engine.run(random_inputs(100, 2, 8, 0))
+    assert engine.unsupported() is None
+    assert engine.version()

@@ -1,5 +1,6 @@
 """The last two stages, from a trained model's record to timings. Training is replaced by a random model."""
 
+import importlib.metadata
 import json
 import shutil
 
@@ -8,8 +9,10 @@ import pytest
 import torch
 
 from obert import plan, registry, runs
+from obert.config import load_task
+from obert.engines import EngineError
 from obert.errors import UserError
-from obert.models import load_pretrained, prunable_weights, save
+from obert.models import load_pretrained, load_tokenizer, load_trained, prunable_weights, save
 from obert.plan import RunKey, run_folder, teacher_key
 from obert.provenance import file_hash
 from obert.records import read_record
@@ -17,6 +20,9 @@ from obert.runs import Run
 from obert.schema import Experiment
 from obert.sparsity import measure
 from obert.stages import benchmark, export
+from obert.tables import Results
+from obert.tables._engines import engines_of
+from obert.training import Features, predict_logits
 
 TASKS = {
     "movie_reviews": {"source": "tests/data/movie_reviews", "max_length": 32},
@@ -132,7 +138,9 @@ def test_benchmark_of_a_pruned_model(experiment, task):
     assert record.details["skipped"] == {}
 
     raw = json.loads((run_folder(experiment, record.key) / "latencies.json").read_text(encoding="utf-8"))
-    assert (raw["unit"], raw["batch_size"]) == ("s", 2)
+    assert raw["unit"] == "s"
+    # The engines score what the model scores: predictions of the same logits, from padded batches of one shape.
+    own = _scores_of_the_model(experiment, pruned)
     for engine in ("pytorch", "onnxruntime"):
         dense, candidate = (raw["engines"][engine][role] for role in ("dense", "candidate"))
         assert len(dense) == len(candidate) == 6
@@ -147,11 +155,33 @@ def test_benchmark_of_a_pruned_model(experiment, task):
         for name, value in expected.items():
             score = record.metrics[f"{engine}_{name}"]
             assert (score.value, score.count) == (pytest.approx(value), 6)
+        for name, value in own.items():
+            assert record.metrics[f"{engine}_{name}"].value == pytest.approx(value)
         details = record.details["engines"][engine]
         assert details["threads"] == {"dense": 1, "candidate": 1}
         low, high = details["speedup_interval"]
         assert low <= expected["speedup"] <= high
-    assert len(record.metrics) == 2 * 5
+    assert len(record.metrics) == 2 * (5 + len(own))
+
+
+def _scores_of_the_model(experiment, key):
+    task = load_task(key.task, experiment.tasks[key.task], "the test")
+    folder = run_folder(experiment, key) / "model"
+    data = Features.encode(task, task.load()["validation"], load_tokenizer(folder))
+    logits = predict_logits(load_trained(folder, task.head), task, data, 8)
+    return {
+        n: s.value for n, s in task.score(task.predict(logits, data.features, data.examples), data.examples).items()
+    }
+
+
+def test_further_scenarios_are_timed_and_named(make_experiment):
+    experiment = make_experiment(also=[{"batch_size": 1, "sequence_length": 8, "threads": 2}])
+    _, pruned = write_exports(experiment)
+    record = benchmark.run(experiment, pruned.at("benchmark"))
+    assert record.metrics["onnxruntime_batch1_length8_threads2_throughput"].count == 6
+    assert record.details["engines"]["onnxruntime_batch1_length8_threads2"]["threads"] == {"dense": 2, "candidate": 2}
+    assert "onnxruntime_batch1_length8_threads2_accuracy" not in record.metrics
+    assert engines_of(Results("e", "d", "c", (record,), (record.key,), None, None)) == ["onnxruntime", "pytorch"]
 
 
 def test_benchmark_of_the_teacher_has_no_speedup(experiment):
@@ -175,6 +205,67 @@ def test_unavailable_engine_is_skipped_with_its_reason(experiment, monkeypatch):
         benchmark.run(experiment, teacher.at("benchmark"))
     with pytest.raises(UserError, match="export checks its file with ONNX Runtime"):
         export.run(experiment, teacher.at("export"))
+
+
+def crash(*_):
+    raise EngineError("the worker ended by SIGABRT.\nIt wrote last:\nAssertion")
+
+
+def no_memory(*_):
+    raise MemoryError("std::bad_alloc")
+
+
+@pytest.mark.parametrize(
+    ("method", "failure", "reason"),
+    [
+        ("run", crash, "the worker ended by SIGABRT.\nIt wrote last:\nAssertion"),
+        ("__init__", no_memory, "MemoryError: std::bad_alloc"),
+    ],
+)
+def test_an_engine_that_fails_leaves_the_timings_of_the_others(experiment, monkeypatch, method, failure, reason):
+    teacher, _ = write_exports(experiment)
+    monkeypatch.setattr(registry.load("engines", "pytorch"), method, failure)
+    record = benchmark.run(experiment, teacher.at("benchmark"))
+    assert record.details["failed"] == {"pytorch": reason}
+    assert record.details["skipped"] == {}
+    assert {name.split("_")[0] for name in record.metrics} == {"onnxruntime"}
+    raw = json.loads((run_folder(experiment, record.key) / "latencies.json").read_text(encoding="utf-8"))
+    assert list(raw["engines"]) == ["onnxruntime"]
+
+    monkeypatch.setattr(registry.load("engines", "onnxruntime"), method, failure)
+    with pytest.raises(UserError, match=r"no engine of benchmark\.engines could be timed: ") as caught:
+        benchmark.run(experiment, teacher.at("benchmark"))
+    assert reason.splitlines()[0] in str(caught.value)
+
+
+def test_an_engine_with_other_threads_is_no_failure_of_the_engine(experiment, monkeypatch):
+    teacher, _ = write_exports(experiment)
+    monkeypatch.setattr(registry.load("engines", "pytorch"), "threads", lambda _: 7)
+    with pytest.raises(UserError, match="PyTorch runs with 7 threads"):
+        benchmark.run(experiment, teacher.at("benchmark"))
+
+
+def test_what_an_engine_leaves_to_a_fallback_is_recorded(experiment, monkeypatch, caplog):
+    _, pruned = write_exports(experiment)
+    monkeypatch.setattr(registry.load("engines", "pytorch"), "unsupported", lambda _: "Sin '/odd/Sin'")
+    details = benchmark.run(experiment, pruned.at("benchmark")).details["engines"]
+    assert details["pytorch"]["unsupported"] == {"dense": "Sin '/odd/Sin'", "candidate": "Sin '/odd/Sin'"}
+    assert details["onnxruntime"]["unsupported"] == {}
+    assert details["onnxruntime"]["version"] == importlib.metadata.version("onnxruntime")
+    assert "pytorch leaves a part of the candidate model to a fallback: Sin '/odd/Sin'" in caplog.text
+
+
+def test_an_engine_in_an_environment_of_its_own_is_timed_where_there_is_one(make_experiment):
+    experiment = make_experiment(engines=["onnxruntime", "deepsparse"])
+    _, pruned = write_exports(experiment)
+    record = benchmark.run(experiment, pruned.at("benchmark"))
+    reason = registry.load("engines", "deepsparse").unavailable_reason()
+    assert record.details["skipped"] == ({"deepsparse": reason} if reason else {})
+    assert ("deepsparse_speedup" in record.metrics) == (reason is None)
+    assert record.details["failed"] == {}
+    if reason:
+        pytest.skip(reason)
+    assert record.details["engines"]["deepsparse"]["threads"] == {"dense": 1, "candidate": 1}
 
 
 def test_benchmark_refuses_too_many_threads_before_any_work(make_experiment):

@@ -3,8 +3,10 @@ import math
 import pytest
 
 from obert.errors import UserError
+from obert.records import Score
+from obert.tables.latency import Latency
 from obert.tables.leaderboard import Leaderboard
-from tables.examples import record
+from tables.examples import DENSE_RECIPE, record
 
 
 @pytest.fixture
@@ -55,6 +57,31 @@ def test_what_a_reader_sees(results):
     assert shown.loc["magnitude", "pytorch ex/s"] == "\N{EN DASH}"
 
 
+def test_an_engine_without_a_timing_has_dashes_and_a_reason(make_results):
+    chosen = {"method": "obert", "sparsity": 0.9}
+    details = {
+        "skipped": {"deepsparse": "DeepSparse needs an environment"},
+        "failed": {"onnxruntime": "ended by SIGABRT.\nIt wrote last:\nAssertion"},
+        "engines": {"pytorch": {"unsupported": {"dense": "Sin 'a'", "candidate": "Sin 'b'"}}},
+    }
+    speed = {"pytorch_throughput": Score(value=200.0, count=20)}
+    runs = [
+        (record("downstream", 75.0, **chosen), None, 0),
+        (record("benchmark", metrics=speed, details=details, **chosen), None, 0),
+        (record("benchmark", metrics=speed, details={"skipped": details["skipped"]}, recipe=DENSE_RECIPE), None, 0),
+    ]
+    results, table = make_results(runs), Leaderboard()
+    shown = table.display(table.build(results))
+    assert [c for c in shown.columns if c.endswith("ex/s")] == ["deepsparse ex/s", "onnxruntime ex/s", "pytorch ex/s"]
+    assert shown.loc[0, ["deepsparse ex/s", "onnxruntime ex/s"]].tolist() == ["\N{EN DASH}"] * 2
+    run = "benchmark/movie_reviews/gradual/obert-0.9/seed0"
+    assert [(note.text, note.lines) for note in table.notes(results)[-3:]] == [
+        ("deepsparse was not timed. DeepSparse needs an environment.", ()),
+        ("onnxruntime failed, so it was not timed. ended by SIGABRT.", (run,)),
+        ("pytorch leaves a part of the model to a fallback that is slower. First: Sin 'b'.", (run,)),
+    ]
+
+
 def test_missing_runs_are_listed_with_their_commands(results):
     note = Leaderboard().notes(results)[-1]
     assert note.text.startswith("2 of 12 planned runs have no record")
@@ -102,3 +129,17 @@ def test_damaged_predictions_are_named(results, tmp_path, line):
     path.write_text(f"{line}\n")
     with pytest.raises(UserError, match=r"predictions\.jsonl, line 1 is damaged"):
         Leaderboard().build(results)
+
+
+def test_latencies_have_a_row_for_each_scenario(make_results):
+    speeds = {"onnxruntime_throughput": Score(value=80.0, count=20), "onnxruntime_speedup": Score(value=2.0, count=20)}
+    speeds["onnxruntime_batch1_length16_threads1_throughput"] = Score(value=30.0, count=20)
+    scenarios = [{"batch_size": b, "sequence_length": n, "threads": t} for b, n, t in ((8, 128, 2), (1, 16, 1))]
+    details = {"scenarios": scenarios, "engines": {"onnxruntime": {"speedup_interval": (1.5, 2.5)}}}
+    made = record("benchmark", method="obert", sparsity=0.9, metrics=speeds, details=details)
+    table = Latency().build(make_results([(made, None, 0)]))
+    assert table[["batch_size", "sequence_length", "threads", "throughput"]].to_numpy().tolist() == [
+        [8, 128, 2, 80.0],
+        [1, 16, 1, 30.0],
+    ]
+    assert Latency().display(table)["speed-up"].tolist() == ["2.00 [1.50, 2.50]", "\N{EN DASH}"]

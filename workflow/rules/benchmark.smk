@@ -5,6 +5,7 @@ rule benchmark:
     input:
         model=source_records("benchmark"),
         dense=lambda wildcards: record_of(plan.teacher_key(EXPERIMENT, wildcards.task).at("export")),
+        environments=ENVIRONMENTS,
     output:
         record=ensure(f"{RUNS}/benchmark/{RUN}/metrics.json", non_empty=True),
         latencies=f"{RUNS}/benchmark/{RUN}/latencies.json",
@@ -17,7 +18,8 @@ rule benchmark:
     threads: workflow.cores
     resources:
         gpu=0,
-        mem_mb=3000,
+        # Two workers of DeepSparse take 3 GB while they compile models of BERT-base size.
+        mem_mb=5000,
         runtime=60,
     params:
         config=CONFIG,

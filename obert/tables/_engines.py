@@ -1,0 +1,38 @@
+"""The engines behind a table's speeds, and what a reader must know of them."""
+
+from collections.abc import Iterator
+
+from obert import registry
+from obert.records import Record
+from obert.tables import Note, Results
+
+THROUGHPUT = "_throughput"
+
+
+def engines_of(results: Results) -> list[str]:
+    """Every engine that was timed, skipped or failed, sorted; further scenarios of one are not its own."""
+    found = set()
+    for record in results.stage("benchmark"):
+        found.update(name.removesuffix(THROUGHPUT) for name in record.metrics if name.endswith(THROUGHPUT))
+        found.update(*(record.details.get(kind, ()) for kind in ("skipped", "failed")))
+    return sorted(found & set(registry.names("engines")))
+
+
+def engine_notes(results: Results) -> tuple[Note, ...]:
+    """Why an engine has no timing, and what it left to a fallback; with the runs, unless it is so in all of them."""
+    records = results.stage("benchmark")
+    runs: dict[str, list[str]] = {}
+    for record in records:
+        for text in _texts(record):
+            runs.setdefault(text, []).append(record.key.path.as_posix())
+    return tuple(Note(text, tuple(paths) if len(paths) < len(records) else ()) for text, paths in runs.items())
+
+
+def _texts(record: Record) -> Iterator[str]:
+    for engine, reason in record.details.get("skipped", {}).items():
+        yield f"{engine} was not timed. {reason}."
+    for engine, reason in record.details.get("failed", {}).items():
+        yield f"{engine} failed, so it was not timed. {reason.splitlines()[0].removesuffix('.')}."
+    for engine, said in record.details.get("engines", {}).items():
+        if operator := said.get("unsupported", {}).get("candidate"):
+            yield f"{engine} leaves a part of the model to a fallback that is slower. First: {operator}."

@@ -1,0 +1,65 @@
+"""Latency and throughput of every exported model in every engine and scenario."""
+
+import math
+
+import pandas as pd
+
+from obert import registry
+from obert.records import Record
+from obert.schema import Scenario
+from obert.statistics import DASH, format_number
+from obert.tables import Base, Note, Results
+from obert.tables._engines import THROUGHPUT, engine_notes
+
+VALUES = ("throughput", "latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "speedup")
+COLUMNS = (
+    "task", "model", "sparsity", "engine", "batch_size", "sequence_length", "threads", *VALUES, "speedup_low",
+    "speedup_high", "n",
+)  # fmt: skip
+
+
+class Latency(Base):
+    """One row a model, engine and scenario."""
+
+    title = "Latency and throughput"
+    caption = (
+        "Throughput in items/s from the median of n timed batches, percentiles of a batch in ms, speed-up over the "
+        "dense model in the same engine, scenario and process with its 95 % paired-bootstrap interval. First seed."
+    )
+
+    def build(self, results: Results) -> pd.DataFrame:
+        rows = []
+        for record in results.stage("benchmark"):
+            scenarios = [Scenario.model_validate(values) for values in record.details.get("scenarios", [{}])]
+            for engine in registry.names("engines"):
+                places = [engine, *(f"{engine}_{scenario}" for scenario in scenarios[1:])]
+                for place, scenario in zip(places, scenarios, strict=True):
+                    if f"{place}{THROUGHPUT}" in record.metrics:
+                        rows.append(_row(record, engine, place, scenario))
+        return pd.DataFrame(rows, columns=list(COLUMNS))
+
+    def display(self, content: pd.DataFrame) -> pd.DataFrame:
+        shown = {name: content[name] for name in ("task", "model")}
+        shown["sparsity %"] = [format_number(100 * value, 1) for value in content["sparsity"]]
+        shown["engine"] = content["engine"]
+        for name, label in (("batch_size", "batch"), ("sequence_length", "length"), ("threads", "threads")):
+            shown[label] = [format_number(value, 0) for value in content[name]]
+        shown["items/s"] = [format_number(value, 1) for value in content["throughput"]]
+        for percentile in ("p50", "p90", "p99"):
+            shown[f"{percentile} ms"] = [format_number(value, 1) for value in content[f"latency_{percentile}_ms"]]
+        ratios = content[["speedup", "speedup_low", "speedup_high"]].itertuples(index=False)
+        shown["speed-up"] = [DASH if math.isnan(v) else f"{v:.2f} [{low:.2f}, {high:.2f}]" for v, low, high in ratios]
+        return pd.DataFrame(shown)
+
+    def notes(self, results: Results) -> tuple[Note, ...]:
+        return engine_notes(results)
+
+
+def _row(record: Record, engine: str, place: str, scenario: Scenario) -> tuple:
+    key, found = record.key, [record.metrics.get(f"{place}_{name}") for name in VALUES]
+    low, high = record.details.get("engines", {}).get(place, {}).get("speedup_interval", (math.nan, math.nan))
+    return (
+        key.task, f"{key.recipe}: {key.method or 'dense'}", key.sparsity or 0.0, engine, scenario.batch_size,
+        scenario.sequence_length, scenario.threads, *(math.nan if score is None else score.value for score in found),
+        low, high, record.metrics[f"{place}{THROUGHPUT}"].count,
+    )  # fmt: skip
