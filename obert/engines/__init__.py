@@ -1,4 +1,4 @@
-"""CPU inference engines, one file each, all running the same exported model under the same protocol."""
+"""Inference engines, one file each, all running the same model under the same protocol."""
 
 import importlib.metadata
 from abc import ABC, abstractmethod
@@ -42,6 +42,10 @@ class Base(ABC):
     """The Python package the engine needs."""
     environment: ClassVar[Environment | None] = None
     """Where that package is, if it cannot be installed beside this project's."""
+    hardware: ClassVar[str | None] = None
+    """What the engine needs that not every machine has, if anything."""
+    tolerance: ClassVar[float] = 1e-5
+    """How far logits may be from those of PyTorch in float32."""
 
     @classmethod
     def unavailable_reason(cls) -> str | None:
@@ -81,6 +85,10 @@ class Base(ABC):
         Else the first operator that it leaves to a slower way without a word, by type and name, such as a linear layer
         whose zeros it does not use. An engine with one way to run an operator leaves this as it is.
         """
+        return None
+
+    def linear_seconds(self, inputs: dict[str, np.ndarray]) -> float | None:
+        """Seconds that the encoder's linear layers take of one run; None if the engine cannot tell."""
         return None
 
     def version(self) -> str:

@@ -61,10 +61,12 @@ def _time_engine(
     engines = {role: engine_class(files, scenario.threads) for role, files in models.items()}
     seconds = measure(engines, inputs, threads=scenario.threads, warmup=settings.warmup, iterations=settings.iterations)
     unsupported = {role: engine.unsupported() for role, engine in engines.items()}
+    linear = {role: engine.linear_seconds(inputs) for role, engine in engines.items()}
     said = {
         "version": engines["candidate"].version(),
         "threads": {role: engine.threads() for role, engine in engines.items()},
         "unsupported": {role: operator for role, operator in unsupported.items() if operator},
+        "linear_seconds": {role: seconds for role, seconds in linear.items() if seconds is not None},
     }
     scores = {}
     if data is not None:
@@ -98,7 +100,8 @@ def run(experiment: Experiment, key: RunKey) -> Record:
     task's scores over the validation examples in that very engine; of further scenarios, named in the metric, speeds
     alone. Engines that do not run here, or would mean nothing, are named with the reason in `details["skipped"]`, those
     that crash, hang or cannot load or run a model in `details["failed"]`. `details["engines"]` names by model the first
-    operator that an engine leaves to a fallback (`unsupported`), if it says that there is one.
+    operator that an engine leaves to a fallback (`unsupported`), if it says that there is one, and the seconds that the
+    linear layers take (`linear_seconds`), if it can tell.
 
     Raises:
         UserError: more threads than cores, no engine runs here or all fail, an export is missing, the model is too

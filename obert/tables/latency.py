@@ -14,7 +14,7 @@ from obert.tables._engines import THROUGHPUT, engine_notes
 VALUES = ("throughput", "latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "speedup")
 COLUMNS = (
     "task", "model", "sparsity", "engine", "batch_size", "sequence_length", "threads", *VALUES, "speedup_low",
-    "speedup_high", "n",
+    "speedup_high", "linear_speedup", "n",
 )  # fmt: skip
 
 
@@ -24,7 +24,8 @@ class Latency(Base):
     title = "Latency and throughput"
     caption = (
         "Throughput in items/s from the median of n timed batches, percentiles of a batch in ms, speed-up over the "
-        "dense model in the same engine, scenario and process with its 95 % paired-bootstrap interval. First seed."
+        "dense model in the same engine, scenario and process with its 95 % paired-bootstrap interval; that of the "
+        "linear layers alone where an engine can tell. First seed."
     )
 
     def build(self, results: Results) -> pd.DataFrame:
@@ -49,6 +50,8 @@ class Latency(Base):
             shown[f"{percentile} ms"] = [format_number(value, 1) for value in content[f"latency_{percentile}_ms"]]
         ratios = content[["speedup", "speedup_low", "speedup_high"]].itertuples(index=False)
         shown["speed-up"] = [DASH if math.isnan(v) else f"{v:.2f} [{low:.2f}, {high:.2f}]" for v, low, high in ratios]
+        if content["linear_speedup"].notna().any():
+            shown["of linear layers"] = [format_number(value, 2) for value in content["linear_speedup"]]
         return pd.DataFrame(shown)
 
     def notes(self, results: Results) -> tuple[Note, ...]:
@@ -57,9 +60,12 @@ class Latency(Base):
 
 def _row(record: Record, engine: str, place: str, scenario: Scenario) -> tuple:
     key, found = record.key, [record.metrics.get(f"{place}_{name}") for name in VALUES]
-    low, high = record.details.get("engines", {}).get(place, {}).get("speedup_interval", (math.nan, math.nan))
+    said = record.details.get("engines", {}).get(place, {})
+    low, high = said.get("speedup_interval", (math.nan, math.nan))
+    seconds = said.get("linear_seconds", {})
+    linear = seconds["dense"] / seconds["candidate"] if "dense" in seconds else math.nan
     return (
         key.task, f"{key.recipe}: {key.method or 'dense'}", key.sparsity or 0.0, engine, scenario.batch_size,
         scenario.sequence_length, scenario.threads, *(math.nan if score is None else score.value for score in found),
-        low, high, record.metrics[f"{place}{THROUGHPUT}"].count,
+        low, high, linear, record.metrics[f"{place}{THROUGHPUT}"].count,
     )  # fmt: skip

@@ -136,6 +136,7 @@ def test_latencies_have_a_row_for_each_scenario(make_results):
     speeds["onnxruntime_batch1_length16_threads1_throughput"] = Score(value=30.0, count=20)
     scenarios = [{"batch_size": b, "sequence_length": n, "threads": t} for b, n, t in ((8, 128, 2), (1, 16, 1))]
     details = {"scenarios": scenarios, "engines": {"onnxruntime": {"speedup_interval": (1.5, 2.5)}}}
+    details["engines"]["onnxruntime"]["linear_seconds"] = {"dense": 0.6, "candidate": 0.2}
     made = record("benchmark", method="obert", sparsity=0.9, metrics=speeds, details=details)
     table = Latency().build(make_results([(made, None, 0)]))
     assert table[["batch_size", "sequence_length", "threads", "throughput"]].to_numpy().tolist() == [
@@ -143,3 +144,4 @@ def test_latencies_have_a_row_for_each_scenario(make_results):
         [1, 16, 1, 30.0],
     ]
     assert Latency().display(table)["speed-up"].tolist() == ["2.00 [1.50, 2.50]", "\N{EN DASH}"]
+    assert Latency().display(table)["of linear layers"].tolist() == ["3.00", "\N{EN DASH}"]
