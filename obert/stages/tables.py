@@ -45,6 +45,7 @@ def load_results(
         for record in records
         if record.spec_hash != specification_hash(specification(experiment, record.key))
     ]
+    missing = set(planned) - {record.key for record in records}
     warnings = []
     if len(found) > len(records):
         warnings.append(f"{len(found) - len(records)} records are of runs no longer in the plan and are left out.")
@@ -63,6 +64,7 @@ def load_results(
         folder=folder,
         warnings=tuple(warnings),
         sweeps={name: _trials((sweeps_folder or sweep_folder("")) / name, experiment) for name in experiment.sweeps},
+        specifications={key: specification(experiment, key) for key in planned if key in missing},
     )
 
 
