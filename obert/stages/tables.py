@@ -9,6 +9,7 @@ from tabulate import tabulate
 
 from obert import registry, tracking
 from obert.errors import UserError
+from obert.latex import latex
 from obert.plan import all_keys, runs_folder, specification, specification_hash, sweep_folder, tables_folder
 from obert.published import load_published
 from obert.records import atomic_path, read_records
@@ -112,6 +113,7 @@ def _write(experiment: Experiment, results: Results) -> Path:
     built: list[Built] = [build(name, registry.load("tables", name)(), results) for name in _names(experiment)]
     target = tables_folder(experiment)
     files = {f"{table.name}.{suffix}": content for table in built for suffix, content in table.files().items()}
+    files |= {f"{table.name}.tex": latex(table).encode() for table in built}
     files[REPORT] = report(results, built).encode()
     for name, content in files.items():
         with atomic_path(target / name) as temporary:

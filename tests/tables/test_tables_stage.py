@@ -53,6 +53,9 @@ def test_twice_and_from_mlflow_give_the_same_bytes(experiment, tmp_path):
         path.unlink()
     assert first == _files(tables.run(experiment, CONFIG, experiment.tracking_uri).parent)
     assert {"leaderboard.csv", "table1.md", "schedules.svg", "accuracy_vs_sparsity.png", "report.html"} <= set(first)
+    made = {name.partition(".")[0] for name in first} - {"report"}
+    assert {f"{name}.tex" for name in made} == {name for name in first if name.endswith(".tex")}
+    assert b"\\begin{tabular}" in first["table1.tex"] and b"figure2.png" in first["figure2.tex"]
 
 
 def test_the_report_is_self_contained(experiment):
