@@ -14,7 +14,7 @@ CONFIG = "configs/example.yaml"
 
 @pytest.fixture
 def experiment(root, tmp_path, monkeypatch):
-    """Two methods, two seeds; results go to a temporary folder."""
+    """Two methods, two seeds, a table of each kind; results go to a temporary folder."""
     monkeypatch.setattr(plan, "RESULTS", tmp_path / "results")
     return Experiment(
         name="example",
@@ -24,6 +24,16 @@ def experiment(root, tmp_path, monkeypatch):
         seeds=(0, 1),
         teacher="finetune",
         downstream=(Downstream(recipes=("gradual",), methods=("magnitude", "obert"), sparsities=(0.9,)),),
+        tables=(
+            "leaderboard",
+            "table1",
+            "table15",
+            "figure1",
+            "figure8",
+            "schedules",
+            "accuracy_vs_sparsity",
+            "figure2",
+        ),
         tracking_uri=f"sqlite:///{tmp_path}/tracking/mlflow.db",
     )
 
