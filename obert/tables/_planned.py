@@ -63,6 +63,7 @@ def _missing_notes(results: Results, keys: tuple[RunKey, ...], needs: str) -> tu
     if not missing:
         return ()
     files = [(plan.RESULTS / "runs" / results.experiment / key.path / FILE_NAME).as_posix() for key in missing]
-    command = " \\\n".join([f"snakemake --cores all --configfile {results.config}", *(f"  {f}" for f in files)])
+    # --configfile comes last, as it takes every path after it
+    command = ["snakemake --cores all \\", *(f"  {file} \\" for file in files), f"  --configfile {results.config}"]
     many = f"{len(missing)} of the {len(keys)} planned runs that belong here are"
-    return (Note(f"{many} missing. To make them:", tuple(command.splitlines())),)
+    return (Note(f"{many} missing. To make them:", tuple(command)),)

@@ -22,7 +22,7 @@ def test_missing_runs_are_named_where_their_recipe_belongs(make_results, pattern
     results = make_results([(done, None, 0)], planned=[KEY], specifications={KEY: recipe(pattern=pattern)})
     last = table().notes(results)[-1]
     assert last.text.startswith("1 of the 2 planned runs that belong here are missing")
-    assert last.lines == ("snakemake --cores all --configfile configs/example.yaml \\", f"  {FILE}")
+    assert last.lines == ("snakemake --cores all \\", f"  {FILE} \\", "  --configfile configs/example.yaml")
     assert other().notes(results)[-1].text.startswith("configs/example.yaml plans no run that belongs here")
 
 
@@ -43,4 +43,4 @@ def test_missing_models_of_fewer_layers_are_known_by_their_upstream_recipe(make_
     teacher = record("teacher", 80.0, task="city_qa")
     results = make_results([(teacher, None, 0)], planned=[cut, few, full], specifications=specifications)
     lines = Table3().notes(results)[-1].lines
-    assert len(lines) == 2 and "gradual@keep_1" in lines[1]
+    assert len(lines) == 3 and "gradual@keep_1" in lines[1]
