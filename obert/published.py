@@ -6,9 +6,9 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from obert.config import read_yaml, validate
-from obert.schema import RUN_RECIPE, Fraction, Name, Strict
+from obert.schema import RUN_RECIPE, Fraction, LearningRate, Name, SparsitySchedule, Strict
 
-SCORES = ("accuracy", "exact_match", "f1")
+SCORES = ("accuracy", "mismatched_accuracy", "exact_match", "f1", "matthews_correlation", "pearson", "spearman")
 PATH = Path("configs/published.yaml")
 
 
@@ -29,8 +29,8 @@ class Number(Strict):
         method: our name of the pruning method, None for what is not pruned.
         label: the paper's name of the column; None for the dense baseline.
         recipe: our recipe (`<recipe>@<upstream recipe>`) that reproduces it, if there is one.
-        value: scores in percent, throughput in items/s, size in MB; the mean of `runs` runs with sample standard
-            deviation `std`, where the paper says so.
+        value: scores in percent, throughput in items/s, size in MB, weights in millions; the mean of `runs` runs with
+            sample standard deviation `std`, where the paper says so.
         approximate: the paper marks it as read off a figure.
     """
 
@@ -64,18 +64,29 @@ class Number(Strict):
         return self
 
 
+class Schedule(Strict):
+    """How a paper trains and prunes for a number of epochs."""
+
+    paper: Name
+    epochs: float = Field(gt=0)
+    learning_rate: LearningRate
+    sparsity: SparsitySchedule
+
+
 class Published(Strict):
     """The content of `configs/published.yaml`."""
 
     papers: dict[Name, Paper]
+    schedules: tuple[Schedule, ...] = ()
     numbers: tuple[Number, ...]
 
     @model_validator(mode="after")
     def _known_and_unique(self):
         seen = set()
+        for found in (*self.schedules, *self.numbers):
+            if found.paper not in self.papers:
+                raise ValueError(f"paper '{found.paper}' is not one of {sorted(self.papers)}")
         for number in self.numbers:
-            if number.paper not in self.papers:
-                raise ValueError(f"paper '{number.paper}' is not one of {sorted(self.papers)}")
             cell = (number.paper, number.table, number.task, number.metric, number.sparsity, number.label)
             cell += (number.epochs, number.layers)
             if cell in seen:
@@ -86,6 +97,10 @@ class Published(Strict):
     def table(self, paper: str, table: str) -> tuple[Number, ...]:
         """The cells of one table, in the order of the file."""
         return tuple(n for n in self.numbers if (n.paper, n.table) == (paper, table))
+
+    def schedule(self, paper: str, epochs: float) -> Schedule:
+        """The paper's schedule of that many epochs."""
+        return next(s for s in self.schedules if (s.paper, s.epochs) == (paper, epochs))
 
 
 def load_published(path: Path = PATH) -> Published:

@@ -83,6 +83,78 @@ def test_tables_14_and_17_are_complete(published):
     }
 
 
+def sums(published, table, *names):
+    """The sum of a table's values, by some of their fields."""
+    found = Counter()
+    for number in published.table("obert", table):
+        found[tuple(getattr(number, name) for name in names)] += number.value
+    return dict(found)
+
+
+def test_tables_4_and_7_are_complete(published):
+    """F1 and exact match of four cells each: 88.54 + 49.97 + 83.17 + 88.58, 91.22 + 90.20 + 91.07 + 90.29 and so on."""
+    f1, exact_match = ("f1",), ("exact_match",)
+    assert sums(published, "4", "metric") == {f1: pytest.approx(310.26), exact_match: pytest.approx(271.99)}
+    assert sums(published, "7", "metric") == {f1: pytest.approx(362.78), exact_match: pytest.approx(335.99)}
+    cells = {(n.label, n.epochs, n.metric): n.value for n in published.table("obert", "4")}
+    assert cells["magnitude", None, "exact_match"] == 35.24 and cells["oBERT", 1, "f1"] == 88.58
+    assert {(n.label, n.sparsity) for n in published.table("obert", "7") if not n.is_dense} == {
+        ("Prune OFA", 0.9),
+        ("oBERT", 0.9),
+        ("oBERT", 0.95),
+    }
+
+
+def test_table_5_is_complete(published):
+    """Eleven metrics of seven tasks, by column."""
+    assert len(published.table("obert", "5")) == 33
+    columns = {(None,): 946.9, ("PLATON",): 912.5, ("oBERT",): 922.47}
+    assert sums(published, "5", "label") == {label: pytest.approx(total) for label, total in columns.items()}
+    assert {n.sparsity for n in published.table("obert", "5") if not n.is_dense} == {0.9}
+
+
+def test_tables_6_and_8_are_complete(published):
+    """Eight models and three, by column; 1.30 GB is 1300 MB."""
+    columns = {"weights_millions": 232.8, "weights_ratio": 81.64, "speedup": 40.80, "f1": 693.48}
+    assert sums(published, "6", "metric") == {(name,): pytest.approx(total) for name, total in columns.items()}
+    columns = {"f1": 271.40, "size_mb": 1347.76, "compression_ratio": 171, "throughput": 1174.81, "speedup": 76}
+    assert sums(published, "8", "metric") == {(name,): pytest.approx(total) for name, total in columns.items()}
+
+
+def test_table_6_repeats_tables_3_and_17(published):
+    """Of oBERT's three models and the dense one it prints the F1 and the speed-up of Table 17 again."""
+    wanted = {(n.layers, n.sparsity, n.label, n.metric): n.value for n in published.table("obert", "17")}
+    ours = [n for n in published.table("obert", "6") if n.method == "obert" or n.label == "dense"]
+    shared = [n for n in ours if n.metric in ("f1", "speedup")]
+    assert len(shared) == 8
+    assert all(wanted[n.layers, n.sparsity, n.label, n.metric] == n.value for n in shared)
+
+
+def test_tables_12_and_13_are_complete(published):
+    """By column; 757.17 = 241.31 SQuAD + 251.27 MNLI + 264.59 QQP."""
+    columns = {(None, None): 254.28, ("Soft MvP", 10): 483.50, ("oBERT", 10): 495.89, ("oBERT", 30): 757.17}
+    assert sums(published, "12", "label", "epochs") == {key: pytest.approx(total) for key, total in columns.items()}
+    columns = {(None, None): 254.48, ("Prune OFA", 0.9): 249.98, ("oBERT", 0.9): 253.02, ("oBERT", 0.97): 245.00}
+    assert sums(published, "13", "label", "sparsity") == {key: pytest.approx(total) for key, total in columns.items()}
+
+
+def test_standard_deviations_of_tables_15_and_16_are_complete(published):
+    """Table 15, of three runs: 0.35 + 0.33 SQuAD, 0.54 + 0.39 MNLI, 0.17 + 0.22 QQP. Table 16, of four: 0.16 + 0.27,
+    0.25 + 0.59, 0.15 + 0.25."""
+    spread = {table: [n for n in published.table("obert", table) if n.std] for table in ("1", "12", "2", "13")}
+    assert [len(spread[table]) for table in ("1", "12", "2", "13")] == [9, 9, 6, 6]
+    assert sum(n.std for n in spread["1"] + spread["12"]) == pytest.approx(2.00)
+    assert sum(n.std for n in spread["2"] + spread["13"]) == pytest.approx(1.67)
+    assert {n.runs for n in spread["12"]} == {3} and {n.runs for n in spread["13"]} == {4}
+
+
+@pytest.mark.parametrize("epochs", [10, 30])
+def test_recipes_follow_the_published_schedules(published, epochs):
+    recipe, schedule = load_recipe(f"obert_{epochs}_epochs"), published.schedule("obert", epochs)
+    assert (recipe.training.epochs, recipe.training.learning_rate) == (epochs, schedule.learning_rate)
+    assert recipe.schedule == schedule.sparsity
+
+
 def test_recipes_and_methods_fit_the_numbers(published):
     """Recipes that reproduce a number exist, prune as it was pruned, and train for the published epochs."""
     named = [number for number in published.numbers if number.recipe is not None]

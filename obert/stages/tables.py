@@ -9,6 +9,7 @@ from tabulate import tabulate
 
 from obert import registry, tracking
 from obert.errors import UserError
+from obert.latex import latex
 from obert.plan import all_keys, runs_folder, specification, specification_hash, sweep_folder, tables_folder
 from obert.published import load_published
 from obert.records import atomic_path, read_records
@@ -45,6 +46,7 @@ def load_results(
         for record in records
         if record.spec_hash != specification_hash(specification(experiment, record.key))
     ]
+    missing = set(planned) - {record.key for record in records}
     warnings = []
     if len(found) > len(records):
         warnings.append(f"{len(found) - len(records)} records are of runs no longer in the plan and are left out.")
@@ -63,6 +65,7 @@ def load_results(
         folder=folder,
         warnings=tuple(warnings),
         sweeps={name: _trials((sweeps_folder or sweep_folder("")) / name, experiment) for name in experiment.sweeps},
+        specifications={key: specification(experiment, key) for key in planned if key in missing},
     )
 
 
@@ -110,6 +113,7 @@ def _write(experiment: Experiment, results: Results) -> Path:
     built: list[Built] = [build(name, registry.load("tables", name)(), results) for name in _names(experiment)]
     target = tables_folder(experiment)
     files = {f"{table.name}.{suffix}": content for table in built for suffix, content in table.files().items()}
+    files |= {f"{table.name}.tex": latex(table).encode() for table in built}
     files[REPORT] = report(results, built).encode()
     for name, content in files.items():
         with atomic_path(target / name) as temporary:

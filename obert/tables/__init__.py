@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -33,6 +33,7 @@ class Results:
         folder: where the runs' folders are, or were downloaded to.
         warnings: what a reader must know of the records.
         sweeps: trials of the experiment's sweeps, by name, one row a run of a trial; empty where not run yet.
+        specifications: what the configuration asks of the planned runs that have no record.
     """
 
     experiment: str
@@ -44,6 +45,7 @@ class Results:
     folder: Path
     warnings: tuple[str, ...] = ()
     sweeps: dict[str, pd.DataFrame] = field(default_factory=dict)
+    specifications: dict[RunKey, dict[str, Any]] = field(default_factory=dict)
     _scores: dict[RunKey, pd.Series | None] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property

@@ -1,15 +1,15 @@
-"""Exported models with what they score, weigh and how fast they run, measured and published (oBERT, Table 17)."""
+"""Exported models with what they score, weigh and how fast they run, measured and published."""
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from obert.plan import RunKey
 from obert.records import Record
 from obert.tables import Results
 from obert.tables._engines import THROUGHPUT, engines_of
-from obert.tables._measured import metric_of, recovery, score
+from obert.tables._measured import metric_of, pattern_name, recovery, score
+from obert.tables._planned import PAPER, as_planned
 
-PAPER, TABLE = "obert", "17"
 PATTERNS = {"1x4": "4-block"}
 SPEEDUP = "_speedup"
 
@@ -28,12 +28,15 @@ class Deployed:
     """One model, exported.
 
     Attributes:
-        compression: `dense`, a pattern, or either `and QAT`.
+        compression: `dense`, a pattern, or either `and QAT`; another paper's name of its model.
         model: recipe and method, empty for a published one.
+        key: of the run that times it, None for a published one.
         recall: score as percent of the own dense model's.
-        size_gzip_mb: of the exported file, in MB (10^6 bytes).
-        compression_ratio: the dense model's size over it.
-        weights: of the encoder's linear layers that are not zero.
+        size_mb: of the exported file, in MB (10^6 bytes).
+        size_gzip_mb: of the same after gzip.
+        compression_ratio: the dense model's gzipped size over it.
+        weights_millions: of the encoder's linear layers that are not zero.
+        weights_ratio: the dense model's over them.
         speeds: by engine.
     """
 
@@ -43,12 +46,19 @@ class Deployed:
     sparsity: float
     compression: str
     model: str = ""
+    key: RunKey | None = None
     score: float = math.nan
     recall: float = math.nan
+    size_mb: float = math.nan
     size_gzip_mb: float = math.nan
     compression_ratio: float = math.nan
-    weights: float = math.nan
+    weights_millions: float = math.nan
+    weights_ratio: float = math.nan
     speeds: dict[str, Speed] = field(default_factory=dict)
+
+    @property
+    def is_quantized(self) -> bool:
+        return self.compression.endswith(" and QAT")
 
     @property
     def place(self) -> tuple:
@@ -66,7 +76,7 @@ def measured(results: Results) -> list[Deployed]:
         dense = results.dense(export.key.task)
         dense_export = None if dense is None else results.by_key.get(dense.key.at("export"))
         size = _metric(export, "model_size_gzip_mb")
-        sparsity = export.sparsity.measured if export.sparsity else 0.0
+        weights = _weights(trained, export)
         found.append(
             Deployed(
                 task=export.key.task,
@@ -75,31 +85,38 @@ def measured(results: Results) -> list[Deployed]:
                 sparsity=export.key.sparsity or 0.0,
                 compression=_compression(results, trained),
                 model=f"{trained.key.recipe}: {trained.key.method or 'dense'}",
+                key=export.key.at("benchmark"),
                 score=score(trained),
                 recall=recovery(score(trained), score(dense)),
+                size_mb=_metric(export, "model_size_mb"),
                 size_gzip_mb=size,
                 compression_ratio=_metric(dense_export, "model_size_gzip_mb") / size,
-                weights=trained.model.get("prunable_parameters", math.nan) * (1 - sparsity),
+                weights_millions=weights,
+                weights_ratio=_weights(dense, dense_export) / weights if weights else math.nan,
                 speeds=_speeds(results, export.key),
             )
         )
     return found
 
 
-def published(results: Results) -> list[Deployed]:
-    """The rows of Table 17."""
+def planned(results: Results) -> list[Deployed]:
+    """Every model that is to be exported, with or without a record."""
+    return measured(as_planned(results))
+
+
+def published(results: Results, table: str, engine: str) -> list[Deployed]:
+    """The rows of a published table, with the speeds in `engine`."""
     cells: dict[tuple, dict[str, float]] = {}
-    for number in results.published.table(PAPER, TABLE):
+    for number in results.published.table(PAPER, table):
         cells.setdefault((number.task, number.layers, number.sparsity, number.label), {})[number.metric] = number.value
+    dense = next(values["f1"] for (*_, label), values in cells.items() if label == "dense")
     rows = []
     for (task, layers, sparsity, label), values in cells.items():
-        speed = Speed(values["throughput"], values["speedup"])
-        sizes = {name: values[name] for name in ("size_gzip_mb", "compression_ratio")}
-        rows.append(
-            Deployed(task, "f1", layers, sparsity, label, score=values["f1"], speeds={"deepsparse": speed}, **sizes)
-        )
-    dense = next(row.score for row in rows if row.compression == "dense")
-    return [replace(row, recall=recovery(row.score, dense)) for row in rows]
+        speed = Speed(values.pop("throughput", math.nan), values.pop("speedup"))
+        found = values.pop("f1")
+        values |= {"score": found, "recall": recovery(found, dense)}
+        rows.append(Deployed(task, "f1", layers, sparsity, label, speeds={engine: speed}, **values))
+    return rows
 
 
 def _trained(results: Results, key: RunKey) -> Record | None:
@@ -113,8 +130,8 @@ def _compression(results: Results, trained: Record) -> str:
     if trained.key.method is None:
         name = "dense"
     else:
-        pattern = _pruning(results, trained).spec["recipe"].get("pattern", "unstructured")
-        name = PATTERNS.get(pattern, pattern) if isinstance(pattern, str) else "mixed"
+        pattern = pattern_name(_pruning(results, trained))
+        name = PATTERNS.get(pattern, pattern)
     return f"{name} and QAT" if trained.key.stage == "quantize" else name
 
 
@@ -129,6 +146,14 @@ def _pruning(results: Results, record: Record) -> Record:
             return record
         record = sources[0]
     return record
+
+
+def _weights(trained: Record | None, export: Record | None) -> float:
+    """Millions of prunable weights of an exported model that are not zero."""
+    if trained is None or export is None:
+        return math.nan
+    sparsity = export.sparsity.measured if export.sparsity else 0.0
+    return trained.model.get("prunable_parameters", math.nan) * (1 - sparsity) / 1e6
 
 
 def _speeds(results: Results, key: RunKey) -> dict[str, Speed]:

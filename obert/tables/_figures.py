@@ -29,10 +29,12 @@ DPI = 120
 EMPTY = "no records yet"
 
 
-def panels(rows: int, columns: int, width: float = 4.2, height: float = 3.4) -> tuple[Figure, Sequence]:
-    """A figure of rows x columns axes, sizes of one in inches. The axes of a row share their scale."""
+def panels(
+    rows: int, columns: int, width: float = 4.2, height: float = 3.4, sharey: bool = True
+) -> tuple[Figure, Sequence]:
+    """A figure of rows x columns axes, sizes of one in inches. The axes of a row share their scale by default."""
     figure = Figure(figsize=(max(width * columns, 5), height * rows), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False, sharey="row")
+    return figure, figure.subplots(rows, columns, squeeze=False, sharey="row" if sharey else False)
 
 
 def styles(names: Iterable[str]) -> dict[str, dict]:

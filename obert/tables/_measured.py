@@ -1,7 +1,8 @@
 """What tables share: measured scores grouped over seeds, recovery, and words for runs."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from obert.plan import RunKey
 from obert.records import Record
@@ -9,6 +10,7 @@ from obert.statistics import Summary, summarize
 from obert.tables import Results
 
 DENSE = "dense"
+UNSTRUCTURED = "unstructured"
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,24 @@ class Group:
         """Encoder layers."""
         return self.records[0].model.get("layers")
 
+    @property
+    def pattern(self) -> str:
+        """Which weights are pruned together."""
+        return pattern_name(self.records[0])
+
+    @property
+    def epochs(self) -> float | None:
+        """Epochs of training, None for one-shot pruning."""
+        return epochs_of(self.records[0])
+
+    def of_metric(self, metric: str) -> "Group":
+        """The same runs, another metric summarised."""
+        return replace(self, score=summarize(score(record, metric) for record in self.records))
+
     def drops_layers(self, results: Results) -> bool:
         """Whether the model has fewer layers than its task's teacher."""
         dense = results.dense(self.key.task)
-        return dense is not None and self.layers is not None and self.layers < dense.model.get("layers", 0)
+        return dense is not None and self.layers is not None and self.layers < dense.model.get("layers", math.inf)
 
     def mean(self, *costs: str) -> float:
         """Mean over seeds of the sum of some costs; NaN where a record has none of them."""
@@ -55,20 +71,14 @@ def score(record: Record | None, metric: str | None = None) -> float:
     return math.nan if found is None else found.value
 
 
-def groups(results: Results, task: str, *stages: str, metric: str | None = None) -> list[Group]:
-    """A task's runs of some stages, seeds together, in the order of the plan; by default what ends on the task.
-
-    Args:
-        metric: what is summarised, the primary one by default.
-    """
+def groups(results: Results, task: str, *stages: str) -> list[Group]:
+    """A task's runs of some stages, seeds together, in the order of the plan; by default what ends on the task."""
     collected: dict[tuple, list[Record]] = {}
     for stage in stages or ("transfer", "downstream", "quantize"):
         for record in results.stage(stage, task=task):
             key = record.key
             collected.setdefault((key.sparsity, key.recipe, key.method), []).append(record)
-    return [
-        Group(seeds[0].key, tuple(seeds), summarize(score(s, metric) for s in seeds)) for seeds in collected.values()
-    ]
+    return [Group(seeds[0].key, tuple(seeds), summarize(map(score, seeds))) for seeds in collected.values()]
 
 
 def recovery(mean: float, dense: float) -> float:
@@ -82,9 +92,27 @@ def metric_of(results: Results, task: str) -> str:
     return known[0] if known else ""
 
 
+def metrics_of(results: Results, task: str) -> list[str]:
+    """The names of a task's metrics, the primary one first."""
+    primary = metric_of(results, task)
+    names = {name for group in groups(results, task) for record in group.records for name in record.metrics}
+    return sorted(names, key=lambda name: (name != primary, name))
+
+
+def recipe_of(record: Record) -> dict[str, Any]:
+    """The recipe that a run was made with."""
+    return record.spec.get("recipe") or {}
+
+
+def pattern_name(record: Record) -> str:
+    """The pattern of a run's own pruning; `mixed` where layers differ."""
+    pattern = recipe_of(record).get("pattern", UNSTRUCTURED)
+    return pattern if isinstance(pattern, str) else "mixed"
+
+
 def epochs_of(record: Record) -> float | None:
     """Epochs of training, None for one-shot pruning."""
-    training = (record.spec.get("recipe") or {}).get("training")
+    training = recipe_of(record).get("training")
     return training["epochs"] if training else None
 
 

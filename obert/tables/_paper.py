@@ -2,6 +2,8 @@
 
 import math
 from abc import abstractmethod
+from collections.abc import Iterable
+from itertools import chain
 from typing import ClassVar
 
 import pandas as pd
@@ -9,9 +11,9 @@ import pandas as pd
 from obert.published import Number
 from obert.statistics import DASH, format_number, format_summary
 from obert.tables import Base, Note, Results
-from obert.tables._measured import Group, epochs_of, epochs_text, metric_of, recovery, scale, score
+from obert.tables._measured import Group, epochs_of, epochs_text, metric_of, metrics_of, recovery, score
+from obert.tables._planned import PAPER, as_planned, paper_notes
 
-PAPER = "obert"
 ROW, DENSE = "row", "dense"
 PUBLISHED = ("published", "published_std", "published_n", "approximate")
 MEASURED = ("measured", "measured_std", "measured_n", "difference", "recovery")
@@ -23,45 +25,58 @@ LEGEND = (
 
 
 class PaperTable(Base):
-    """Rows are tasks (layers) and sparsities; column groups are the paper's, then this experiment's own."""
+    """Rows are tasks, metrics, (layers) and sparsities; column groups are the paper's, then this experiment's own."""
 
     table: ClassVar[str]
+    needs: ClassVar[str]  # what runs belong here, in words
     by_layers: ClassVar[bool] = False
-    metric: ClassVar[str | None] = None  # the tasks' primary ones by default
+    primary: ClassVar[bool] = True  # whether there are rows of the tasks' primary metrics
+    others: ClassVar[bool] = False  # and of their other ones
+    model: ClassVar[str | None] = None  # that the published numbers are of, if not the paper's main one
 
     @abstractmethod
     def select(self, results: Results, task: str) -> list[Group]:
-        """The measured groups of a task that belong into this table."""
+        """The groups of a task that belong into this table."""
 
     def build(self, results: Results) -> pd.DataFrame:
         numbers = results.published.table(PAPER, self.table)
-        found = {task: self.select(results, task) for task in results.tasks}
-        published, own = _published_groups(numbers), _own_groups(found, numbers, self.by_layers)
+        found = {pair: groups for task in results.tasks for pair, groups in self._measured(results, task).items()}
+        published, own = _published_groups(numbers), _own_groups(found.values(), numbers, self.by_layers)
         row_columns = ["task", "metric", *(["layers"] if self.by_layers else []), "sparsity"]
         columns = [*((ROW, name) for name in row_columns), (DENSE, "published"), (DENSE, "measured")]
         columns += [(label, column) for label in published.values() for column in (*PUBLISHED, *MEASURED)]
         columns += [(label, c) for label in dict.fromkeys(own.values()) for c in MEASURED if c != "difference"]
         rows = []
-        for task in dict.fromkeys([*(n.task for n in numbers), *(t for t, groups in found.items() if groups)]):
-            dense = score(results.dense(task), self.metric)
-            of_task = [n for n in numbers if n.task == task]
-            base = next((n for n in of_task if n.is_dense), None)
-            metric = of_task[0].metric if of_task else self.metric or metric_of(results, task)
-            levels = {self._level(n.layers, n.sparsity) for n in of_task if not n.is_dense}
-            levels |= {self._level(g.layers, g.sparsity) for g in found.get(task, [])}
+        for task, metric in dict.fromkeys([*((n.task, n.metric) for n in numbers), *found]):
+            dense = score(results.dense(task), metric)
+            of_metric = [n for n in numbers if (n.task, n.metric) == (task, metric)]
+            base = next((n for n in of_metric if n.is_dense), None)
+            groups = found.get((task, metric), [])
+            levels = {self._level(n.layers, n.sparsity) for n in of_metric if not n.is_dense}
+            levels |= {self._level(group.layers, group.sparsity) for group in groups}
             for layers, sparsity in sorted(levels, key=lambda level: (-(level[0] or 0), level[1])):
                 row = {(ROW, "task"): task, (ROW, "metric"): metric, (ROW, "sparsity"): sparsity}
                 row |= {(ROW, "layers"): layers} if self.by_layers else {}
                 row |= {(DENSE, "published"): base.value if base else math.nan, (DENSE, "measured"): dense}
-                for number in of_task:
+                for number in of_metric:
                     if not number.is_dense and self._level(number.layers, number.sparsity) == (layers, sparsity):
                         row |= _published_cells(published[_identity(number)], number)
-                for group in found.get(task, []):
+                for group in groups:
                     if self._level(group.layers, group.sparsity) == (layers, sparsity):
                         label = own.get(_variant(group)) or published[_identity(_reproduced(group, numbers))]
                         row |= _measured_cells(label, group, dense, row)
                 rows.append(row)
         return pd.DataFrame(rows, columns=pd.MultiIndex.from_tuples(columns))
+
+    def _measured(self, results: Results, task: str) -> dict[tuple[str, str], list[Group]]:
+        """By (task, metric): what was measured of the groups that belong here."""
+        groups, primary = self.select(results, task), metric_of(results, task)
+        found = {}
+        for metric in metrics_of(results, task) if groups else ():
+            measured = [group for g in groups if (group := g.of_metric(metric)).score.n]
+            if measured and (self.primary if metric == primary else self.others):
+                found[task, metric] = measured
+        return found
 
     def _level(self, layers: int | None, sparsity: float) -> tuple[int | None, float]:
         return (layers if self.by_layers else None), sparsity
@@ -87,11 +102,11 @@ class PaperTable(Base):
         return pd.DataFrame(shown)
 
     def notes(self, results: Results) -> tuple[Note, ...]:
-        paper = results.published.papers[PAPER]
-        notes = [Note(f"Published: {paper.title}. {paper.reference}; {paper.model}.")]
-        if scale(results):
-            notes.append(Note(f"Measured, another scale unless it says the same: {scale(results)}."))
-        return tuple(notes)
+        complete = as_planned(results)
+        tasks = [task for task in results.tasks if self.primary or len(metrics_of(results, task)) != 1]
+        found = [group for task in tasks for group in self.select(complete, task)]
+        keys = [record.key for group in found for record in group.records]
+        return paper_notes(results, keys, self.needs, self.model)
 
 
 def _identity(number: Number) -> tuple:
@@ -113,10 +128,10 @@ def _reproduced(group: Group, numbers: tuple[Number, ...]) -> Number | None:
     return next((n for n in numbers if (n.recipe, n.method) == _variant(group)), None)
 
 
-def _own_groups(found: dict[str, list[Group]], numbers: tuple[Number, ...], by_layers: bool) -> dict[tuple, str]:
+def _own_groups(found: Iterable[list[Group]], numbers: tuple[Number, ...], by_layers: bool) -> dict[tuple, str]:
     """Labels of what is measured but in no published column: recipe, method, epochs, scale."""
     own: dict[tuple, list[Group]] = {}
-    for group in (g for groups_of_task in found.values() for g in groups_of_task):
+    for group in chain.from_iterable(found):
         if _reproduced(group, numbers) is None:
             own.setdefault(_variant(group), []).append(group)
     labels = {}

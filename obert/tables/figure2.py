@@ -4,9 +4,10 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
-from obert.tables import Base, Results
+from obert.tables import Base, Note, Results
 from obert.tables._deployed import Deployed, measured, published
 from obert.tables._figures import STYLE, empty_figure, panels, styles
+from obert.tables.table17 import Table17
 
 COLUMNS = ("series", "task", "layers", "sparsity", "compression", "recall", "speedup", "compression_ratio")
 AXES = {"speedup": "times the dense model's throughput", "compression_ratio": "times smaller after gzip"}
@@ -23,10 +24,16 @@ class Figure2(Base):
     )
 
     def build(self, results: Results) -> pd.DataFrame:
-        rows = [_row("published, deepsparse", row, "deepsparse") for row in published(results)]
+        rows = [
+            _row(f"published, {Table17.engine}", row, Table17.engine)
+            for row in published(results, Table17.table, Table17.engine)
+        ]
         for row in measured(results):
             rows += [_row(f"{row.task}, {engine}", row, engine) for engine in row.speeds]
         return pd.DataFrame(rows, columns=list(COLUMNS))
+
+    def notes(self, results: Results) -> tuple[Note, ...]:
+        return Table17().notes(results)
 
     def draw(self, content: pd.DataFrame) -> Figure:
         with mpl.rc_context(STYLE):

@@ -1,16 +1,10 @@
 """Figure: sparsity and learning rate against epoch, as training logged them."""
 
-import matplotlib as mpl
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from obert.tables import Base, Results
-from obert.tables._figures import DASHES, STYLE, empty_figure, panels
-
-POINTS = 200
-COLUMNS = ("task", "recipe", "method", "target", "epoch", "sparsity", "learning_rate")
+from obert.tables._schedules import LABELS, curves_of, draw_schedules
 
 
 class Schedules(Base):
@@ -23,45 +17,7 @@ class Schedules(Base):
     )
 
     def build(self, results: Results) -> pd.DataFrame:
-        parts, seen = [], set()
-        for record in results.stage("downstream"):
-            key = record.key
-            identity = (key.recipe, key.task, key.sparsity)
-            if identity in seen:
-                continue
-            curves = results.curves(key)
-            if curves is not None and not curves.empty:
-                seen.add(identity)
-                part = _thinned(curves)[["epoch", "sparsity", "learning_rate"]]
-                parts.append(part.assign(task=key.task, recipe=key.recipe, method=key.method, target=key.sparsity))
-        return pd.concat(parts, ignore_index=True)[list(COLUMNS)] if parts else pd.DataFrame(columns=list(COLUMNS))
+        return curves_of(results)
 
     def draw(self, content: pd.DataFrame) -> Figure:
-        with mpl.rc_context(STYLE):
-            if content.empty:
-                return empty_figure()
-            recipes, tasks = list(content["recipe"].unique()), list(content["task"].unique())
-            targets = sorted(content["target"].unique())
-            figure, axes = panels(2, len(recipes), height=2.7)
-            for column, recipe in enumerate(recipes):
-                for (task, target), run in content[content["recipe"] == recipe].groupby(["task", "target"]):
-                    look = {"color": f"C{targets.index(target) % 10}", "linestyle": DASHES[tasks.index(task) % 4]}
-                    axes[0][column].step(run["epoch"], 100 * run["sparsity"], where="post", **look)
-                    axes[1][column].plot(run["epoch"], run["learning_rate"], **look)
-                axes[0][column].set_title(recipe)
-                axes[1][column].set_xlabel("epoch")
-            axes[0][0].set_ylabel("sparsity (%)")
-            axes[0][0].set_ylim(0, 103)
-            axes[1][0].set_ylabel("learning rate")
-            axes[1][0].ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
-            handles = [Line2D([], [], color=f"C{i % 10}", label=f"{100 * t:g} %") for i, t in enumerate(targets)]
-            handles += [Line2D([], [], color="0.3", linestyle=DASHES[i % 4], label=t) for i, t in enumerate(tasks)]
-            figure.legend(handles=handles, loc="outside right upper", fontsize=8)
-        return figure
-
-
-def _thinned(curves: pd.DataFrame) -> pd.DataFrame:
-    """At most about POINTS steps, evenly spread, and each step around a jump of sparsity or learning rate."""
-    even = np.linspace(0, len(curves) - 1, min(POINTS, len(curves))).astype(int)
-    jumps = np.flatnonzero((curves["sparsity"].diff() != 0) | (curves["learning_rate"].diff() > 0))
-    return curves.iloc[np.union1d(even, np.union1d(jumps, np.maximum(jumps - 1, 0)))]
+        return draw_schedules(content, LABELS)

@@ -5,12 +5,13 @@ from obert.tables.table3 import Table3
 
 
 class Table14(Table3):
-    """As Table 3; tasks that have no exact match have no rows."""
+    """As Table 3; tasks of one metric have no rows."""
 
     table = "14"
-    metric = "exact_match"
+    primary, others = False, True
+    needs = f"{Table3.needs}, on a task of several metrics"
     title = "Table 14 of the oBERT paper, published and measured"
     caption = (
-        "Exact match of the models of Table 3. Published: as printed in Table 14 of Kurtic et al. 2022 (BERT-base, "
-        f"SQuAD v1.1). {LEGEND}"
+        "Exact match, or another second metric, of the models of Table 3. Published: as printed in Table 14 of "
+        f"Kurtic et al. 2022 (BERT-base, SQuAD v1.1). {LEGEND}"
     )

@@ -1,7 +1,7 @@
 """Table 2 of the oBERT paper: models pruned upstream, transferred to tasks."""
 
 from obert.tables import Results
-from obert.tables._measured import Group, epochs_of, groups
+from obert.tables._measured import Group, groups
 from obert.tables._paper import LEGEND, PaperTable
 
 
@@ -9,6 +9,7 @@ class Table2(PaperTable):
     """Column groups are methods; downstream pruning with as many epochs on the task stands beside them."""
 
     table = "2"
+    needs = "models pruned upstream and fine-tuned on a task with their zeros held (transfer)"
     title = "Table 2 of the oBERT paper, published and measured"
     caption = (
         "Sparse transfer. Published: means as printed in Table 2 of Kurtic et al. 2022 (BERT-base, full data sets). "
@@ -18,6 +19,6 @@ class Table2(PaperTable):
 
     def select(self, results: Results, task: str) -> list[Group]:
         transferred = [g for g in groups(results, task, "transfer") if not g.drops_layers(results)]
-        epochs = {epochs_of(record) for group in transferred for record in group.records}
+        epochs = {group.epochs for group in transferred}
         pruned = [g for g in groups(results, task, "downstream") if g.key.upstream is None]
-        return transferred + [g for g in pruned if epochs_of(g.records[0]) in epochs]
+        return transferred + [group for group in pruned if group.epochs in epochs]

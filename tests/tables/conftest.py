@@ -26,14 +26,14 @@ def key(method, sparsity, seed=0, recipe="gradual", stage="downstream", task=TAS
 def make_results(tmp_path, root):
     """Results of hand-made records: a list of (record, scores, steps)."""
 
-    def make(runs, planned=(), config="configs/example.yaml", sweeps=None):
+    def make(runs, planned=(), config="configs/example.yaml", **more):
         for made, scores, steps in runs:
             named = None if scores is None else dict(zip("abcd", scores, strict=True))
             write_run(tmp_path / "runs", made, named, steps)
         records = tuple(made for made, _, _ in runs)
         planned = (*dict.fromkeys([*(r.key for r in records), *planned]),)
         about = ("example", "An example.", config)
-        return Results(*about, records, planned, load_published(), tmp_path / "runs", sweeps=sweeps or {})
+        return Results(*about, records, planned, load_published(), tmp_path / "runs", **more)
 
     return make
 

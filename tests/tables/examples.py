@@ -15,7 +15,7 @@ FISHER = {"num_gradients": 256, "fisher_block_size": 48, "dampening": 1e-7, "sol
 
 
 def record(stage, value=None, *, task="movie_reviews", recipe=None, seed=0, method=None, sparsity=None, **fields):
-    """A record as a stage writes it, with one metric: `accuracy` (percent) where `value` is given."""
+    """A record as a stage writes it, with one metric where `value` (percent) is given: accuracy, or a question's F1."""
     recipe = recipe or (DENSE_RECIPE if method is None else "gradual")
     one_shot = recipe == "one_shot"
     content = {
@@ -35,7 +35,8 @@ def record(stage, value=None, *, task="movie_reviews", recipe=None, seed=0, meth
     if method == "obert":
         content["spec"]["method"] = FISHER
     if value is not None:
-        content |= {"metrics": {"accuracy": Score(value=value, count=4)}, "primary_metric": "accuracy"}
+        metric = "f1" if task in ("squad", "city_qa") else "accuracy"
+        content |= {"metrics": {metric: Score(value=value, count=4)}, "primary_metric": metric}
     if method is not None and stage == "downstream":
         measured = LayerSparsity(zeros=int(sparsity * 400), size=400)
         content["sparsity"] = Sparsity(target=sparsity, measured=sparsity, layers={"layer": measured})

@@ -14,7 +14,7 @@ CONFIG = "configs/example.yaml"
 
 @pytest.fixture
 def experiment(root, tmp_path, monkeypatch):
-    """Two methods, two seeds; results go to a temporary folder."""
+    """Two methods, two seeds, a table of each kind; results go to a temporary folder."""
     monkeypatch.setattr(plan, "RESULTS", tmp_path / "results")
     return Experiment(
         name="example",
@@ -24,6 +24,16 @@ def experiment(root, tmp_path, monkeypatch):
         seeds=(0, 1),
         teacher="finetune",
         downstream=(Downstream(recipes=("gradual",), methods=("magnitude", "obert"), sparsities=(0.9,)),),
+        tables=(
+            "leaderboard",
+            "table1",
+            "table15",
+            "figure1",
+            "figure8",
+            "schedules",
+            "accuracy_vs_sparsity",
+            "figure2",
+        ),
         tracking_uri=f"sqlite:///{tmp_path}/tracking/mlflow.db",
     )
 
@@ -53,6 +63,9 @@ def test_twice_and_from_mlflow_give_the_same_bytes(experiment, tmp_path):
         path.unlink()
     assert first == _files(tables.run(experiment, CONFIG, experiment.tracking_uri).parent)
     assert {"leaderboard.csv", "table1.md", "schedules.svg", "accuracy_vs_sparsity.png", "report.html"} <= set(first)
+    made = {name.partition(".")[0] for name in first} - {"report"}
+    assert {f"{name}.tex" for name in made} == {name for name in first if name.endswith(".tex")}
+    assert b"\\begin{tabular}" in first["table1.tex"] and b"figure2.png" in first["figure2.tex"]
 
 
 def test_the_report_is_self_contained(experiment):

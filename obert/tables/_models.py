@@ -1,0 +1,83 @@
+"""Tables of the oBERT paper with a row a model: what it scores, how large and how fast it is."""
+
+import math
+from typing import ClassVar
+
+import pandas as pd
+
+from obert.statistics import DASH, format_number
+from obert.tables import Base, Note, Results
+from obert.tables._deployed import Deployed, Speed, measured, planned, published
+from obert.tables._planned import paper_notes
+
+ROW = "row"
+ROW_COLUMNS = ("task", "metric", "layers", "sparsity", "compression", "model")
+LEGEND = (
+    "Recall, or recovery: score as percent of the own dense model's. Difference: measured minus published score, in "
+    "points. Speed-up: over the dense float32 model in the same engine and process; the score beside it is that of the "
+    "very file that was timed, in that engine. First seed. A dash: not published, or not run."
+)
+
+
+class ModelTable(Base):
+    """Rows are models; column groups are the paper's numbers, this experiment's, and those of each engine."""
+
+    table: ClassVar[str]
+    engine: ClassVar[str]  # what the published speeds are from
+    sizes: ClassVar[tuple[str, ...]]
+    speeds: ClassVar[tuple[str, ...]]
+    needs: ClassVar[str]  # what runs belong here, in words
+    of: ClassVar[str | None] = None  # the model of the published numbers, if not the paper's main one
+
+    def belongs(self, model: Deployed) -> bool:
+        """Whether an exported model is one for this table."""
+        return True
+
+    def build(self, results: Results) -> pd.DataFrame:
+        theirs = {row.place: row for row in published(results, self.table, self.engine)}
+        ours = [model for model in measured(results) if self.belongs(model)]
+        engines = sorted({engine for row in ours for engine in row.speeds})
+        columns = [(ROW, name) for name in ROW_COLUMNS]
+        columns += [("published", name) for name in self.sizes]
+        columns += [(f"published, {self.engine}", name) for name in self.speeds]
+        columns += [("measured", name) for name in dict.fromkeys((*self.sizes, "difference", "recall"))]
+        columns += [(engine, name) for engine in engines for name in (*self.speeds, "score")]
+        same = {place: [row for row in ours if row.place == place] for place in theirs}
+        pairs = [(theirs[place], row) for place, rows in same.items() for row in rows or [None]]
+        pairs += [(None, row) for row in ours if row.place not in theirs]
+        rows = [self._cells(their, own, engines) for their, own in pairs]
+        return pd.DataFrame(rows, columns=pd.MultiIndex.from_tuples(columns))
+
+    def _cells(self, their: Deployed | None, own: Deployed | None, engines: list[str]) -> dict[tuple, object]:
+        row = {(ROW, name): getattr(own or their, name) for name in ROW_COLUMNS}
+        for group, model in (("published", their), ("measured", own)):
+            row |= {(group, name): math.nan if model is None else getattr(model, name) for name in self.sizes}
+        row["measured", "recall"] = own.recall if own else math.nan
+        row["measured", "difference"] = own.score - their.score if own and their else math.nan
+        if their is not None:
+            group, speed = f"published, {self.engine}", their.speeds[self.engine]
+            row |= {(group, name): getattr(speed, name) for name in self.speeds}
+        speeds = {} if own is None else own.speeds
+        return row | {(e, n): getattr(speeds.get(e, Speed()), n) for e in engines for n in (*self.speeds, "score")}
+
+    def display(self, content: pd.DataFrame) -> pd.DataFrame:
+        row = content[ROW]
+        shown = {("", name): row[name] for name in ("task", "metric")}
+        shown["", "layers"] = [format_number(value, 0) for value in row["layers"]]
+        shown["", "sparsity %"] = [format_number(100 * value, 1) for value in row["sparsity"]]
+        shown |= {("", name): row[name] for name in ("compression", "model")}
+        for group, name in content.columns:
+            if group != ROW:
+                shown[group, name] = [_text(name, value) for value in content[group, name]]
+        return pd.DataFrame(shown)
+
+    def notes(self, results: Results) -> tuple[Note, ...]:
+        keys = [model.key for model in planned(results) if self.belongs(model)]
+        return paper_notes(results, keys, self.needs, self.of)
+
+
+def _text(name: str, value: float) -> str:
+    if math.isnan(value):
+        return DASH
+    number = format_number(value, 1 if name in ("throughput", "size_gzip_mb", "size_mb") else 2, name == "difference")
+    return f"{number}×" if name == "speedup" or name.endswith("_ratio") else number  # noqa: RUF001

@@ -1,0 +1,69 @@
+"""What of a paper's table has not been run, and what its numbers are of."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from obert import plan
+from obert.plan import RunKey
+from obert.records import FILE_NAME, Record
+from obert.tables import Note, Results
+from obert.tables._measured import scale
+
+PAPER = "obert"
+
+
+def as_planned(results: Results) -> Results:
+    """The results with a record without scores for each planned run that has none.
+
+    So the rule that puts a run into a table says too which missing ones belong there.
+    """
+    missing = tuple(_without_scores(results, key) for key in results.missing)
+    return replace(results, records=results.records + missing)
+
+
+def _without_scores(results: Results, key: RunKey) -> Record:
+    spec = results.specifications.get(key, {})
+    layers = _layers(results, key)
+    model = {} if layers is None else {"layers": layers}
+    return Record.model_construct(experiment=results.experiment, key=key, spec=spec, model=model)
+
+
+def _layers(results: Results, key: RunKey) -> int | None:
+    """Layers of a model that is not there yet: of the upstream run that drops some, or of the task's teacher."""
+    sources = key.recipe.split("@")[1:]
+    upstream = [k for k in results.planned if k.stage == "upstream" and k.recipe in sources]
+    for source in upstream:
+        record = results.by_key.get(source)
+        spec = record.spec if record else results.specifications.get(source, {})
+        if kept := (spec.get("recipe") or {}).get("layers"):
+            return len(kept)
+    dense = results.dense(key.task)
+    return None if dense is None else dense.model.get("layers")
+
+
+def paper_notes(results: Results, keys: Iterable[RunKey], needs: str, model: str | None = None) -> tuple[Note, ...]:
+    """Source of the published numbers, scale of the measured ones, and what is missing.
+
+    Args:
+        keys: the planned runs that belong here.
+        needs: what runs belong here, in words.
+        model: what the published numbers are of, if not the paper's main model.
+    """
+    paper = results.published.papers[PAPER]
+    notes = [Note(f"Published: {paper.title}. {paper.reference}; {model or paper.model}.")]
+    if scale(results):
+        notes.append(Note(f"Measured, another scale unless it says the same: {scale(results)}."))
+    return (*notes, *_missing_notes(results, tuple(dict.fromkeys(keys)), needs))
+
+
+def _missing_notes(results: Results, keys: tuple[RunKey, ...], needs: str) -> tuple[Note, ...]:
+    if not keys:
+        return (Note(f"{results.config} plans no run that belongs here: {needs}."),)
+    missing = [key for key in keys if key not in results.by_key]
+    if not missing:
+        return ()
+    files = [(plan.RESULTS / "runs" / results.experiment / key.path / FILE_NAME).as_posix() for key in missing]
+    # --configfile comes last, as it takes every path after it
+    command = ["snakemake --cores all \\", *(f"  {file} \\" for file in files), f"  --configfile {results.config}"]
+    many = f"{len(missing)} of the {len(keys)} planned runs that belong here are"
+    return (Note(f"{many} missing. To make them:", tuple(command)),)

@@ -1,0 +1,128 @@
+"""Learning rate and sparsity against epoch: as training logged them, and as the oBERT paper states them."""
+
+from collections.abc import Callable, Iterable
+from typing import ClassVar
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from obert.published import Schedule
+from obert.records import Record
+from obert.schedules import linear_with_rewinds, pruning_events
+from obert.tables import Base, Note, Results
+from obert.tables._figures import DASHES, STYLE, empty_figure, panels
+from obert.tables._measured import recipe_of
+from obert.tables._planned import PAPER, as_planned, paper_notes
+
+POINTS = 200
+STEPS = 100  # an epoch, of the published curves
+TARGET = 0.9  # that the paper draws
+PUBLISHED = "published"
+COLUMNS = ("task", "recipe", "method", "target", "epoch", "sparsity", "learning_rate")
+LABELS = {"sparsity": "sparsity (%)", "learning_rate": "learning rate"}
+KINDS = {
+    False: "whose learning rate is rewound once or never",
+    True: "whose learning rate is rewound more than once",
+}
+CAPTION = (
+    "Published: what Table 9 of Kurtic et al. 2022 states of Figure {number} ({epochs} epochs, learning rate of SQuAD, "
+    "target of 90 %); the figure's own values are not printed. The others: training curves of this experiment's "
+    "gradual runs {kind}, of one run (first method and seed) for each recipe, task and target."
+)
+
+
+def curves_of(results: Results, belongs: Callable[[Record], bool] = lambda record: True) -> pd.DataFrame:
+    """The curves of one run on a task, the first method and seed, for each recipe, task and target sparsity."""
+    parts, seen = [], set()
+    for record in results.stage("downstream"):
+        key = record.key
+        identity = (key.recipe, key.task, key.sparsity)
+        if identity in seen or not belongs(record):
+            continue
+        curves = results.curves(key)
+        if curves is not None and not curves.empty:
+            seen.add(identity)
+            part = thinned(curves)[["epoch", "sparsity", "learning_rate"]]
+            parts.append(part.assign(task=key.task, recipe=key.recipe, method=key.method, target=key.sparsity))
+    return pd.concat(parts, ignore_index=True)[list(COLUMNS)] if parts else pd.DataFrame(columns=list(COLUMNS))
+
+
+def thinned(curves: pd.DataFrame) -> pd.DataFrame:
+    """At most about POINTS steps, evenly spread, and each step around a jump of sparsity or learning rate."""
+    even = np.linspace(0, len(curves) - 1, min(POINTS, len(curves))).astype(int)
+    jumps = np.flatnonzero((curves["sparsity"].diff() != 0) | (curves["learning_rate"].diff() > 0))
+    return curves.iloc[np.union1d(even, np.union1d(jumps, np.maximum(jumps - 1, 0)))]
+
+
+def published_curve(schedule: Schedule, target: float = TARGET) -> pd.DataFrame:
+    """A paper's schedule, step by step."""
+    total = round(schedule.epochs * STEPS)
+    steps = np.arange(total)
+    events = pd.Series(pruning_events(schedule.sparsity, STEPS, target))
+    rates = [linear_with_rewinds(step, total, STEPS, schedule.learning_rate) for step in steps]
+    sparsity = events.reindex(steps).ffill().fillna(0).to_numpy()
+    curve = thinned(pd.DataFrame({"epoch": steps / STEPS, "sparsity": sparsity, "learning_rate": rates}))
+    return curve.assign(task="squad", recipe=PUBLISHED, method="obert", target=target)[list(COLUMNS)]
+
+
+def draw_schedules(content: pd.DataFrame, quantities: Iterable[str]) -> Figure:
+    """A row a quantity, a column a recipe; colours are target sparsities, dashes tasks."""
+    with mpl.rc_context(STYLE):
+        if content.empty:
+            return empty_figure()
+        recipes, tasks = list(content["recipe"].unique()), list(content["task"].unique())
+        targets, quantities = sorted(content["target"].unique()), list(quantities)
+        figure, axes = panels(len(quantities), len(recipes), height=2.7)
+        for column, recipe in enumerate(recipes):
+            for (task, target), run in content[content["recipe"] == recipe].groupby(["task", "target"]):
+                look = {"color": f"C{targets.index(target) % 10}", "linestyle": DASHES[tasks.index(task) % 4]}
+                for row, quantity in enumerate(quantities):
+                    if quantity == "sparsity":
+                        axes[row][column].step(run["epoch"], 100 * run["sparsity"], where="post", **look)
+                    else:
+                        axes[row][column].plot(run["epoch"], run["learning_rate"], **look)
+            axes[0][column].set_title(recipe)
+            axes[-1][column].set_xlabel("epoch")
+        for row, quantity in enumerate(quantities):
+            axes[row][0].set_ylabel(LABELS[quantity])
+            if quantity == "sparsity":
+                axes[row][0].set_ylim(0, 103)
+            else:
+                axes[row][0].ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+        handles = [Line2D([], [], color=f"C{i % 10}", label=f"{100 * t:g} %") for i, t in enumerate(targets)]
+        handles += [Line2D([], [], color="0.3", linestyle=DASHES[i % 4], label=t) for i, t in enumerate(tasks)]
+        figure.legend(handles=handles, loc="outside right upper", fontsize=8)
+    return figure
+
+
+class PaperSchedule(Base):
+    """One quantity: the paper's schedule, then those of gradual runs of the same kind."""
+
+    epochs: ClassVar[int]
+    quantity: ClassVar[str]
+    rewinds_often: ClassVar[bool]  # whether the learning rate is rewound more than once, as in the paper's 30 epochs
+
+    @property
+    def needs(self) -> str:
+        return f"gradual pruning on a task (downstream) {KINDS[self.rewinds_often]}"
+
+    def belongs(self, record: Record) -> bool:
+        """Whether a run is gradual, and its learning rate rewound as often."""
+        training = recipe_of(record).get("training")
+        rewinds = ((training or {}).get("learning_rate") or {}).get("rewind_epochs", ())
+        return training is not None and (len(rewinds) > 1) == self.rewinds_often
+
+    def build(self, results: Results) -> pd.DataFrame:
+        paper = published_curve(results.published.schedule(PAPER, self.epochs))
+        measured = curves_of(results, self.belongs)
+        return pd.concat([paper, measured], ignore_index=True) if len(measured) else paper
+
+    def notes(self, results: Results) -> tuple[Note, ...]:
+        runs = [record.key for record in as_planned(results).stage("downstream") if self.belongs(record)]
+        return paper_notes(results, runs, self.needs)
+
+    def draw(self, content: pd.DataFrame) -> Figure:
+        return draw_schedules(content, [self.quantity])

@@ -1,0 +1,113 @@
+"""Tables 6, 8 and 17 and Figure 2: exported models beside the published ones they stand for."""
+
+import math
+
+import pytest
+
+from obert.plan import RunKey
+from obert.records import Score, Sparsity
+from obert.tables.figure2 import Figure2
+from obert.tables.table6 import Table6
+from obert.tables.table8 import Table8
+from obert.tables.table17 import Table17
+from tables.examples import record
+
+MODEL = {"source": "example", "layers": 12, "parameters": 9_000_000, "prunable_parameters": 2_000_000}
+BLOCK = {"recipe": {"training": {"epochs": 1.0}, "pattern": "1x4"}}
+
+
+def deployed(stage, value, size, speedup=None, zeros=0.0, **chosen):
+    """A trained model, its export of `size` MB, half of that after gzip, and its timing."""
+    chosen |= {"task": "squad"}
+    made = record(stage, value, model=MODEL, **chosen)
+    chosen |= {"recipe": made.key.recipe, "spec": {}}
+    sizes = {"model_size_mb": Score(value=size, count=1), "model_size_gzip_mb": Score(value=size / 2, count=1)}
+    export = record("export", metrics=sizes, **chosen)
+    found = Sparsity(target=zeros, measured=zeros, layers={})
+    speeds = {"throughput": 10.0 * (speedup or 1), "f1": value - 1} | ({"speedup": speedup} if speedup else {})
+    timed = {f"onnxruntime_{name}": Score(value=number, count=20) for name, number in speeds.items()}
+    return [made, export.model_copy(update={"sparsity": found}), record("benchmark", metrics=timed, **chosen)]
+
+
+@pytest.fixture
+def runs():
+    """Dense; 80 % unstructured; 80 % in blocks, which is exported only once quantised, with more zeros in integers."""
+    pruned = {"method": "obert", "sparsity": 0.8}
+    return [
+        *deployed("teacher", 80.0, 40.0),
+        *deployed("downstream", 72.0, 20.0, 1.5, zeros=0.8, recipe="gradual", **pruned),
+        record("downstream", 71.0, task="squad", recipe="block", model=MODEL, spec=BLOCK, **pruned),
+        *deployed("quantize", 70.0, 8.0, 3.0, zeros=0.84, recipe="quantize@block", **pruned),
+    ]
+
+
+@pytest.fixture
+def results(make_results, runs):
+    return make_results([(made, None, 0) for made in runs])
+
+
+def row_of(content, layers, sparsity, compression):
+    place = ("squad", layers, sparsity, compression)
+    names = ("task", "layers", "sparsity", "compression")
+    (found,) = [row for _, row in content.iterrows() if tuple(row["row", name] for name in names) == place]
+    return found
+
+
+def test_table_6_counts_weights_of_what_is_not_quantised(results):
+    """A fifth of 2 M weights is 0.4 M, a fifth of the dense model's; 72 of 80 is 90 %; 72 - 89.04 = -17.04."""
+    content = Table6().build(results)
+    assert len(content) == 8
+    row = row_of(content, 12, 0.8, "unstructured")
+    assert row["published"].tolist() == [17.0, 5.0, 89.04]
+    assert row["measured"].tolist() == pytest.approx([0.4, 5.0, 72.0, -17.04, 90.0])
+    assert (row["published, each on its device", "speedup"], row["onnxruntime", "speedup"]) == (3.38, 1.5)
+    assert row["row", "model"] == "gradual: obert"
+    rival = row_of(content, 6, 0.0, "DistilBERT")
+    assert rival["published", "weights_millions"] == 42.5 and rival["measured"].isna().all()
+
+
+def test_table_8_has_dense_and_quantised_models_with_both_sizes(results):
+    """The quantised file is 8 MB, 4 after gzip, a fifth of the dense one's 20."""
+    content = Table8().build(results)
+    assert content["row", "compression"].tolist() == ["dense", *2 * ["4-block and QAT"], "dense", "4-block and QAT"]
+    large = row_of(content, 24, 0.95, "4-block and QAT")
+    assert large["published", "size_mb"] == 38.2 and math.isnan(large["published", "size_gzip_mb"])
+    assert large["published", "recall"] == pytest.approx(99.27, abs=0.01)
+    own = row_of(content, 12, 0.8, "4-block and QAT")
+    assert own["measured", "size_mb"] == 8.0 and own["measured", "size_gzip_mb"] == 4.0
+    assert own["measured", "compression_ratio"] == pytest.approx(5.0)
+    assert "BERT-large" in Table8().notes(results)[0].text
+
+
+def test_table_17_has_every_model_where_the_paper_has_it(results):
+    content = Table17().build(results)
+    assert len(content) == 10
+    for sparsity, compression, published, model in (
+        (0.0, "dense", 88.54, "dense: dense"),
+        (0.8, "unstructured", 89.04, "gradual: obert"),
+        (0.8, "4-block and QAT", 87.89, "quantize@block: obert"),
+    ):
+        row = row_of(content, 12, sparsity, compression)
+        assert (row["published", "score"], row["row", "model"]) == (published, model)
+    quantized = row_of(content, 12, 0.8, "4-block and QAT")
+    assert quantized["onnxruntime"].tolist() == pytest.approx([30.0, 3.0, 69.0])
+    assert quantized["measured", "difference"] == pytest.approx(70 - 87.89)
+    shown = Table17().display(content)
+    assert shown["onnxruntime", "speedup"].tolist().count("3.00\N{MULTIPLICATION SIGN}") == 1
+
+
+def test_figure_2_has_a_point_a_model_and_engine(results):
+    content = Figure2().build(results).set_index("series")
+    assert len(content.loc["published, deepsparse"]) == 10
+    own = content.loc["squad, onnxruntime"]
+    assert own["recall"].tolist() == pytest.approx([100.0, 90.0, 87.5])
+    assert own["speedup"].tolist() == [1.0, 1.5, 3.0] and own["compression_ratio"].tolist() == [1.0, 2.0, 5.0]
+
+
+def test_models_that_are_not_timed_yet_are_named(make_results, runs):
+    missing = RunKey("benchmark", "squad", "quantize@block", 0, "obert", 0.8)
+    left = [(made, None, 0) for made in runs if made.key != missing]
+    results = make_results(left, planned=[missing])
+    assert Table6().notes(results)[-1].text.startswith("Measured")
+    for table in (Table8, Table17, Figure2):
+        assert missing.path.as_posix() in table().notes(results)[-1].lines[-2]
