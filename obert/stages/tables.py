@@ -21,6 +21,7 @@ from obert.tables.leaderboard import Leaderboard
 REPORT = "report.html"
 FIRST = ("leaderboard", "table1")  # the order of the report; the others follow by name
 SUMMARY = ("task", "sparsity %", "method", "recipe", "score", "recovery %")
+NAMED = 5  # of the runs that a warning is about
 log = logging.getLogger(__name__)
 
 
@@ -52,8 +53,8 @@ def load_results(
         warnings.append(f"{len(found) - len(records)} records are of runs no longer in the plan and are left out.")
     if outdated:
         warnings.append(
-            f"{len(outdated)} records were made with another specification than the configuration now asks for; "
-            f"rerun them: {', '.join(outdated)}."
+            f"{len(outdated)} records were made with another specification than the configuration now asks for; the "
+            f"same snakemake command reruns them: {', '.join(outdated[:NAMED])}{' ...' * (len(outdated) > NAMED)}"
         )
     return Results(
         experiment=experiment.name,
