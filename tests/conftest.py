@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -41,26 +42,26 @@ def root(monkeypatch) -> Path:
 
 
 @pytest.fixture
-def postgresql(tmp_path_factory):
+def postgresql():
     """URL of a database on a PostgreSQL server of the test's own, without a network."""
     pytest.importorskip("psycopg", reason="PostgreSQL's driver is not installed: pip install 'obert[postgresql]'")
     found = [shutil.which("initdb"), *sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb")))]
     binaries = next((Path(path).resolve().parent for path in found if path), None)
     if binaries is None:
         pytest.skip("PostgreSQL is not installed: apt-get install postgresql, or as the system has it")
-    folder = tmp_path_factory.mktemp("pg")
-    as_user = []
-    if os.geteuid() == 0:  # it does not run as root
-        as_user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-        shutil.chown(folder, 65534, 65534)
-        for parent in folder.parents[:2]:
-            parent.chmod(0o755)
-    data, socket = folder / "data", folder
-    log = folder / "log"
-    run = [*as_user, str(binaries / "initdb"), "-D", str(data), "-U", "test", "-A", "trust", "-N"]
-    subprocess.run(run, check=True, capture_output=True, cwd=folder)
-    options = f"-c listen_addresses='' -c unix_socket_directories={socket} -c fsync=off"
-    control = [*as_user, str(binaries / "pg_ctl"), "-D", str(data), "-l", str(log), "-w"]
-    subprocess.run([*control, "-o", options, "start"], check=True, capture_output=True, cwd=folder)
-    yield f"postgresql+psycopg://test@/postgres?host={socket}"
-    subprocess.run([*control, "-m", "immediate", "stop"], check=True, capture_output=True, cwd=folder)
+    # Not below pytest's folder, which every other run of pytest closes to the user that the server runs as.
+    with tempfile.TemporaryDirectory(prefix="pg") as folder:
+        as_user = []
+        if os.geteuid() == 0:  # it does not run as root
+            as_user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+            shutil.chown(folder, 65534, 65534)
+
+        def call(name, *arguments):
+            command = [*as_user, str(binaries / name), "-D", f"{folder}/data", *arguments]
+            subprocess.run(command, check=True, capture_output=True, cwd=folder)
+
+        call("initdb", "-U", "test", "-A", "trust", "-N")
+        options = f"-c listen_addresses='' -c unix_socket_directories={folder} -c fsync=off"
+        call("pg_ctl", "-l", f"{folder}/log", "-w", "-o", options, "start")
+        yield f"postgresql+psycopg://test@/postgres?host={folder}"
+        call("pg_ctl", "-w", "-m", "immediate", "stop")
