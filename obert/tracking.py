@@ -1,4 +1,4 @@
-"""MLflow: a mirror of the records, and a source of them. The only module that imports mlflow."""
+"""MLflow: a mirror of the records, and a source of them. With `tracking_models`, the only importer of mlflow."""
 
 import logging
 import math
@@ -12,6 +12,7 @@ import pandas as pd
 from obert.errors import UserError, unknown_name
 from obert.provenance import file_hash
 from obert.records import FILE_NAME, Record, read_record
+from obert.tracking_models import delete_models, log_model
 
 CURVES, PREDICTIONS, TRIALS = "curves.csv", "predictions.jsonl", "trials.csv"
 ARTIFACTS = (FILE_NAME, CURVES, PREDICTIONS)
@@ -87,7 +88,7 @@ def initialize(uri: str) -> None:
 
 
 def mirror(record: Record, folder: Path, uri: str) -> bool:
-    """Bring one record with its curves and predictions to MLflow.
+    """Bring one record with its curves, predictions and exported model to MLflow.
 
     There is one MLflow run for a key, however often this is called, and by however many processes at once.
 
@@ -109,6 +110,7 @@ def mirror(record: Record, folder: Path, uri: str) -> bool:
         complete = [run for run in old if run.data.tags.get(HASH_TAG) == digest][:1]
         for run in old:
             if run not in complete:
+                delete_models(client, experiment, run.info.run_id)
                 client.delete_run(run.info.run_id)
         if complete:
             return False
@@ -275,6 +277,8 @@ def _write(client: Any, experiment: str, record: Record, folder: Path, digest: s
     for name in ARTIFACTS:
         if (folder / name).is_file():
             client.log_artifact(run, str(folder / name))
+    if record.key.stage == "export":
+        log_model(client, experiment, run, record, folder, _names(record))
     client.set_terminated(run, end_time=end)
     client.set_tag(run, HASH_TAG, digest)
 

@@ -10,6 +10,8 @@ import pytest
 import torch
 from pytest_socket import disable_socket
 
+from obert import tracking
+
 ROOT = Path(__file__).parent.parent
 os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", MLFLOW_DISABLE_TELEMETRY="true")
 
@@ -39,6 +41,22 @@ def root(monkeypatch) -> Path:
     """The project's folder, made the working folder."""
     monkeypatch.chdir(ROOT)
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def initialized(tmp_path_factory):
+    """An MLflow database file that was initialised once; migrating an empty one takes a second."""
+    database = tmp_path_factory.mktemp("initialized") / "new" / "mlflow.db"
+    tracking.initialize(f"sqlite:///{database}")
+    return database
+
+
+@pytest.fixture
+def uri(tmp_path, initialized):
+    """URI of an MLflow database of the test's own."""
+    (tmp_path / "tracking").mkdir()
+    shutil.copy(initialized, tmp_path / "tracking")
+    return f"sqlite:///{tmp_path}/tracking/mlflow.db"
 
 
 @pytest.fixture

@@ -13,21 +13,6 @@ from obert.records import write_record, write_text
 from obert.report import csv_text
 
 
-@pytest.fixture(scope="module")
-def initialized(tmp_path_factory):
-    """A database file that was initialised once; migrating an empty one takes a second."""
-    database = tmp_path_factory.mktemp("initialized") / "new" / "mlflow.db"
-    tracking.initialize(f"sqlite:///{database}")
-    return database
-
-
-@pytest.fixture
-def uri(tmp_path, initialized):
-    (tmp_path / "tracking").mkdir()
-    shutil.copy(initialized, tmp_path / "tracking")
-    return f"sqlite:///{tmp_path}/tracking/mlflow.db"
-
-
 def _runs(uri, experiment="example"):
     client = MlflowClient(uri)
     return client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
