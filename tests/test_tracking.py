@@ -9,7 +9,7 @@ from tables.examples import record, trials, write_run
 
 from obert import tracking
 from obert.errors import UserError
-from obert.records import write_record, write_text
+from obert.records import Score, write_record, write_text
 from obert.report import csv_text
 
 
@@ -62,6 +62,62 @@ def test_an_interrupted_mirror_is_replaced(uri, tmp_path):
     assert tracking.fetch(uri, "example", tmp_path / "fetched") and not (tmp_path / "fetched").exists()
     assert tracking.mirror(made, folder, uri)
     assert len(_runs(uri)) == 1
+
+
+def test_parameters_say_what_a_run_is_and_nothing_that_is_not_set(uri, tmp_path):
+    spec = {
+        "key": {"method": None},
+        "method": {},
+        "recipe": {"schedule": None, "pattern": {"encoder.*": "1x4", "encoder.layer.0.*": "2:4"}, "layers": [0, 1]},
+        "threads": 1,
+    }
+    dense = record("teacher", 90.0, spec=spec)
+    pruned = record("downstream", 80.0, method="magnitude", sparsity=0.9, seed=3, spec=spec)
+    for made in (dense, pruned):
+        tracking.mirror(made, write_run(tmp_path / "runs", made), uri)
+    same = {
+        "task": "movie_reviews",
+        "recipe.pattern": "{'encoder.*': '1x4', 'encoder.layer.0.*': '2:4'}",
+        "recipe.layers": "[0, 1]",
+        "threads": "1",
+    }
+    names = {
+        "teacher": {"recipe": "dense", "method": "dense", "sparsity": "0", "seed": "0"},
+        "downstream": {"recipe": "gradual", "method": "magnitude", "sparsity": "0.9", "seed": "3"},
+    }
+    for run in _runs(uri):
+        stage = run.data.tags["stage"]
+        assert run.data.params == same | names[stage] | {"stage": stage}
+        assert names[stage].items() <= run.data.tags.items()
+        assert run.data.metrics["score"] == run.data.metrics["accuracy"]
+        assert run.data.tags["mlflow.source.git.commit"] == "f" * 40
+
+
+def test_the_searches_of_the_readme_find_what_they_say(uri, tmp_path, root):
+    section = (root / "README.md").read_text().split("Searches that work:")[1]
+    queries = section.split("```")[1].strip().splitlines()
+    runs = [
+        record("downstream", score, task=task, method=method, sparsity=sparsity)
+        for task, score in (("movie_reviews", 60.0), ("city_qa", 80.0))
+        for method in ("magnitude", "obert")
+        for sparsity in (0.8, 0.9)
+    ]
+    runs += [
+        record(
+            "benchmark", method="obert", sparsity=sparsity, metrics={"onnxruntime_speedup": Score(value=up, count=9)}
+        )
+        for sparsity, up in ((0.8, 1.05), (0.9, 2.5))
+    ]
+    for made in runs:
+        tracking.mirror(made, write_run(tmp_path / "runs", made), uri)
+    client = MlflowClient(uri)
+    identifier = client.get_experiment_by_name("example").experiment_id
+    found = [{run.info.run_name for run in client.search_runs([identifier], query)} for query in queries]
+    assert found == [
+        {"downstream/city_qa/gradual/magnitude-0.9/seed0", "downstream/city_qa/gradual/obert-0.9/seed0"},
+        {"downstream/city_qa/gradual/obert-0.9/seed0"},
+        {"benchmark/movie_reviews/gradual/obert-0.9/seed0"},
+    ]
 
 
 def test_too_long_parameters_are_named_not_cut(uri, tmp_path):
