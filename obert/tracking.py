@@ -17,6 +17,7 @@ from obert.tracking_models import delete_models, log_model
 CURVES, PREDICTIONS, TRIALS = "curves.csv", "predictions.jsonl", "trials.csv"
 ARTIFACTS = (FILE_NAME, CURVES, PREDICTIONS)
 PATH_TAG, HASH_TAG, SKIPPED_TAG = "run_key", "record_sha256", "skipped_params"
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # which the UI otherwise guesses
 SQLITE = "sqlite:///"
 BATCH = 1000  # MLflow takes that many metrics in one request
 SMALL_BATCH = 100  # and that many parameters or tags
@@ -231,7 +232,7 @@ def _experiment_id(client: Any, name: str, uri: str) -> str:
         database = _database(uri)
         location = None if database is None else (database.parent / "artifacts" / name).resolve().as_uri()
         try:
-            return client.create_experiment(name, artifact_location=location)
+            return client.create_experiment(name, artifact_location=location, tags=EXPERIMENT_TAGS)
         except MlflowException:  # a parallel writer was faster
             found = client.get_experiment_by_name(name)
             if found is None:

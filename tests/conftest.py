@@ -2,13 +2,19 @@
 
 import os
 import shutil
+import signal
+import socket
 import subprocess
+import sys
 import tempfile
+import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
 import torch
-from pytest_socket import disable_socket
+from pytest_socket import disable_socket, enable_socket, socket_allow_hosts
 
 from obert import tracking
 
@@ -83,3 +89,34 @@ def postgresql():
         call("pg_ctl", "-l", f"{folder}/log", "-w", "-o", options, "start")
         yield f"postgresql+psycopg://test@/postgres?host={folder}"
         call("pg_ctl", "-w", "-m", "immediate", "stop")
+
+
+@pytest.fixture
+def server(postgresql, tmp_path):
+    """URI of an MLflow server of the test's own, which it may connect to."""
+    enable_socket()
+    socket_allow_hosts(["127.0.0.1"], allow_unix_socket=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "2"]
+    command += ["--backend-store-uri", postgresql, "--artifacts-destination", str(tmp_path / "artifacts")]
+    uri, log = f"http://127.0.0.1:{port}", tmp_path / "server.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=output, stderr=output, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 180
+        while not _answers(uri):
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-2000:]
+            time.sleep(0.1)
+        yield uri
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(60)
+
+
+def _answers(uri):
+    try:
+        return urllib.request.urlopen(f"{uri}/health", timeout=5).status == 200
+    except (urllib.error.URLError, TimeoutError, ConnectionError):
+        return False

@@ -48,7 +48,8 @@ def _models(uri):
     return list(client.search_logged_models([client.get_experiment_by_name("example").experiment_id]))
 
 
-def test_an_exported_model_is_loaded_with_its_tokenizer_and_gives_the_same_logits(exported, uri, monkeypatch, tmp_path):
+def _is_loaded_with_the_same_logits(exported, uri, monkeypatch, tmp_path):
+    """Mirrors an export; its file, its tokenizer and its logits are then those of the model that was exported."""
     made, folder, network = exported
     assert tracking.mirror(made, folder, uri)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
@@ -68,6 +69,16 @@ def test_an_exported_model_is_loaded_with_its_tokenizer_and_gives_the_same_logit
     for name, tensor in zip(outputs, expected, strict=True):
         torch.testing.assert_close(torch.tensor(predicted[name]), tensor, atol=PARITY_TOLERANCE, rtol=0)
     assert mlflow.onnx.load_model(address) == onnx.load(folder / "model.onnx")
+
+
+def test_an_exported_model_is_loaded_with_its_tokenizer_and_gives_the_same_logits(exported, uri, monkeypatch, tmp_path):
+    _is_loaded_with_the_same_logits(exported, uri, monkeypatch, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("exported", ["question_answering"], indirect=True)
+def test_a_model_is_loaded_from_a_server(exported, server, monkeypatch, tmp_path):
+    _is_loaded_with_the_same_logits(exported, server, monkeypatch, tmp_path)
 
 
 def test_a_logged_model_is_found_by_what_it_is_and_goes_with_its_run(exported, uri, tmp_path):

@@ -2,17 +2,13 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import pandas as pd
 import pytest
-import pytest_socket
 from mlflow import MlflowClient
 from tables.examples import record, write_run
 
@@ -46,42 +42,6 @@ tracking.synchronize(runs, uri)
 
 
 @pytest.fixture
-def server(postgresql, tmp_path):
-    """URI of an MLflow server of the test's own, which it may connect to."""
-    pytest_socket.enable_socket()
-    pytest_socket.socket_allow_hosts(["127.0.0.1"], allow_unix_socket=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "2"]
-    command += ["--backend-store-uri", postgresql, "--artifacts-destination", str(tmp_path / "artifacts")]
-    uri, log = f"http://127.0.0.1:{port}", tmp_path / "server.log"
-    with log.open("w") as output:
-        process = subprocess.Popen(command, cwd=tmp_path, stdout=output, stderr=output, start_new_session=True)
-    try:
-        wait_for(lambda: answers(uri) or process.poll() is not None)
-        assert process.poll() is None, log.read_text()[-2000:]
-        yield uri
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(60)
-
-
-def answers(uri):
-    try:
-        return urllib.request.urlopen(f"{uri}/health", timeout=5).status == 200
-    except (urllib.error.URLError, TimeoutError, ConnectionError):
-        return False
-
-
-def wait_for(condition, seconds=180):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-@pytest.fixture
 def experiment(root, tmp_path, monkeypatch, server):
     """Two methods, four seeds, their records written, none of them mirrored."""
     monkeypatch.setattr(plan, "RESULTS", tmp_path / "results")
@@ -102,6 +62,13 @@ def experiment(root, tmp_path, monkeypatch, server):
         fields = {**chosen, "spec": spec, "spec_hash": specification_hash(spec)}
         write_run(runs_folder(made), record(key.stage, sum(scores.values()) / 6, **fields), scores, steps=STEPS)
     return made
+
+
+def wait_for(condition, seconds=180):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def start(experiment, worker=0, count=1):
