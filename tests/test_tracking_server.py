@@ -14,7 +14,8 @@ from tables.examples import record, write_run
 
 from obert import plan, tracking
 from obert.plan import all_keys, runs_folder, specification, specification_hash
-from obert.records import read_records
+from obert.provenance import file_hash
+from obert.records import FILE_NAME, read_records
 from obert.schema import Downstream, Experiment, Model
 from obert.stages import tables, track
 
@@ -90,16 +91,22 @@ def tables_of(experiment, uri=None):
     return {path.name: path.read_bytes() for path in tables.run(experiment, CONFIG, uri).parent.iterdir()}
 
 
-def assert_all_is_there(experiment):
+def assert_all_is_there(experiment, tmp_path):
     """Each run, parameter, step, tag and file, in the database once; the tables are those of the records."""
     client, runs = MlflowClient(experiment.tracking_uri), everything(experiment.tracking_uri)
     assert set(runs) == {str(key.path) for key in all_keys(experiment)}
+    fetched = tracking.fetch(experiment.tracking_uri, "example", tmp_path / "all")
     for key in all_keys(experiment):
         run, folder = runs[str(key.path)], plan.run_folder(experiment, key)
         assert run.info.status == "FINISHED"
         assert run.data.tags["seed"] == run.data.params["seed"] == str(key.seed)
-        assert run.data.params["recipe.training.epochs"] == "0.2" or key.method is None
+        assert run.data.params["recipe.training.epochs"] == str(
+            specification(experiment, key)["recipe"]["training"]["epochs"]
+        )
+        assert run.data.tags[tracking.HASH_TAG] == file_hash(folder / FILE_NAME)
         assert {file.path for file in client.list_artifacts(run.info.run_id)} == set(tracking.ARTIFACTS)
+        for name in tracking.ARTIFACTS:
+            assert (fetched / key.path / name).read_bytes() == (folder / name).read_bytes()
         curves = pd.read_csv(folder / "curves.csv")
         for name in ("loss", "learning_rate", "sparsity"):
             history = client.get_metric_history(run.info.run_id, name)
@@ -112,12 +119,12 @@ def assert_all_is_there(experiment):
     assert b"magnitude" in written["leaderboard.csv"]
 
 
-def test_eight_parallel_writers_lose_nothing_and_do_nothing_twice(experiment, postgresql):
+def test_eight_parallel_writers_lose_nothing_and_do_nothing_twice(experiment, postgresql, tmp_path):
     processes = [start(experiment, worker, WRITERS) for worker in range(WRITERS)]
     for process in processes:
         _, errors = process.communicate(timeout=400)
         assert process.returncode == 0, errors.decode()[-2000:]
-    assert_all_is_there(experiment)
+    assert_all_is_there(experiment, tmp_path)
     import psycopg
 
     with psycopg.connect(postgresql.replace("+psycopg", "")) as database:
@@ -128,6 +135,7 @@ def test_eight_parallel_writers_lose_nothing_and_do_nothing_twice(experiment, po
         runs = everything(experiment.tracking_uri).values()
         assert count("runs") == len(runs) == 17  # none was made in vain, deleted ones would be there too
         assert count("params") == sum(len(run.data.params) for run in runs)
+        assert count("tags") == sum(len(run.data.tags) for run in runs)
         finals = sum(len(run.data.metrics) - 3 for run in runs)
         assert count("metrics") == 3 * STEPS * len(runs) + finals
     assert tracking.synchronize(runs_folder(experiment), experiment.tracking_uri) == 0
@@ -172,4 +180,4 @@ def test_a_killed_writer_leaves_nothing_half_made_that_counts(experiment, tmp_pa
     assert {str(made.key.path) for made in read_records(fetched)} == complete
     assert lost not in complete
     track.run(experiment)
-    assert_all_is_there(experiment)
+    assert_all_is_there(experiment, tmp_path)
