@@ -17,6 +17,7 @@ from obert.tracking_models import delete_models, log_model
 CURVES, PREDICTIONS, TRIALS = "curves.csv", "predictions.jsonl", "trials.csv"
 ARTIFACTS = (FILE_NAME, CURVES, PREDICTIONS)
 PATH_TAG, HASH_TAG, SKIPPED_TAG = "run_key", "record_sha256", "skipped_params"
+VERSION_TAG, VERSION = "mirror_version", "2"  # of what a mirrored run holds: those of another are made anew
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # which the UI otherwise guesses
 SQLITE = "sqlite:///"
 BATCH = 1000  # MLflow takes that many metrics in one request
@@ -108,7 +109,7 @@ def mirror(record: Record, folder: Path, uri: str) -> bool:
         experiment = _experiment_id(client, record.experiment, uri)
         digest = file_hash(folder / FILE_NAME)
         old = _runs(client, experiment, f"tags.{PATH_TAG} = '{record.key.path}'")
-        complete = [run for run in old if run.data.tags.get(HASH_TAG) == digest][:1]
+        complete = [run for run in old if _digest(run) == digest][:1]
         for run in old:
             if run not in complete:
                 delete_models(client, experiment, run.info.run_id)
@@ -254,11 +255,16 @@ def _runs(client: Any, experiment: str, condition: str = "") -> list:
 
 
 def _hashes(client: Any, experiment: str) -> dict[str, list[str]]:
-    """The hashes of what is there of each path: one where all is well, empty for what was interrupted."""
+    """The hashes of what is there of each path: one where all is well."""
     hashes: dict[str, list[str]] = {}
     for run in _runs(client, experiment):
-        hashes.setdefault(run.data.tags.get(PATH_TAG, ""), []).append(run.data.tags.get(HASH_TAG, ""))
+        hashes.setdefault(run.data.tags.get(PATH_TAG, ""), []).append(_digest(run))
     return hashes
+
+
+def _digest(run: Any) -> str:
+    """The hash of the record that a run mirrors, empty if it was interrupted or made by another version."""
+    return run.data.tags.get(HASH_TAG, "") if run.data.tags.get(VERSION_TAG) == VERSION else ""
 
 
 def _write(client: Any, experiment: str, record: Record, folder: Path, digest: str) -> None:
@@ -330,6 +336,7 @@ def _tags(record: Record) -> dict[str, str]:
     commit = record.environment.get("git_commit")
     tags = {
         PATH_TAG: record.key.path,
+        VERSION_TAG: VERSION,
         "family": record.family,
         "primary_metric": record.primary_metric,
         "git_commit": commit,

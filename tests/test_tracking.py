@@ -51,6 +51,16 @@ def test_mirroring_is_idempotent_and_replaces_what_changed(uri, tmp_path):
     assert run.data.metrics["wall_time_seconds"] == 7.0
 
 
+def test_the_mirror_of_another_version_is_replaced(uri, tmp_path):
+    made = record("teacher", 90.0)
+    tracking.mirror(made, write_run(tmp_path / "runs", made), uri)
+    (old,) = _runs(uri)
+    MlflowClient(uri).delete_tag(old.info.run_id, tracking.VERSION_TAG)
+    assert [tracking.synchronize(tmp_path / "runs", uri) for _ in range(2)] == [1, 0]
+    (run,) = _runs(uri)
+    assert run.info.run_id != old.info.run_id
+
+
 def test_an_interrupted_mirror_is_replaced(uri, tmp_path):
     made = record("teacher", 90.0)
     folder = write_run(tmp_path / "runs", made)
