@@ -103,7 +103,14 @@ def server(postgresql, tmp_path):
     command += ["--backend-store-uri", postgresql, "--artifacts-destination", str(tmp_path / "artifacts")]
     uri, log = f"http://127.0.0.1:{port}", tmp_path / "server.log"
     with log.open("w") as output:
-        process = subprocess.Popen(command, cwd=tmp_path, stdout=output, stderr=output, start_new_session=True)
+        process = subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},  # seven processes that serve nothing here
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
     try:
         deadline = time.monotonic() + 180
         while not _answers(uri):
