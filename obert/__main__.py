@@ -81,7 +81,10 @@ def _run_stage(arguments: argparse.Namespace, experiment: Experiment) -> None:
 
     from obert import tracking
 
-    tracking.mirror(record, run_folder(experiment, key), experiment.tracking_uri)
+    try:
+        tracking.mirror(record, run_folder(experiment, key), experiment.tracking_uri)
+    except UserError as error:  # were it an error, Snakemake would delete a model that took hours; `track` comes later
+        print(f"obert {arguments.command}: {error}", file=sys.stderr)
 
 
 def _fetch_assets(arguments: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""MLflow: a mirror of the records, and a source of them. The only module that imports mlflow."""
+"""MLflow: a mirror of the records, and a source of them. With `tracking_models`, the only importer of mlflow."""
 
 import logging
 import math
@@ -12,10 +12,13 @@ import pandas as pd
 from obert.errors import UserError, unknown_name
 from obert.provenance import file_hash
 from obert.records import FILE_NAME, Record, read_record
+from obert.tracking_models import delete_models, log_model
 
 CURVES, PREDICTIONS, TRIALS = "curves.csv", "predictions.jsonl", "trials.csv"
 ARTIFACTS = (FILE_NAME, CURVES, PREDICTIONS)
 PATH_TAG, HASH_TAG, SKIPPED_TAG = "run_key", "record_sha256", "skipped_params"
+VERSION_TAG, VERSION = "mirror_version", "2"  # of what a mirrored run holds: those of another are made anew
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # which the UI otherwise guesses
 SQLITE = "sqlite:///"
 BATCH = 1000  # MLflow takes that many metrics in one request
 SMALL_BATCH = 100  # and that many parameters or tags
@@ -87,7 +90,9 @@ def initialize(uri: str) -> None:
 
 
 def mirror(record: Record, folder: Path, uri: str) -> bool:
-    """Bring one record with its curves and predictions to MLflow. One MLflow run for a key, however often it is called.
+    """Bring one record with its curves, predictions and exported model to MLflow.
+
+    There is one MLflow run for a key, however often this is called, and by however many processes at once.
 
     Args:
         folder: the run's folder, which holds the record's file.
@@ -98,15 +103,19 @@ def mirror(record: Record, folder: Path, uri: str) -> bool:
     Raises:
         UserError: the store cannot be used.
     """
-    with _connection(uri) as client:
+    from obert.processes import locked
+
+    with locked(folder / FILE_NAME), _connection(uri) as client:
         experiment = _experiment_id(client, record.experiment, uri)
         digest = file_hash(folder / FILE_NAME)
-        path = str(record.key.path)
-        old = _runs(client, experiment, f"tags.{PATH_TAG} = '{path}'")
-        if len(old) == 1 and old[0].data.tags.get(HASH_TAG) == digest:
-            return False
+        old = _runs(client, experiment, f"tags.{PATH_TAG} = '{record.key.path}'")
+        complete = [run for run in old if _digest(run) == digest][:1]
         for run in old:
-            client.delete_run(run.info.run_id)
+            if run not in complete:
+                delete_models(client, experiment, run.info.run_id)
+                client.delete_run(run.info.run_id)
+        if complete:
+            return False
         _write(client, experiment, record, folder, digest)
         return True
 
@@ -123,9 +132,12 @@ def mirror_sweep(folder: Path, uri: str) -> bool:
     Raises:
         UserError: the store cannot be used.
     """
-    trials, digest, sweep = pd.read_csv(folder / TRIALS), file_hash(folder / TRIALS), folder.name
+    from obert.processes import locked
+
+    sweep = folder.name
     path = f"sweeps/{sweep}"
-    with _connection(uri) as client:
+    with locked(folder / TRIALS), _connection(uri) as client:
+        trials, digest = pd.read_csv(folder / TRIALS), file_hash(folder / TRIALS)
         identifier = _experiment_id(client, trials["experiment"][0], uri)
         old = _runs(client, identifier, f"tags.sweep = '{sweep}'")
         if digest in [run.data.tags.get(HASH_TAG) for run in old]:
@@ -139,8 +151,8 @@ def mirror_sweep(folder: Path, uri: str) -> bool:
         for file in sorted(folder.glob("*.*")):
             if file.suffix in (".csv", ".yaml", ".png", ".svg"):
                 client.log_artifact(parent, str(file))
-        client.set_tag(parent, HASH_TAG, digest)
         client.set_terminated(parent)
+        client.set_tag(parent, HASH_TAG, digest)
         return True
 
 
@@ -169,14 +181,13 @@ def synchronize(records_folder: Path, uri: str) -> int:
         UserError: a damaged record, or a store that cannot be used.
     """
     count = 0
-    known: dict[str, set[str]] = {}
+    known: dict[str, dict[str, list[str]]] = {}
     for file in sorted(records_folder.rglob(FILE_NAME)):
         record = read_record(file)
         if record.experiment not in known:
             with _connection(uri) as client:
-                runs = _runs(client, _experiment_id(client, record.experiment, uri))
-                known[record.experiment] = {run.data.tags.get(HASH_TAG, "") for run in runs}
-        if file_hash(file) not in known[record.experiment]:
+                known[record.experiment] = _hashes(client, _experiment_id(client, record.experiment, uri))
+        if known[record.experiment].get(str(record.key.path)) != [file_hash(file)]:
             count += mirror(record, file.parent, uri)
     return count
 
@@ -222,7 +233,7 @@ def _experiment_id(client: Any, name: str, uri: str) -> str:
         database = _database(uri)
         location = None if database is None else (database.parent / "artifacts" / name).resolve().as_uri()
         try:
-            return client.create_experiment(name, artifact_location=location)
+            return client.create_experiment(name, artifact_location=location, tags=EXPERIMENT_TAGS)
         except MlflowException:  # a parallel writer was faster
             found = client.get_experiment_by_name(name)
             if found is None:
@@ -243,26 +254,40 @@ def _runs(client: Any, experiment: str, condition: str = "") -> list:
             return runs
 
 
+def _hashes(client: Any, experiment: str) -> dict[str, list[str]]:
+    """The hashes of what is there of each path: one where all is well."""
+    hashes: dict[str, list[str]] = {}
+    for run in _runs(client, experiment):
+        hashes.setdefault(run.data.tags.get(PATH_TAG, ""), []).append(_digest(run))
+    return hashes
+
+
+def _digest(run: Any) -> str:
+    """The hash of the record that a run mirrors, empty if it was interrupted or made by another version."""
+    return run.data.tags.get(HASH_TAG, "") if run.data.tags.get(VERSION_TAG) == VERSION else ""
+
+
 def _write(client: Any, experiment: str, record: Record, folder: Path, digest: str) -> None:
     """One new run. The record's hash comes last: a run without it is incomplete, and is replaced the next time."""
-    from mlflow.entities import Param, RunTag
+    from mlflow.entities import Param
 
     start = int(record.started_at.timestamp() * 1000)
     end = start + int(record.wall_time_seconds * 1000)
     path = str(record.key.path)
-    run = client.create_run(experiment, start_time=start, run_name=path, tags={PATH_TAG: path}).info.run_id
     params, skipped = _params(record)
     tags = _tags(record) | ({SKIPPED_TAG: ", ".join(skipped)[:8000]} if skipped else {})
+    run = client.create_run(experiment, start_time=start, run_name=path, tags=tags).info.run_id
     for chunk in _chunks([Param(name, value) for name, value in params.items()], SMALL_BATCH):
         client.log_batch(run, params=chunk)
-    client.log_batch(run, tags=[RunTag(name, value) for name, value in tags.items()])
     for chunk in _chunks(_final_metrics(record, end) + _curve_metrics(folder / CURVES, start, end), BATCH):
         client.log_batch(run, metrics=chunk)
     for name in ARTIFACTS:
         if (folder / name).is_file():
             client.log_artifact(run, str(folder / name))
-    client.set_tag(run, HASH_TAG, digest)
+    if record.key.stage == "export":
+        log_model(client, experiment, run, record, folder, _names(record))
     client.set_terminated(run, end_time=end)
+    client.set_tag(run, HASH_TAG, digest)
 
 
 def _chunks(items: list, size: int) -> list[list]:
@@ -270,10 +295,14 @@ def _chunks(items: list, size: int) -> list[list]:
 
 
 def _params(record: Record) -> tuple[dict[str, str], list[str]]:
-    """The flattened specification, and the names of what is too long for MLflow (the artifact has it in full)."""
+    """The flattened specification, and the names of what is too long for MLflow (the artifact has it in full).
+
+    What is not set is left out: a `None` would make a column of numbers one of words.
+    """
     from mlflow.utils.validation import MAX_ENTITY_KEY_LENGTH, MAX_PARAM_VAL_LENGTH
 
-    flat = {name: str(value) for name, value in _flatten(record.spec).items()}
+    spec = {name: part for name, part in record.spec.items() if name != "key"}
+    flat = _names(record) | {name: str(value) for name, value in _flatten(spec).items() if value is not None}
     too_long = [k for k, v in flat.items() if len(v) > MAX_PARAM_VAL_LENGTH or len(k) > MAX_ENTITY_KEY_LENGTH]
     return {name: value for name, value in flat.items() if name not in too_long}, too_long
 
@@ -281,35 +310,52 @@ def _params(record: Record) -> tuple[dict[str, str], list[str]]:
 def _flatten(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat = {}
     for name, value in content.items():
-        if isinstance(value, dict) and value:
+        if isinstance(value, dict) and all(map(str.isidentifier, value)):  # not patterns by the weights' names
             flat |= _flatten(value, f"{prefix}{name}.")
         else:
             flat[f"{prefix}{name}"] = value
     return flat
 
 
-def _tags(record: Record) -> dict[str, str]:
+def _names(record: Record) -> dict[str, str]:
+    """What a run is, the same in parameters, for the compare view, and in tags, for the search."""
     key = record.key
-    tags = {
+    return {
         "stage": key.stage,
         "task": key.task,
         "recipe": key.recipe,
         "method": key.method or "dense",
         "sparsity": "0" if key.sparsity is None else f"{key.sparsity:g}",
-        "seed": key.seed,
+        "seed": str(key.seed),
+    }
+
+
+def _tags(record: Record) -> dict[str, str]:
+    from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE
+
+    commit = record.environment.get("git_commit")
+    tags = {
+        PATH_TAG: record.key.path,
+        VERSION_TAG: VERSION,
         "family": record.family,
-        "git_commit": record.environment.get("git_commit"),
+        "primary_metric": record.primary_metric,
+        "git_commit": commit,
         "git_dirty": record.environment.get("git_dirty"),
         "status": record.status,
         "spec_hash": record.spec_hash,
+        MLFLOW_SOURCE_NAME: f"obert {record.key.stage}",
+        MLFLOW_SOURCE_TYPE: "LOCAL",
+        MLFLOW_GIT_COMMIT: commit,
     }
-    return {name: str(value) for name, value in tags.items()}
+    return _names(record) | {name: str(value) for name, value in tags.items() if value not in (None, "")}
 
 
 def _final_metrics(record: Record, time: int) -> list:
     from mlflow.entities import Metric
 
     values = {name: score.value for name, score in record.metrics.items()}
+    if record.primary_metric:
+        values["score"] = values[record.primary_metric]
     values |= record.costs
     values |= {"wall_time_seconds": record.wall_time_seconds, "peak_memory_mb": record.peak_memory_mb}
     if record.sparsity is not None:

@@ -1,11 +1,22 @@
 """No test reaches the network, and none depends on another's threads or working folder."""
 
 import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
 import torch
-from pytest_socket import disable_socket
+from pytest_socket import disable_socket, enable_socket, socket_allow_hosts
+
+from obert import tracking
 
 ROOT = Path(__file__).parent.parent
 os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", MLFLOW_DISABLE_TELEMETRY="true")
@@ -36,3 +47,83 @@ def root(monkeypatch) -> Path:
     """The project's folder, made the working folder."""
     monkeypatch.chdir(ROOT)
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def initialized(tmp_path_factory):
+    """An MLflow database file that was initialised once; migrating an empty one takes a second."""
+    database = tmp_path_factory.mktemp("initialized") / "new" / "mlflow.db"
+    tracking.initialize(f"sqlite:///{database}")
+    return database
+
+
+@pytest.fixture
+def uri(tmp_path, initialized):
+    """URI of an MLflow database of the test's own."""
+    (tmp_path / "tracking").mkdir()
+    shutil.copy(initialized, tmp_path / "tracking")
+    return f"sqlite:///{tmp_path}/tracking/mlflow.db"
+
+
+@pytest.fixture
+def postgresql():
+    """URL of a database on a PostgreSQL server of the test's own, without a network."""
+    pytest.importorskip("psycopg", reason="PostgreSQL's driver is not installed: pip install 'obert[postgresql]'")
+    found = [shutil.which("initdb"), *sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb")))]
+    binaries = next((Path(path).resolve().parent for path in found if path), None)
+    if binaries is None:
+        pytest.skip("PostgreSQL is not installed: apt-get install postgresql, or as the system has it")
+    # Not below pytest's folder, which every other run of pytest closes to the user that the server runs as.
+    with tempfile.TemporaryDirectory(prefix="pg") as folder:
+        as_user = []
+        if os.geteuid() == 0:  # it does not run as root
+            as_user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+            shutil.chown(folder, 65534, 65534)
+
+        def call(name, *arguments):
+            command = [*as_user, str(binaries / name), "-D", f"{folder}/data", *arguments]
+            subprocess.run(command, check=True, capture_output=True, cwd=folder)
+
+        call("initdb", "-U", "test", "-A", "trust", "-N")
+        options = f"-c listen_addresses='' -c unix_socket_directories={folder} -c fsync=off"
+        call("pg_ctl", "-l", f"{folder}/log", "-w", "-o", options, "start")
+        yield f"postgresql+psycopg://test@/postgres?host={folder}"
+        call("pg_ctl", "-w", "-m", "immediate", "stop")
+
+
+@pytest.fixture
+def server(postgresql, tmp_path):
+    """URI of an MLflow server of the test's own, which it may connect to."""
+    enable_socket()
+    socket_allow_hosts(["127.0.0.1"], allow_unix_socket=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "2"]
+    command += ["--backend-store-uri", postgresql, "--artifacts-destination", str(tmp_path / "artifacts")]
+    uri, log = f"http://127.0.0.1:{port}", tmp_path / "server.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},  # seven processes that serve nothing here
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + 180
+        while not _answers(uri):
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-2000:]
+            time.sleep(0.1)
+        yield uri
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(60)
+
+
+def _answers(uri):
+    try:
+        return urllib.request.urlopen(f"{uri}/health", timeout=5).status == 200
+    except (urllib.error.URLError, TimeoutError, ConnectionError):
+        return False

@@ -5,12 +5,15 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tables.examples import record
 
 from obert import plan
 from obert.__main__ import main
-from obert.config import merge
+from obert.config import load_experiment, merge
 from obert.export import export_onnx
 from obert.models import load_trained
+from obert.plan import find_key
+from obert.records import write_record
 
 
 @pytest.fixture
@@ -101,6 +104,19 @@ def test_environments_are_made_for_the_engines_that_need_one(config, capsys, mon
         "deepsparse: no environment, so the benchmark will skip it: no deepsparse here\n"
     )
     assert "Did you mean 'deepsparse'?" in fails(capsys, "environment", "--engine", "depsparse")
+
+
+@pytest.mark.filterwarnings("ignore:A test tried to use socket")
+def test_a_finished_run_is_kept_though_mlflow_cannot_be_reached(config, capsys, monkeypatch):
+    made = record("teacher", 90.0)
+    monkeypatch.setattr("obert.stages.teacher.run", lambda *_: made)
+    path = config(tracking_uri="http://127.0.0.1:9")
+    write_record(
+        plan.run_folder(load_experiment(path), find_key(load_experiment(path), "teacher", task="city_qa")), made
+    )
+    assert main(["teacher", "--config", path, "--task", "city_qa"]) == 0
+    assert "`obert track` mirrors them again" in capsys.readouterr().err
+    assert "http://127.0.0.1:9 failed" in fails(capsys, "track", "--config", path)
 
 
 @pytest.fixture

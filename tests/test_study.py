@@ -245,32 +245,6 @@ def test_a_database_that_cannot_be_used_is_named(sweep_file, url):
     assert "Is the server running" in str(caught.value)
 
 
-@pytest.fixture
-def postgresql(tmp_path_factory):
-    """URL of a database on a PostgreSQL server of the test's own, without a network."""
-    pytest.importorskip("psycopg", reason="PostgreSQL's driver is not installed: pip install 'obert[postgresql]'")
-    found = [shutil.which("initdb"), *sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb")))]
-    binaries = next((Path(path).resolve().parent for path in found if path), None)
-    if binaries is None:
-        pytest.skip("PostgreSQL is not installed: apt-get install postgresql, or as the system has it")
-    folder = tmp_path_factory.mktemp("pg")
-    as_user = []
-    if os.geteuid() == 0:  # it does not run as root
-        as_user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-        shutil.chown(folder, 65534, 65534)
-        for parent in folder.parents[:2]:
-            parent.chmod(0o755)
-    data, socket = folder / "data", folder
-    log = folder / "log"
-    run = [*as_user, str(binaries / "initdb"), "-D", str(data), "-U", "test", "-A", "trust", "-N"]
-    subprocess.run(run, check=True, capture_output=True, cwd=folder)
-    options = f"-c listen_addresses='' -c unix_socket_directories={socket} -c fsync=off"
-    control = [*as_user, str(binaries / "pg_ctl"), "-D", str(data), "-l", str(log), "-w"]
-    subprocess.run([*control, "-o", options, "start"], check=True, capture_output=True, cwd=folder)
-    yield f"postgresql+psycopg://test@/postgres?host={socket}"
-    subprocess.run([*control, "-m", "immediate", "stop"], check=True, capture_output=True, cwd=folder)
-
-
 @pytest.mark.slow
 def test_workers_on_postgresql(sweep_file, postgresql, monkeypatch):
     path, folder = sweep_file(storage=postgresql), plan.RESULTS

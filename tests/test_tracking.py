@@ -9,23 +9,8 @@ from tables.examples import record, trials, write_run
 
 from obert import tracking
 from obert.errors import UserError
-from obert.records import write_record, write_text
+from obert.records import Score, write_record, write_text
 from obert.report import csv_text
-
-
-@pytest.fixture(scope="module")
-def initialized(tmp_path_factory):
-    """A database file that was initialised once; migrating an empty one takes a second."""
-    database = tmp_path_factory.mktemp("initialized") / "new" / "mlflow.db"
-    tracking.initialize(f"sqlite:///{database}")
-    return database
-
-
-@pytest.fixture
-def uri(tmp_path, initialized):
-    (tmp_path / "tracking").mkdir()
-    shutil.copy(initialized, tmp_path / "tracking")
-    return f"sqlite:///{tmp_path}/tracking/mlflow.db"
 
 
 def _runs(uri, experiment="example"):
@@ -66,6 +51,16 @@ def test_mirroring_is_idempotent_and_replaces_what_changed(uri, tmp_path):
     assert run.data.metrics["wall_time_seconds"] == 7.0
 
 
+def test_the_mirror_of_another_version_is_replaced(uri, tmp_path):
+    made = record("teacher", 90.0)
+    tracking.mirror(made, write_run(tmp_path / "runs", made), uri)
+    (old,) = _runs(uri)
+    MlflowClient(uri).delete_tag(old.info.run_id, tracking.VERSION_TAG)
+    assert [tracking.synchronize(tmp_path / "runs", uri) for _ in range(2)] == [1, 0]
+    (run,) = _runs(uri)
+    assert run.info.run_id != old.info.run_id
+
+
 def test_an_interrupted_mirror_is_replaced(uri, tmp_path):
     made = record("teacher", 90.0)
     folder = write_run(tmp_path / "runs", made)
@@ -77,6 +72,62 @@ def test_an_interrupted_mirror_is_replaced(uri, tmp_path):
     assert tracking.fetch(uri, "example", tmp_path / "fetched") and not (tmp_path / "fetched").exists()
     assert tracking.mirror(made, folder, uri)
     assert len(_runs(uri)) == 1
+
+
+def test_parameters_say_what_a_run_is_and_nothing_that_is_not_set(uri, tmp_path):
+    spec = {
+        "key": {"method": None},
+        "method": {},
+        "recipe": {"schedule": None, "pattern": {"encoder.*": "1x4", "encoder.layer.0.*": "2:4"}, "layers": [0, 1]},
+        "threads": 1,
+    }
+    dense = record("teacher", 90.0, spec=spec)
+    pruned = record("downstream", 80.0, method="magnitude", sparsity=0.9, seed=3, spec=spec)
+    for made in (dense, pruned):
+        tracking.mirror(made, write_run(tmp_path / "runs", made), uri)
+    same = {
+        "task": "movie_reviews",
+        "recipe.pattern": "{'encoder.*': '1x4', 'encoder.layer.0.*': '2:4'}",
+        "recipe.layers": "[0, 1]",
+        "threads": "1",
+    }
+    names = {
+        "teacher": {"recipe": "dense", "method": "dense", "sparsity": "0", "seed": "0"},
+        "downstream": {"recipe": "gradual", "method": "magnitude", "sparsity": "0.9", "seed": "3"},
+    }
+    for run in _runs(uri):
+        stage = run.data.tags["stage"]
+        assert run.data.params == same | names[stage] | {"stage": stage}
+        assert names[stage].items() <= run.data.tags.items()
+        assert run.data.metrics["score"] == run.data.metrics["accuracy"]
+        assert run.data.tags["mlflow.source.git.commit"] == "f" * 40
+
+
+def test_the_searches_of_the_readme_find_what_they_say(uri, tmp_path, root):
+    section = (root / "README.md").read_text().split("Searches that work:")[1]
+    queries = section.split("```")[1].strip().splitlines()
+    runs = [
+        record("downstream", score, task=task, method=method, sparsity=sparsity)
+        for task, score in (("movie_reviews", 60.0), ("city_qa", 80.0))
+        for method in ("magnitude", "obert")
+        for sparsity in (0.8, 0.9)
+    ]
+    runs += [
+        record(
+            "benchmark", method="obert", sparsity=sparsity, metrics={"onnxruntime_speedup": Score(value=up, count=9)}
+        )
+        for sparsity, up in ((0.8, 1.05), (0.9, 2.5))
+    ]
+    for made in runs:
+        tracking.mirror(made, write_run(tmp_path / "runs", made), uri)
+    client = MlflowClient(uri)
+    identifier = client.get_experiment_by_name("example").experiment_id
+    found = [{run.info.run_name for run in client.search_runs([identifier], query)} for query in queries]
+    assert found == [
+        {"downstream/city_qa/gradual/magnitude-0.9/seed0", "downstream/city_qa/gradual/obert-0.9/seed0"},
+        {"downstream/city_qa/gradual/obert-0.9/seed0"},
+        {"benchmark/movie_reviews/gradual/obert-0.9/seed0"},
+    ]
 
 
 def test_too_long_parameters_are_named_not_cut(uri, tmp_path):

@@ -13,7 +13,7 @@ rule track:
     threads: 1
     resources:
         runtime=60,
-        mem_mb=1000,
+        mem_mb=2000,
     params:
         config=CONFIG,
         code=code_hash("track"),
