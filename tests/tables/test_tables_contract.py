@@ -10,9 +10,20 @@ from obert import registry
 from obert.report import build
 from obert.tables.accuracy_vs_sparsity import AccuracyVsSparsity
 from obert.tables.schedules import Schedules
-from tables.examples import record
+from tables.examples import record, trials
 
 NAMES = registry.names("tables")
+
+
+@pytest.fixture
+def results(make_results, example_runs):
+    """The example with a second task."""
+    pruned = [
+        (record("downstream", 50.0, task="city_qa", method=m, sparsity=0.9), (100, 0, 100, 0), 20)
+        for m in ("magnitude", "obert")
+    ]
+    runs = [*example_runs, (record("teacher", 75.0, task="city_qa"), (100, 100, 100, 0), 20), *pruned]
+    return make_results(runs, sweeps={"ablation": trials()})
 
 
 def test_there_are_tables():
