@@ -1,17 +1,21 @@
 """One look for all figures, and files that are the same byte for byte whenever they are drawn again."""
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import matplotlib as mpl
+import numpy as np
+import pandas as pd
 from cycler import cycler
 from matplotlib.figure import Figure
 
+COLOURS = mpl.color_sequences["petroff10"]  # told apart with any colour vision
 STYLE = {
     "svg.hashsalt": "obert",
     "svg.fonttype": "path",
     "font.family": "DejaVu Sans",
     "font.size": 10,
+    "axes.titlesize": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -21,25 +25,28 @@ STYLE = {
     "lines.linewidth": 1.6,
     "lines.markersize": 5,
     "errorbar.capsize": 3,
-    "axes.prop_cycle": cycler(color=mpl.color_sequences["tab10"]),
+    "axes.prop_cycle": cycler(color=COLOURS),
 }
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 DASHES = ("-", "--", ":", "-.")
 DPI = 120
+POINTS = 200
 EMPTY = "no records yet"
 
 
-def panels(rows: int, columns: int, width: float = 4.2, height: float = 3.4) -> tuple[Figure, Sequence]:
-    """A figure of rows x columns axes, sizes of one in inches. The axes of a row share their scale."""
+def panels(rows: int, columns: int, width: float = 4.2, height: float = 3.4, share: str = "row") -> tuple:
+    """A figure of rows x columns axes, sizes of one in inches. The axes of a row (or "col") share their scale."""
     figure = Figure(figsize=(max(width * columns, 5), height * rows), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False, sharey="row")
+    return figure, figure.subplots(rows, columns, squeeze=False, sharey=share)
 
 
 def styles(names: Iterable[str]) -> dict[str, dict]:
     """Colour and marker for each name, so that one method looks the same in every panel."""
-    colours = mpl.color_sequences["tab10"]
-    unique = sorted(set(names))
-    return {n: {"color": colours[i % 10], "marker": MARKERS[i % len(MARKERS)]} for i, n in enumerate(unique)}
+    looks = {}
+    for i, name in enumerate(sorted(set(names))):
+        turn, position = divmod(i, len(COLOURS))
+        looks[name] = {"color": COLOURS[position], "marker": MARKERS[(position + turn) % len(MARKERS)]}
+    return looks
 
 
 def empty_figure() -> Figure:
@@ -48,6 +55,13 @@ def empty_figure() -> Figure:
     axes[0][0].set_axis_off()
     axes[0][0].text(0.5, 0.5, EMPTY, ha="center", va="center", transform=axes[0][0].transAxes)
     return figure
+
+
+def thinned(curves: pd.DataFrame) -> pd.DataFrame:
+    """At most about POINTS steps, evenly spread, and each step around a jump of sparsity or learning rate."""
+    even = np.linspace(0, len(curves) - 1, min(POINTS, len(curves))).astype(int)
+    jumps = np.flatnonzero((curves["sparsity"].diff() != 0) | (curves["learning_rate"].diff() > 0))
+    return curves.iloc[np.union1d(even, np.union1d(jumps, np.maximum(jumps - 1, 0)))]
 
 
 def save(figure: Figure, kind: str) -> bytes:

@@ -1,6 +1,7 @@
 """What tables share: measured scores grouped over seeds, recovery, and words for runs."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from obert.plan import RunKey
@@ -18,6 +19,11 @@ class Group:
     key: RunKey  # of the first seed
     records: tuple[Record, ...]
     score: Summary
+
+    @classmethod
+    def of(cls, records: Sequence[Record], metric: str | None = None) -> "Group":
+        """The group of some records, one a seed, with the summary of a metric, the primary one by default."""
+        return cls(records[0].key, tuple(records), summarize(score(record, metric) for record in records))
 
     @property
     def method(self) -> str:
@@ -66,9 +72,7 @@ def groups(results: Results, task: str, *stages: str, metric: str | None = None)
         for record in results.stage(stage, task=task):
             key = record.key
             collected.setdefault((key.sparsity, key.recipe, key.method), []).append(record)
-    return [
-        Group(seeds[0].key, tuple(seeds), summarize(score(s, metric) for s in seeds)) for seeds in collected.values()
-    ]
+    return [Group.of(seeds, metric) for seeds in collected.values()]
 
 
 def recovery(mean: float, dense: float) -> float:

@@ -39,10 +39,10 @@ class AccuracyVsSparsity(Base):
             if content.empty:
                 return empty_figure()
             tasks, names = list(content["task"].unique()), list(content["panel"].unique())
-            figure, axes = panels(len(tasks), len(names))
+            figure, axes = panels(len(names), len(tasks), share="col")
             looks = styles(_lines(content))
-            for row, task in enumerate(tasks):
-                for column, name in enumerate(names):
+            for row, name in enumerate(names):
+                for column, task in enumerate(tasks):
                     part = content[(content["task"] == task) & (content["panel"] == name)]
                     _draw_panel(axes[row][column], part, looks)
                     axes[row][column].set_title(f"{task}, {name}")
@@ -60,7 +60,7 @@ def _draw_panel(axes, part: pd.DataFrame, looks: dict) -> None:
         return
     dense = part["dense"].iloc[0]
     if not math.isnan(dense):
-        axes.axhline(dense, color="0.35", linestyle="--", linewidth=1.2, label="dense")
+        axes.axhline(dense, color="0.35", linestyle="--", linewidth=1.2, label="dense teacher")
     for name, line in part.groupby(_lines(part), sort=True):
         line = line.sort_values("sparsity")
         errors = line["score_std"].fillna(0) if line["score_std"].notna().any() else None

@@ -5,11 +5,10 @@ from dataclasses import astuple
 
 import pandas as pd
 
-from obert.plan import RunKey
 from obert.records import Record
-from obert.statistics import DASH, format_difference, format_number, format_summary, summarize
+from obert.statistics import DASH, format_difference, format_number, format_summary
 from obert.tables import Base, Note, Results
-from obert.tables._engines import THROUGHPUT, engine_notes, engines_of
+from obert.tables._engines import SPEEDUP, THROUGHPUT, engine_notes, engines_of, size_and_speed
 from obert.tables._measured import Group, groups, metric_of, recovery, scale, score
 from obert.tables._ranking import DIFFERENCE, RULE, blocks, differences, pool_note, ranks
 
@@ -18,7 +17,6 @@ COLUMNS = (
     "score_std", "n", "recovery", *DIFFERENCE, "size_gzip_mb",
 )  # fmt: skip
 COSTS = ("training_steps", "gradient_evaluations", "seconds")
-SPEEDUP = "_speedup"
 
 
 class Leaderboard(Base):
@@ -87,22 +85,8 @@ def _times(value: float) -> str:
     return DASH if math.isnan(value) else f"{value:.2f}×"  # noqa: RUF001
 
 
-def _speed(results: Results, key: RunKey, engines: list[str]) -> dict[str, float]:
-    """Size and speed of a row's exported model, as far as they were measured."""
-    chosen = {"task": key.task, "recipe": key.recipe, "method": key.method, "sparsity": key.sparsity}
-    metrics = {}
-    for stage in ("benchmark", "export"):
-        for record in results.stage(stage, **chosen)[:1]:
-            metrics |= {name: value.value for name, value in record.metrics.items()}
-    row = {"size_gzip_mb": metrics.get("model_size_gzip_mb", math.nan)}
-    for engine in engines:
-        row |= {f"{engine}{kind}": metrics.get(f"{engine}{kind}", math.nan) for kind in (THROUGHPUT, SPEEDUP)}
-    return row
-
-
 def _dense_row(results: Results, dense: Record, engines: list[str]) -> dict:
-    group = Group(dense.key, (dense,), summarize([score(dense)]))
-    return _row(results, group, score(dense), engines)
+    return _row(results, Group.of([dense]), score(dense), engines)
 
 
 def _row(results: Results, group: Group, dense: float, engines: list[str]) -> dict:
@@ -123,7 +107,7 @@ def _row(results: Results, group: Group, dense: float, engines: list[str]) -> di
         "training_steps": group.mean("optimizer_steps"),
         "gradient_evaluations": group.mean("gradient_evaluations"),
         "seconds": group.mean("pruning_seconds", "training_seconds"),
-    } | _speed(results, key, engines)
+    } | size_and_speed(results, key, engines)
 
 
 def _block_rows(results: Results, block: list[Group], dense: float, engines: list[str]) -> list[dict]:

@@ -1,20 +1,18 @@
 """Figure: sparsity and learning rate against epoch, as training logged them."""
 
 import matplotlib as mpl
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from obert.tables import Base, Results
-from obert.tables._figures import DASHES, STYLE, empty_figure, panels
+from obert.tables._figures import DASHES, STYLE, empty_figure, panels, thinned
 
-POINTS = 200
 COLUMNS = ("task", "recipe", "method", "target", "epoch", "sparsity", "learning_rate")
 
 
 class Schedules(Base):
-    """A column of panels a recipe; colours are target sparsities, dashes tasks."""
+    """A row of panels a recipe; colours are target sparsities, dashes tasks."""
 
     title = "Schedules"
     caption = (
@@ -32,7 +30,7 @@ class Schedules(Base):
             curves = results.curves(key)
             if curves is not None and not curves.empty:
                 seen.add(identity)
-                part = _thinned(curves)[["epoch", "sparsity", "learning_rate"]]
+                part = thinned(curves)[["epoch", "sparsity", "learning_rate"]]
                 parts.append(part.assign(task=key.task, recipe=key.recipe, method=key.method, target=key.sparsity))
         return pd.concat(parts, ignore_index=True)[list(COLUMNS)] if parts else pd.DataFrame(columns=list(COLUMNS))
 
@@ -42,26 +40,19 @@ class Schedules(Base):
                 return empty_figure()
             recipes, tasks = list(content["recipe"].unique()), list(content["task"].unique())
             targets = sorted(content["target"].unique())
-            figure, axes = panels(2, len(recipes), height=2.7)
-            for column, recipe in enumerate(recipes):
+            figure, axes = panels(len(recipes), 2, height=2.4, share="col")
+            for (sparsity, rate), recipe in zip(axes, recipes, strict=True):
                 for (task, target), run in content[content["recipe"] == recipe].groupby(["task", "target"]):
                     look = {"color": f"C{targets.index(target) % 10}", "linestyle": DASHES[tasks.index(task) % 4]}
-                    axes[0][column].step(run["epoch"], 100 * run["sparsity"], where="post", **look)
-                    axes[1][column].plot(run["epoch"], run["learning_rate"], **look)
-                axes[0][column].set_title(recipe)
-                axes[1][column].set_xlabel("epoch")
-            axes[0][0].set_ylabel("sparsity (%)")
-            axes[0][0].set_ylim(0, 103)
-            axes[1][0].set_ylabel("learning rate")
-            axes[1][0].ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+                    sparsity.step(run["epoch"], 100 * run["sparsity"], where="post", **look)
+                    rate.plot(run["epoch"], run["learning_rate"], **look)
+                for axis, label in ((sparsity, "sparsity (%)"), (rate, "learning rate")):
+                    axis.set_title(recipe)
+                    axis.set_xlabel("epoch")
+                    axis.set_ylabel(label)
+                sparsity.set_ylim(0, 103)
+                rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
             handles = [Line2D([], [], color=f"C{i % 10}", label=f"{100 * t:g} %") for i, t in enumerate(targets)]
             handles += [Line2D([], [], color="0.3", linestyle=DASHES[i % 4], label=t) for i, t in enumerate(tasks)]
-            figure.legend(handles=handles, loc="outside right upper", fontsize=8)
+            figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 6), fontsize=8)
         return figure
-
-
-def _thinned(curves: pd.DataFrame) -> pd.DataFrame:
-    """At most about POINTS steps, evenly spread, and each step around a jump of sparsity or learning rate."""
-    even = np.linspace(0, len(curves) - 1, min(POINTS, len(curves))).astype(int)
-    jumps = np.flatnonzero((curves["sparsity"].diff() != 0) | (curves["learning_rate"].diff() > 0))
-    return curves.iloc[np.union1d(even, np.union1d(jumps, np.maximum(jumps - 1, 0)))]
