@@ -9,6 +9,9 @@ import pandas as pd
 from cycler import cycler
 from matplotlib.figure import Figure
 
+from obert import registry
+from obert.tables._measured import DENSE
+
 COLOURS = mpl.color_sequences["petroff10"]  # told apart with any colour vision
 STYLE = {
     "svg.hashsalt": "obert",
@@ -38,6 +41,12 @@ def panels(rows: int, columns: int, width: float = 4.2, height: float = 3.4, sha
     """A figure of rows x columns axes, sizes of one in inches. The axes of a row (or "col") share their scale."""
     figure = Figure(figsize=(max(width * columns, 5), height * rows), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, sharey=share)
+
+
+def method_styles(names: Iterable[str]) -> dict[str, dict]:
+    """Colour and marker for each method, the same in every figure; black for what is not pruned."""
+    found = styles([*registry.names("pruning"), *(set(names) - {DENSE})])
+    return found | {DENSE: {"color": "0.2", "marker": "o"}}
 
 
 def styles(names: Iterable[str]) -> dict[str, dict]:

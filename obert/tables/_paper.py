@@ -26,6 +26,7 @@ class PaperTable(Base):
     """Rows are tasks (layers) and sparsities; column groups are the paper's, then this experiment's own."""
 
     table: ClassVar[str]
+    section = "Published and measured"
     by_layers: ClassVar[bool] = False
     metric: ClassVar[str | None] = None  # the tasks' primary ones by default
 

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from obert.tables import Results
-from obert.tables._figures import STYLE, empty_figure, panels, styles
+from obert.tables._figures import STYLE, empty_figure, method_styles, panels
 from obert.tables._measured import DENSE, Group
 
 POINT = ("recipe", "method", "sparsity", "score_mean", "score_std", "n")
@@ -65,7 +65,7 @@ def draw_fronts(content: pd.DataFrame, gain: str, label: str, rows: str | None =
         tasks = list(content["task"].unique())
         levels = [None] if rows is None else list(content[rows].unique())
         figure, axes = panels(len(levels), len(tasks), width=5.2, height=4.2, share="col")
-        looks = styles(content["method"])
+        looks = method_styles(content["method"])
         for row, level in enumerate(levels):
             for axis, task in zip(axes[row], tasks, strict=True):
                 part = content[content["task"] == task]

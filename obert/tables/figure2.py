@@ -22,6 +22,8 @@ class Figure2(Base):
         "dense model in the same engine and process. Labels: layers, sparsity in percent, and q for quantised."
     )
 
+    section = "Published and measured"
+
     def build(self, results: Results) -> pd.DataFrame:
         rows = [_row("published, deepsparse", row, "deepsparse") for row in published(results)]
         for row in measured(results):

@@ -27,6 +27,9 @@ class Latency(Base):
         "dense model in the same engine, scenario and process with its 95 % paired-bootstrap interval. First seed."
     )
 
+    section = "Speed"
+    headed_by = ("task", "model", "sparsity %")
+
     def build(self, results: Results) -> pd.DataFrame:
         rows = []
         for record in results.stage("benchmark"):

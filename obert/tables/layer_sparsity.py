@@ -33,8 +33,10 @@ class LayerSparsity(Base):
     caption = (
         "Zeros in percent of each weight matrix, mean over seeds, for each recipe and method at its highest sparsity. "
         "Colour: points above (orange) or below (purple) the model's target. Q, K, V, O: the attention's query, key, "
-        "value and output; F1, F2: the feed-forward network's first and second matrix. A number is an encoder layer."
+        "value and output; F1, F2: the feed-forward network's first and second matrix."
     )
+
+    section = "Training and sparsity"
 
     def build(self, results: Results) -> pd.DataFrame:
         collected: dict[tuple, list[Record]] = {}

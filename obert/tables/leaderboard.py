@@ -9,7 +9,7 @@ from obert.records import Record
 from obert.statistics import DASH, format_difference, format_number, format_summary
 from obert.tables import Base, Note, Results
 from obert.tables._engines import SPEEDUP, THROUGHPUT, engine_notes, engines_of, size_and_speed
-from obert.tables._measured import Group, groups, metric_of, recovery, scale, score
+from obert.tables._measured import DENSE, Group, groups, metric_of, recovery, scale, score
 from obert.tables._ranking import DIFFERENCE, RULE, blocks, differences, pool_note, ranks
 
 COLUMNS = (
@@ -31,6 +31,10 @@ class Leaderboard(Base):
         "Steps, gradient evaluations and seconds (pruning and training) are means over seeds."
     )
 
+    section = "Leaderboards"
+    split_by = ("task", "metric")
+    headed_by = ("sparsity %", "recipe", "terms")
+
     def build(self, results: Results) -> pd.DataFrame:
         engines = engines_of(results)
         rows = []
@@ -51,14 +55,14 @@ class Leaderboard(Base):
             "task": content["task"],
             "metric": content["metric"],
             "sparsity %": per_row(lambda s: format_number(100 * s, 1), "sparsity_target"),
-            "measured %": per_row(lambda s: format_number(100 * s, 2), "sparsity_measured"),
-            "rank": per_row(lambda r: format_number(r, 0), "rank"),
-            "method": content["method"],
             "recipe": content["recipe"],
             "terms": content["family"].replace("", DASH),
+            "method": content["method"],
+            "rank": per_row(lambda r: format_number(r, 0), "rank"),
             "score": per_row(format_summary, "score_mean", "score_std", "n"),
             "recovery %": per_row(lambda r: format_number(r, 1), "recovery"),
             "to the best": per_row(format_difference, "difference", "difference_low", "difference_high"),
+            "measured %": per_row(lambda s: format_number(100 * s, 2), "sparsity_measured"),
             "gzip MB": per_row(lambda s: format_number(s, 1), "size_gzip_mb"),
         }
         for column in content.columns:
@@ -70,6 +74,10 @@ class Leaderboard(Base):
         shown["gradients"] = per_row(lambda v: format_number(v, 0), "gradient_evaluations")
         shown["seconds"] = per_row(lambda v: format_number(v, 0), "seconds")
         return pd.DataFrame(shown)
+
+    def variants(self, content: pd.DataFrame) -> list[str]:
+        found = content[["task", "recipe", "method", "sparsity_target"]].itertuples(index=False)
+        return [f"{t}/{r}/{m}" if m == DENSE else f"{t}/{r}/{m}-{s:g}" for t, r, m, s in found]
 
     def notes(self, results: Results) -> tuple[Note, ...]:
         notes = [*pool_note(results), *([Note(f"Measured on {scale(results)}.")] if scale(results) else [])]

@@ -27,6 +27,9 @@ class LeaderboardOverTasks(Base):
         "means over tasks and seeds."
     )
 
+    section = "Leaderboards"
+    headed_by = ("sparsity %", "recipe", "terms")
+
     def build(self, results: Results) -> pd.DataFrame:
         tasks = _tasks(results)
         columns = [*COLUMNS, *(f"{task}_recovery" for task in tasks), "seconds"]

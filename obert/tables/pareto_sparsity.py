@@ -14,6 +14,8 @@ class ParetoSparsity(Base):
     title = "Pareto front: score against sparsity"
     caption = f"Sparsity is the target in the encoder's linear layers. {RULE}. Budgets differ between recipes."
 
+    section = "Trade-offs"
+
     def build(self, results: Results) -> pd.DataFrame:
         rows = [
             {"task": task, "metric": metric_of(results, task)} | point(group)

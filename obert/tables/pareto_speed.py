@@ -17,6 +17,8 @@ class ParetoSpeed(Base):
     title = "Pareto front: score against speed"
     caption = f"Speed-up is over the dense model in the same engine and process, first seed. {RULE}."
 
+    section = "Trade-offs"
+
     def build(self, results: Results) -> pd.DataFrame:
         engines, rows = engines_of(results), []
         for task in results.tasks:

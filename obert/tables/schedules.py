@@ -20,6 +20,8 @@ class Schedules(Base):
         "each recipe, task and target sparsity. One-shot recipes have none."
     )
 
+    section = "Training and sparsity"
+
     def build(self, results: Results) -> pd.DataFrame:
         parts, seen = [], set()
         for record in results.stage("downstream"):

@@ -27,6 +27,8 @@ class Table17(Base):
         "in that engine. First seed. A dash: not published, or not run."
     )
 
+    section = "Published and measured"
+
     def build(self, results: Results) -> pd.DataFrame:
         theirs, ours = {row.place: row for row in published(results)}, measured(results)
         engines = sorted({engine for row in ours for engine in row.speeds})

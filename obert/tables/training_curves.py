@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from obert.tables import Base, Results
-from obert.tables._figures import DASHES, STYLE, empty_figure, panels, styles, thinned
+from obert.tables._figures import DASHES, STYLE, empty_figure, method_styles, panels, thinned
 
 WINDOW = 0.03  # of a run's steps
 STAGES = ("teacher", "transfer", "downstream", "quantize", "upstream_teacher", "upstream")
@@ -21,6 +21,8 @@ class TrainingCurves(Base):
         "Training loss (with distillation where the recipe has it) against epoch, a running mean over 3 % of the steps "
         "of one run: the first seed of each recipe, method and target sparsity. One-shot recipes train nothing."
     )
+
+    section = "Training and sparsity"
 
     def build(self, results: Results) -> pd.DataFrame:
         parts, seen = [], set()
@@ -42,7 +44,8 @@ class TrainingCurves(Base):
             if content.empty:
                 return empty_figure()
             targets = sorted(content["target"].unique())
-            looks = {name: {"color": look["color"]} for name, look in styles(content["method"]).items()}
+            methods = content["method"].unique()
+            looks = {name: {"color": method_styles(methods)[name]["color"]} for name in methods}
             dashes = {target: DASHES[i % len(DASHES)] for i, target in enumerate(targets)}
             panel_of = list(dict.fromkeys(zip(content["recipe"], content["task"], strict=True)))
             columns = min(2, len(panel_of))

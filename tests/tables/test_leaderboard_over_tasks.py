@@ -15,7 +15,7 @@ def pruned(task, method, seed, scores, **fields):
 
 
 @pytest.fixture
-def two_tasks(make_results):
+def recovered(make_results):
     """Dense 80 and 50. Of oBERT, 100 and 75 on the first task and 50 twice on the second; magnitude is far behind on
     the first and level on the second; movement has one task only."""
     right, three, half, none = (100, 100, 100, 100), (100, 100, 100, 0), (100, 100, 0, 0), (0, 0, 0, 0)
@@ -27,9 +27,9 @@ def two_tasks(make_results):
     return make_results(runs, planned=[key("obert", 0.97)])
 
 
-def test_mean_recovery_over_tasks_and_its_spread_over_seeds(two_tasks):
+def test_mean_recovery_over_tasks_and_its_spread_over_seeds(recovered):
     """oBERT: seed 0 (125 + 100) / 2, seed 1 (93.75 + 100) / 2. Magnitude: (0 + 100) / 2 twice."""
-    rows = LeaderboardOverTasks().build(two_tasks).set_index("method")
+    rows = LeaderboardOverTasks().build(recovered).set_index("method")
     assert list(rows.index) == ["obert", "magnitude"]
     assert rows.loc["obert", "recovery_mean"] == pytest.approx((112.5 + 96.875) / 2)
     assert rows.loc["obert", "recovery_std"] == pytest.approx((112.5 - 96.875) / math.sqrt(2))
@@ -38,17 +38,17 @@ def test_mean_recovery_over_tasks_and_its_spread_over_seeds(two_tasks):
     assert rows.loc["obert", "seconds"] == 12
 
 
-def test_ranks_and_differences_are_of_the_pool(two_tasks):
+def test_ranks_and_differences_are_of_the_pool(recovered):
     """Ranks on the single tasks: oBERT 1 and 1, magnitude 2 and 1 (level). The first task's difference of 87.5 points
     (109.375 of recovery), halved, is the whole difference; its interval is from 75 to 100 points."""
-    rows = LeaderboardOverTasks().build(two_tasks).set_index("method")
+    rows = LeaderboardOverTasks().build(recovered).set_index("method")
     assert rows["rank"].tolist() == [1, 2] and rows["mean_rank"].tolist() == [1, 1.5]
     found = rows.loc["magnitude", ["difference", "difference_low", "difference_high"]].tolist()
     assert found == pytest.approx([-87.5 / 0.8 / 2, -100 / 0.8 / 2, -62.5 / 0.8 / 2], abs=1e-6)
 
 
-def test_the_pool_is_stated_and_what_it_lacks(two_tasks):
-    pool, left_out = LeaderboardOverTasks().notes(two_tasks)
+def test_the_pool_is_stated_and_what_it_lacks(recovered):
+    pool, left_out = LeaderboardOverTasks().notes(recovered)
     assert pool.text == (
         "Pool: tasks movie_reviews, city_qa; methods magnitude, movement, obert; seeds 0, 1; "
         "budgets gradual 10 epochs; made on Example CPU, 1 thread."

@@ -10,20 +10,9 @@ from obert import registry
 from obert.report import build
 from obert.tables.accuracy_vs_sparsity import AccuracyVsSparsity
 from obert.tables.schedules import Schedules
-from tables.examples import record, trials
+from tables.examples import record
 
 NAMES = registry.names("tables")
-
-
-@pytest.fixture
-def results(make_results, example_runs):
-    """The example with a second task."""
-    pruned = [
-        (record("downstream", 50.0, task="city_qa", method=m, sparsity=0.9), (100, 0, 100, 0), 20)
-        for m in ("magnitude", "obert")
-    ]
-    runs = [*example_runs, (record("teacher", 75.0, task="city_qa"), (100, 100, 100, 0), 20), *pruned]
-    return make_results(runs, sweeps={"ablation": trials()})
 
 
 def test_there_are_tables():
@@ -31,8 +20,8 @@ def test_there_are_tables():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_files_are_complete_and_the_same_byte_for_byte(name, results):
-    first, second = (build(name, registry.load("tables", name)(), results) for _ in range(2))
+def test_files_are_complete_and_the_same_byte_for_byte(name, two_tasks):
+    first, second = (build(name, registry.load("tables", name)(), two_tasks) for _ in range(2))
     files = first.files()
     assert files == second.files()
     assert set(files) == {"csv", "md", "html"} | ({"png", "svg"} if first.figure else set())
