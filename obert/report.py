@@ -14,7 +14,7 @@ from obert.plan import RunKey
 from obert.records import Record
 from obert.statistics import DASH
 from obert.tables import Base, Note, Results
-from obert.tables._figures import save
+from obert.tables._figures import fix_layout, save
 from obert.tables._measured import DENSE
 
 PIXELS = 96  # an inch on a page
@@ -132,7 +132,10 @@ def build(name: str, table: Base, results: Results) -> Built:
     notes = table.notes(results)
     if not results.records:
         notes = (Note(f"Experiment '{results.experiment}' has no records yet."), *notes)
-    return Built(name, table, content, table.display(content), results.warnings, notes, table.draw(content))
+    figure = table.draw(content)
+    if figure is not None:
+        fix_layout(figure)
+    return Built(name, table, content, table.display(content), results.warnings, notes, figure)
 
 
 def csv_text(content: pd.DataFrame) -> str:

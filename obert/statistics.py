@@ -121,6 +121,8 @@ def average(parts: Sequence[Resampled]) -> Resampled:
 
 def check_same_examples(first: pd.Series, second: pd.Series) -> None:
     """Raise UserError unless two series are of the same examples."""
+    if first.index.equals(second.index):
+        return
     if len(first) != len(second) or not first.index.isin(second.index).all():
         shared = int(first.index.isin(second.index).sum())
         raise UserError(

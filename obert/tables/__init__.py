@@ -53,6 +53,7 @@ class Results:
     warnings: tuple[Note, ...] = ()
     sweeps: dict[str, pd.DataFrame] = field(default_factory=dict)
     _scores: dict[RunKey, pd.Series | None] = field(default_factory=dict, compare=False, repr=False)
+    _examples: dict[tuple[str, ...], pd.Index] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
     def by_key(self) -> dict[RunKey, Record]:
@@ -123,7 +124,10 @@ class Results:
                     raise UserError(
                         f"{path}, line {number} is damaged ({error!r}). Run {self.command(key)} again."
                     ) from None
-        return pd.Series(scores, dtype=float)
+        names = tuple(scores)
+        if names not in self._examples:  # one index for all runs: to compare two of them costs nothing then
+            self._examples[names] = pd.Index(names)
+        return pd.Series(list(scores.values()), self._examples[names], dtype=float)
 
 
 class Base(ABC):

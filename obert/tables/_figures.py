@@ -73,6 +73,13 @@ def thinned(curves: pd.DataFrame) -> pd.DataFrame:
     return curves.iloc[np.union1d(even, np.union1d(jumps, np.maximum(jumps - 1, 0)))]
 
 
+def fix_layout(figure: Figure) -> None:
+    """Lay a figure out, once for all files that it is saved to."""
+    with mpl.rc_context(STYLE):
+        figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+
+
 def save(figure: Figure, kind: str) -> bytes:
     """The figure as a "png" or "svg" file, without date or program version."""
     buffer = io.BytesIO()
