@@ -2,7 +2,7 @@
 
     python tests/benchmarks/report.py --json
 
-Two tasks, all methods, three seeds; each run has 1000 predictions, each trained one 1000 steps. The server is one of
+Two tasks, all methods, three seeds; each run has 1000 predictions, each trained one 300 steps. The server is one of
 this machine, with a fresh database; filling it is not part of the time.
 """
 
@@ -33,7 +33,7 @@ from obert.records import LayerSparsity, Record, Score, Sparsity, write_record
 from obert.schema import Benchmark, Downstream, Experiment, Model
 from obert.stages import tables
 
-EXAMPLES, STEPS, LAYERS = 1000, 1000, 12
+EXAMPLES, STEPS, LAYERS = 1000, 300, 12
 SIZES = {
     "attention.self.query": 589_824,
     "attention.self.key": 589_824,
