@@ -33,6 +33,7 @@ STYLE = {
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 DASHES = ("-", "--", ":", "-.")
 DPI = 120
+MOST_COMPARED = ("obert", "magnitude")  # they have the first colours, which are the clearest
 POINTS = 200
 EMPTY = "no records yet"
 
@@ -45,14 +46,18 @@ def panels(rows: int, columns: int, width: float = 4.2, height: float = 3.4, sha
 
 def method_styles(names: Iterable[str]) -> dict[str, dict]:
     """Colour and marker for each method, the same in every figure; black for what is not pruned."""
-    found = styles([*registry.names("pruning"), *(set(names) - {DENSE})])
-    return found | {DENSE: {"color": "0.2", "marker": "o"}}
+    others = sorted({*registry.names("pruning"), *names} - {DENSE, *MOST_COMPARED})
+    return _looks([*MOST_COMPARED, *others]) | {DENSE: {"color": "0.2", "marker": "h"}}
 
 
 def styles(names: Iterable[str]) -> dict[str, dict]:
-    """Colour and marker for each name, so that one method looks the same in every panel."""
+    """Colour and marker for each name, so that one looks the same in every panel."""
+    return _looks(sorted(set(names)))
+
+
+def _looks(names: list[str]) -> dict[str, dict]:
     looks = {}
-    for i, name in enumerate(sorted(set(names))):
+    for i, name in enumerate(names):
         turn, position = divmod(i, len(COLOURS))
         looks[name] = {"color": COLOURS[position], "marker": MARKERS[(position + turn) % len(MARKERS)]}
     return looks
