@@ -19,14 +19,14 @@ FITTED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
 
 
 def latex(built: Built) -> str:
-    """A table or figure with caption and notes; commands that belong to a note are comments."""
+    """A table or figure with caption, warnings and notes; commands that belong to a note are comments."""
     kind = "table" if built.figure is None else "figure"
     body = (
         _tabular(built.shown) if built.figure is None else f"\\includegraphics[width=\\linewidth]{{{built.name}.png}}"
     )
     parts = ["% \\usepackage{booktabs,graphicx}", f"\\begin{{{kind}}}", "\\centering", body]
     parts += [f"\\caption{{{escape(built.title)}. {escape(built.caption)}}}", f"\\label{{{kind}:{built.name}}}"]
-    for note in built.notes:
+    for note in (*built.warnings, *built.notes):
         parts += [f"\\par\\footnotesize {escape(note.text)}", *(f"% {line}" for line in note.lines)]
     return "\n".join([*parts, f"\\end{{{kind}}}"]) + "\n"
 

@@ -1,19 +1,23 @@
 """Tables as CSV, Markdown and HTML, and one self-contained report page."""
 
 import base64
-import html
 from dataclasses import dataclass
+from functools import cached_property
 
 import pandas as pd
-from jinja2 import DictLoader, Environment, StrictUndefined
-from markupsafe import Markup
 from matplotlib.figure import Figure
 from tabulate import tabulate
 
 from obert.assets import ASSETS, PREFIX
+from obert.page import Block, Part, render
+from obert.plan import RunKey
 from obert.records import Record
+from obert.statistics import DASH
 from obert.tables import Base, Note, Results
-from obert.tables._figures import save
+from obert.tables._figures import fix_layout, save
+from obert.tables._measured import DENSE
+
+PIXELS = 96  # an inch on a page
 
 
 @dataclass(frozen=True)
@@ -21,16 +25,24 @@ class Built:
     """A table or figure with everything its files need."""
 
     name: str
-    title: str
-    caption: str
+    table: Base
     content: pd.DataFrame
     shown: pd.DataFrame
+    warnings: tuple[Note, ...]
     notes: tuple[Note, ...]
     figure: Figure | None
 
+    @property
+    def title(self) -> str:
+        return self.table.title
+
+    @property
+    def caption(self) -> str:
+        return self.table.caption
+
     def files(self) -> dict[str, bytes]:
         """The files' contents by suffix: csv, md and html, and png and svg for a figure."""
-        images = {} if self.figure is None else {kind: save(self.figure, kind) for kind in ("png", "svg")}
+        images = {} if self.figure is None else {"png": save(self.figure, "png"), "svg": self._svg}
         texts = {"csv": csv_text(self.content), "md": self.markdown(), "html": self.page()}
         return {suffix: text.encode() for suffix, text in texts.items()} | images
 
@@ -38,45 +50,92 @@ class Built:
         """Title, table or image, caption and notes."""
         rows = [[str(cell).replace("|", "\\|") for cell in row] for row in self.shown.itertuples(index=False)]
         headers = [_flat(column, " ").replace("|", "\\|") for column in self.shown.columns]
-        table = tabulate(rows, headers, tablefmt="pipe", disable_numparse=True, colalign=self._alignment(rows))
+        alignment = ["left" if self._is_text(column) else "right" for column in self.shown.columns] if rows else None
+        table = tabulate(rows, headers, tablefmt="pipe", disable_numparse=True, colalign=alignment)
         body = table if self.figure is None else f"![{self.title}]({self.name}.svg)"
         parts = [f"# {self.title}", body, self.caption]
-        for note in self.notes:
+        for note in (*self.warnings, *self.notes):
             parts.append(note.text)
             if note.lines:
                 parts.append("\n".join(["```", *note.lines, "```"]))
         return "\n\n".join(parts) + "\n"
 
-    def _alignment(self, rows: list[list[str]]) -> list[str] | None:
-        if not rows:
-            return None
-        return ["left" if self._is_text(column) else "right" for column in self.shown.columns]
-
     def _is_text(self, column: object) -> bool:
-        return column in self.content or _flat(column, " ") in ("task", "metric", "terms")
+        known = column in self.content and not pd.api.types.is_numeric_dtype(self.content[column])
+        return known or _flat(column, " ") in ("task", "metric", "terms")
 
-    def html(self) -> Markup:
-        """The table, or the figure as an inline image."""
-        if self.figure is not None:
-            image = base64.b64encode(save(self.figure, "svg")).decode()
-            return Markup(f'<img alt="{html.escape(self.title)}" src="data:image/svg+xml;base64,{image}">')
-        table = self.shown.to_html(index=False, border=0, escape=True, justify="center")
-        return Markup(f'<div class="scroll">{table}</div>')
+    @cached_property
+    def _svg(self) -> bytes:
+        return save(self.figure, "svg")
+
+    @property
+    def image(self) -> tuple[str, int] | None:
+        """A figure as a data URI, and its natural width in pixels."""
+        if self.figure is None:
+            return None
+        width = round(PIXELS * self.figure.get_size_inches()[0])
+        return f"data:image/svg+xml;base64,{base64.b64encode(self._svg).decode()}", width
+
+    @property
+    def parts(self) -> list[Part]:
+        """A page's tables: columns without any value in a group of the paper's are left out."""
+        frame, table = self.shown.reset_index(drop=True), self.table
+        anchors = table.variants(self.content) or [""] * len(frame)
+        columns = [c for c in frame.columns if c not in (*table.split_by, *table.headed_by)]
+        if isinstance(frame.columns, pd.MultiIndex):
+            columns = [c for c in columns if (frame[c] != DASH).any()]
+        found = []
+        for title, part in _consecutive(frame, table.split_by):
+            blocks = [
+                Block(heading, [(anchors[i], [str(frame.loc[i, c]) for c in columns]) for i in rows.index])
+                for heading, rows in _consecutive(part, table.headed_by)
+            ]
+            found.append(Part(title, _header(columns), [self._is_text(c) for c in columns], blocks))
+        return found
 
     def page(self) -> str:
         """The table or figure as a page of its own."""
-        return _render("single", built=self, title=self.title)
+        return render("single", title=self.title, built=self)
+
+
+def _consecutive(frame: pd.DataFrame, columns: tuple[str, ...]) -> list[tuple[str, pd.DataFrame]]:
+    """Runs of rows that share some columns, with the shared values as a heading."""
+    if not columns or frame.empty:
+        return [("", frame)]
+    shared = frame[list(columns)]
+    runs = (shared != shared.shift()).any(axis=1).cumsum()
+    return [(_heading(rows[list(columns)].iloc[0]), rows) for _, rows in frame.groupby(runs, sort=False)]
+
+
+def _heading(values: pd.Series) -> str:
+    """E.g. "sparsity 50.0 %, one_shot, equal terms"."""
+    named = (f"{name[:-2]} {value} %" if name.endswith(" %") else str(value) for name, value in values.items())
+    return ", ".join(text for text, value in zip(named, values, strict=True) if value != DASH)
+
+
+def _header(columns: list) -> list[list[tuple[str, int]]]:
+    """Header rows of (text, columns that it spans)."""
+    if not columns or not isinstance(columns[0], tuple):
+        return [[(str(column), 1) for column in columns]]
+    groups: list[tuple[str, int]] = []
+    for group, _ in columns:
+        if groups and groups[-1][0] == group:
+            groups[-1] = (group, groups[-1][1] + 1)
+        else:
+            groups.append((group, 1))
+    return [groups, [(column, 1) for _, column in columns]]
 
 
 def build(name: str, table: Base, results: Results) -> Built:
     """Build a table. Without any records, a note says so."""
     content = table.build(results)
-    figure = table.draw(content)
-    notes = tuple(Note(text) for text in results.warnings) + table.notes(results)
+    notes = table.notes(results)
     if not results.records:
         notes = (Note(f"Experiment '{results.experiment}' has no records yet."), *notes)
-    shown = table.display(content)
-    return Built(name, table.title, table.caption, content, shown, notes, figure)
+    figure = table.draw(content)
+    if figure is not None:
+        fix_layout(figure)
+    return Built(name, table, content, table.display(content), results.warnings, notes, figure)
 
 
 def csv_text(content: pd.DataFrame) -> str:
@@ -91,15 +150,20 @@ def _flat(column: object, separator: str) -> str:
 
 
 def report(results: Results, tables: list[Built]) -> str:
-    """The whole report as one page that asks no other server for anything."""
-    return _render(
+    """The whole report as one page that asks no other server for anything; what is empty is only named at its end."""
+    sections: dict[str, list[Built]] = {}
+    for built in tables:
+        if not built.content.empty:
+            sections.setdefault(built.table.section, []).append(built)
+    return render(
         "report",
         title=f"{results.experiment}: compression benchmark",
         results=results,
-        tables=tables,
+        sections=sections,
+        empty=[built for built in tables if built.content.empty],
         environment=_environment(results.records),
         data=_data(results.stage("teacher") + results.stage("downstream")),
-        rows=_commands(results),
+        reruns=_reruns(results),
     )
 
 
@@ -149,95 +213,17 @@ def _data(records: list[Record]) -> list[tuple[str, str, str, str]]:
     return list(rows)
 
 
-def _commands(results: Results) -> list[tuple[str, list[str]]]:
-    """Rows of the leaderboard with the commands that rerun their runs, training and pruning first."""
-    rows: dict[str, list[str]] = {}
+def _reruns(results: Results) -> dict[str, list[tuple[str, str, list[str]]]]:
+    """By task: each model's anchor and name, and the commands that make its runs, training and pruning first."""
+    found: dict[str, dict[str, tuple[str, list[str]]]] = {}
     for key in results.planned:
-        sparsity = "dense" if key.sparsity is None else f"{100 * key.sparsity:g} %, {key.method}"
-        rows.setdefault(f"{key.task}, {sparsity}, {key.recipe}", []).append(results.command(key))
-    return list(rows.items())
+        _, commands = found.setdefault(key.task, {}).setdefault(key.variant, (_name(key), []))
+        commands.append(results.command(key))
+    return {
+        task: [(f"{task}/{variant}", name, commands) for variant, (name, commands) in models.items()]
+        for task, models in found.items()
+    }
 
 
-def _render(template: str, **values: object) -> str:
-    environment = Environment(
-        loader=DictLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
-    )
-    return environment.get_template(template).render(style=Markup(STYLE), **values) + "\n"
-
-
-STYLE = """
-:root { color-scheme: light dark; --line: #8884; --soft: #8881; }
-body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 110rem; padding: 1rem; }
-h1 { font-size: 1.6rem; line-height: 1.2; } h2 { font-size: 1.25rem; margin-top: 2.2rem; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
-th:first-child, td:first-child, table.facts td { text-align: left; }
-thead th { background: var(--soft); } tbody tr:hover { background: var(--soft); }
-table.facts td { white-space: normal; vertical-align: top; }
-img { max-width: 100%; height: auto; background: white; }
-pre { overflow-x: auto; background: var(--soft); padding: .6rem; font-size: .8rem; margin: .3rem 0; }
-.caption { font-size: .9rem; max-width: 60rem; }
-summary { cursor: pointer; margin: .3rem 0; }
-"""
-
-TEMPLATES = {
-    "page": """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }}</title>
-<style>{{ style }}</style>
-</head>
-<body>
-<h1>{{ title }}</h1>
-{% block body %}{% endblock %}
-</body>
-</html>""",
-    "sections": """{% macro section(built) %}
-{{ built.html() }}
-<p class="caption">{{ built.caption }}</p>
-{% for note in built.notes %}
-{% if note.lines %}
-<details><summary>{{ note.text }}</summary><pre>{{ note.lines | join("\n") }}</pre></details>
-{% else %}
-<p class="caption">{{ note.text }}</p>
-{% endif %}
-{% endfor %}
-{% endmacro %}""",
-    "single": """{% extends "page" %}
-{% from "sections" import section %}
-{% block body %}
-{{ section(built) }}
-{% endblock %}""",
-    "report": """{% extends "page" %}
-{% from "sections" import section %}
-{% block body %}
-<p>{{ results.description }}</p>
-<p>{{ results.records | length }} records of {{ results.planned | length }} planned runs.</p>
-{% for built in tables %}
-<h2 id="{{ built.name }}">{{ built.title }}</h2>
-{{ section(built) }}
-{% endfor %}
-<h2 id="environment">Environment of the runs</h2>
-<div class="scroll"><table class="facts"><tbody>
-{% for name, value in environment %}
-<tr><td>{{ name }}</td><td>{{ value }}</td></tr>
-{% endfor %}
-</tbody></table></div>
-<h2 id="data">Model and data</h2>
-<div class="scroll"><table class="facts">
-<thead><tr><th>what</th><th>source</th><th>size</th><th>licence</th></tr></thead>
-<tbody>
-{% for row in data %}
-<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
-{% endfor %}
-</tbody></table></div>
-<h2 id="rerun">How to rerun a row</h2>
-<p>All that is missing or outdated: <code>snakemake --cores N --configfile {{ results.config }}</code>. One row:</p>
-{% for name, commands in rows %}
-<details><summary>{{ name }}</summary><pre>{{ commands | join("\n") }}</pre></details>
-{% endfor %}
-{% endblock %}""",
-}
+def _name(key: RunKey) -> str:
+    return f"{key.recipe}, {DENSE}" if key.method is None else f"{key.recipe}, {100 * key.sparsity:g} %, {key.method}"

@@ -1,7 +1,7 @@
 """Means, spreads and differences: one estimator each, always with the number of runs, written in one way."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from obert.errors import UserError
 DASH = "\N{EN DASH}"
 CONFIDENCE = 0.95
 RESAMPLES = 2000
+ROUNDING = 1e-9  # what sums of scores in another order may differ by
 BATCH_ELEMENTS = 4_000_000  # resampled values held in memory at a time
 
 
@@ -32,6 +33,32 @@ class Difference:
     mean: float
     low: float
     high: float
+
+    @property
+    def is_positive(self) -> bool:
+        """Whether the interval lies above 0; without one, whether the mean does."""
+        return (self.mean if math.isnan(self.low) else self.low) > ROUNDING
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """A mean over examples, and the same mean over resamples of them (NaN for fewer than two examples)."""
+
+    mean: float
+    distribution: np.ndarray
+
+    def __sub__(self, other: "Resampled") -> "Resampled":
+        return Resampled(self.mean - other.mean, self.distribution - other.distribution)
+
+    def scaled(self, factor: float) -> "Resampled":
+        """In another unit."""
+        return Resampled(factor * self.mean, factor * self.distribution)
+
+    def interval(self) -> Difference:
+        """The percentile interval, for what is a difference."""
+        tail = 50 * (1 - CONFIDENCE)
+        low, high = np.percentile(self.distribution, [tail, 100 - tail])
+        return Difference(self.mean, float(low), float(high))
 
 
 def summarize(values: Iterable[float]) -> Summary:
@@ -54,40 +81,48 @@ def pool(scores: Iterable[pd.Series]) -> pd.Series:
     """
     scores = list(scores)
     for other in scores[1:]:
-        _check_same_examples(scores[0], other)
+        check_same_examples(scores[0], other)
     return sum(other.reindex(scores[0].index) for other in scores) / len(scores)
 
 
-def paired_difference(first: pd.Series, second: pd.Series, seed: int = 0) -> Difference:
-    """Mean of `first - second` over the same examples, with the percentile interval of the paired bootstrap.
+def bootstrap_means(scores: Sequence[pd.Series], seed: int = 0) -> list[Resampled]:
+    """Means of several series over the same resamples of their examples, so that differences of them are paired.
 
     Args:
-        first, second: example id -> score, in any order.
+        scores: example id -> score, of the same examples in any order.
         seed: of the generator that resamples.
 
     Raises:
-        UserError: the two were not judged on the same examples.
+        UserError: the series are not of the same examples.
     """
-    _check_same_examples(first, second)
-    second = second.reindex(first.index)
-    mean = float((first - second).mean())
-    if len(first) < 2:
-        return Difference(mean, math.nan, math.nan)
-    interval = stats.bootstrap(
-        (first.to_numpy(float), second.to_numpy(float)),
-        lambda a, b, axis: np.mean(a - b, axis=axis),
-        paired=True,
-        vectorized=True,
+    for other in scores[1:]:
+        check_same_examples(scores[0], other)
+    table = np.stack([series.reindex(scores[0].index).to_numpy(float) for series in scores])
+    if table.shape[1] < 2:
+        return [Resampled(mean, np.full(RESAMPLES, math.nan)) for mean in table.mean(axis=1)]
+    resampled = stats.bootstrap(
+        (table,),
+        np.mean,
+        axis=-1,
         n_resamples=RESAMPLES,
-        batch=max(1, BATCH_ELEMENTS // len(first)),
-        confidence_level=CONFIDENCE,
+        batch=max(1, BATCH_ELEMENTS // table.size),
         method="percentile",
         rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return Difference(mean, float(interval.low), float(interval.high))
+    ).bootstrap_distribution
+    return [Resampled(float(mean), row) for mean, row in zip(table.mean(axis=1), resampled, strict=True)]
 
 
-def _check_same_examples(first: pd.Series, second: pd.Series) -> None:
+def average(parts: Sequence[Resampled]) -> Resampled:
+    """The mean of means over different, independently resampled sets of examples."""
+    return Resampled(
+        float(np.mean([part.mean for part in parts])), np.mean([part.distribution for part in parts], axis=0)
+    )
+
+
+def check_same_examples(first: pd.Series, second: pd.Series) -> None:
+    """Raise UserError unless two series are of the same examples."""
+    if first.index.equals(second.index):
+        return
     if len(first) != len(second) or not first.index.isin(second.index).all():
         shared = int(first.index.isin(second.index).sum())
         raise UserError(

@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ VERSION_TAG, VERSION = "mirror_version", "2"  # of what a mirrored run holds: th
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # which the UI otherwise guesses
 SQLITE = "sqlite:///"
 BATCH = 1000  # MLflow takes that many metrics in one request
+DOWNLOADS = 8  # at a time
 SMALL_BATCH = 100  # and that many parameters or tags
 QUIET = ("alembic", "mlflow")
 # A request to a server that is down is tried once more, not for minutes. Writers of SQLite wait for one another.
@@ -213,16 +215,23 @@ def fetch(uri: str, experiment: str, folder: Path) -> Path:
         if found is None or found.lifecycle_stage == "deleted":
             names = [e.name for e in client.search_experiments() if e.name != "Default"]
             raise unknown_name("experiment", experiment, names, uri)
-        for run in _runs(client, found.experiment_id):
-            if HASH_TAG not in run.data.tags:  # a mirror that was interrupted
-                continue
-            path = run.data.tags[PATH_TAG]
-            target = folder / path
-            if not target.resolve().is_relative_to(folder.resolve()):
-                raise UserError(f"{uri}, run {run.info.run_id}: tag {PATH_TAG} '{path}' is no run key")
-            target.mkdir(parents=True, exist_ok=True)
-            client.download_artifacts(run.info.run_id, "", str(target))
+        # A mirror that was interrupted has no hash.
+        complete = [run for run in _runs(client, found.experiment_id) if HASH_TAG in run.data.tags]
+        with ThreadPoolExecutor(DOWNLOADS) as pool:
+            list(pool.map(lambda run: _download(run, client.tracking_uri, folder), complete))
     return folder
+
+
+def _download(run: Any, uri: str, folder: Path) -> None:
+    """A run's files, by the address that the run says: one request less than by its identifier."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    path = run.data.tags[PATH_TAG]
+    target = folder / path
+    if not target.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"{uri}, run {run.info.run_id}: tag {PATH_TAG} '{path}' is no run key")
+    target.mkdir(parents=True, exist_ok=True)
+    get_artifact_repository(run.info.artifact_uri, tracking_uri=uri).download_artifacts("", str(target))
 
 
 def _experiment_id(client: Any, name: str, uri: str) -> str:

@@ -8,13 +8,21 @@ from matplotlib.figure import Figure
 
 from obert.latex import escape, latex
 from obert.report import Built
-from obert.tables import Note
+from obert.tables import Base, Note
 
 UNESCAPED = re.compile(r"(?<!\\)[_#&%]")
 
 
+class TableX(Base):
+    title = "A title & more"
+    caption = "90 % of a_b."
+
+    def build(self, results):
+        raise NotImplementedError
+
+
 def built(shown, figure=None, notes=()):
-    return Built("table_x", "A title & more", "90 % of a_b.", shown, shown, tuple(notes), figure)
+    return Built("table_x", TableX(), shown, shown, (), tuple(notes), figure)
 
 
 @pytest.fixture

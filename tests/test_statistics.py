@@ -6,13 +6,19 @@ import pytest
 
 from obert.errors import UserError
 from obert.statistics import (
+    average,
+    bootstrap_means,
     format_difference,
     format_number,
     format_summary,
-    paired_difference,
     pool,
     summarize,
 )
+
+
+def paired_difference(first, second):
+    one, other = bootstrap_means([first, second])
+    return (one - other).interval()
 
 
 def test_sample_standard_deviation():
@@ -53,6 +59,23 @@ def test_bootstrap_is_paired_and_repeatable():
 def test_one_example_has_no_interval():
     found = paired_difference(pd.Series({"a": 1.0}), pd.Series({"a": 0.0}))
     assert found.mean == 1.0 and math.isnan(found.low)
+
+
+def test_an_average_over_tasks_has_the_error_of_independent_means():
+    """Two means with standard errors 0.25 and 0.5 (twice the scores): their average has sqrt(0.3125) / 2 = 0.28."""
+    scores = pd.Series(dict(enumerate([10.0, 0.0] * 200)))
+    (first,), (second,) = (bootstrap_means([scores], seed) for seed in (0, 1))
+    found = average([first, second.scaled(2)]).interval()
+    assert found.mean == 7.5
+    assert (found.low, found.high) == pytest.approx((7.5 - 1.96 * 0.28, 7.5 + 1.96 * 0.28), abs=0.07)
+
+
+def test_a_difference_is_positive_above_its_noise():
+    scores = pd.Series(dict(enumerate([10.0, 0.0] * 200)))
+    assert paired_difference(scores, scores * 0).is_positive
+    assert not paired_difference(scores * 0, scores).is_positive
+    assert not paired_difference(scores, scores.sample(frac=1, random_state=1).reset_index(drop=True)).is_positive
+    assert paired_difference(pd.Series({"a": 1.0}), pd.Series({"a": 0.0})).is_positive
 
 
 def test_seeds_are_averaged_by_example():

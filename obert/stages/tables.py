@@ -1,6 +1,7 @@
 """Tables, figures, leaderboard and report of an experiment, from its records or from a tracking server alone."""
 
 import logging
+import re
 import tempfile
 from pathlib import Path
 
@@ -15,13 +16,15 @@ from obert.published import load_published
 from obert.records import atomic_path, read_records
 from obert.report import Built, build, report
 from obert.schema import Experiment
-from obert.tables import Results
+from obert.tables import Note, Results
 from obert.tables.leaderboard import Leaderboard
 
 REPORT = "report.html"
-FIRST = ("leaderboard", "table1")  # the order of the report; the others follow by name
+FIRST = (  # the order of the report; the others follow by name
+    "leaderboard_over_tasks", "leaderboard", "pareto_sparsity", "pareto_speed", "training_curves", "layer_sparsity",
+    "latency", "table1",
+)  # fmt: skip
 SUMMARY = ("task", "sparsity %", "method", "recipe", "score", "recovery %")
-NAMED = 5  # of the runs that a warning is about
 log = logging.getLogger(__name__)
 
 
@@ -50,12 +53,14 @@ def load_results(
     missing = set(planned) - {record.key for record in records}
     warnings = []
     if len(found) > len(records):
-        warnings.append(f"{len(found) - len(records)} records are of runs no longer in the plan and are left out.")
+        left_out = len(found) - len(records)
+        warnings.append(Note(f"{left_out} records are of runs no longer in the plan and are left out."))
     if outdated:
-        warnings.append(
-            f"{len(outdated)} records were made with another specification than the configuration now asks for; the "
-            f"same snakemake command reruns them: {', '.join(outdated[:NAMED])}{' ...' * (len(outdated) > NAMED)}"
+        said = (
+            "records were made with another specification than the configuration now asks for; the same snakemake "
+            "command reruns them:"
         )
+        warnings.append(Note(f"{len(outdated)} {said}", tuple(outdated)))
     return Results(
         experiment=experiment.name,
         description=experiment.description,
@@ -104,13 +109,14 @@ def run(experiment: Experiment, config_path: Path | str, from_mlflow: str | None
 
 def _names(experiment: Experiment) -> list[str]:
     chosen = registry.names("tables") if experiment.tables == "all" else experiment.tables
-    return sorted(chosen, key=lambda name: (FIRST.index(name) if name in FIRST else len(FIRST), name))
+    by_number = {name: re.sub(r"\d+", lambda digits: digits[0].zfill(3), name) for name in chosen}
+    return sorted(chosen, key=lambda name: (FIRST.index(name) if name in FIRST else len(FIRST), by_number[name]))
 
 
 def _write(experiment: Experiment, results: Results) -> Path:
     """Build everything first, then write, the report last: a table that fails leaves the old files as they were."""
     for warning in results.warnings:
-        log.warning(warning)
+        log.warning("%s %s", warning.text, ", ".join(warning.lines))
     built: list[Built] = [build(name, registry.load("tables", name)(), results) for name in _names(experiment)]
     target = tables_folder(experiment)
     files = {f"{table.name}.{suffix}": content for table in built for suffix, content in table.files().items()}

@@ -21,6 +21,14 @@ CURVE_COLUMNS = ("step", "epoch", "loss", "learning_rate", "sparsity")
 
 
 @dataclass(frozen=True)
+class Note:
+    """A sentence below a table, with lines (commands) that belong to it."""
+
+    text: str
+    lines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Results:
     """What tables are made from.
 
@@ -43,10 +51,11 @@ class Results:
     planned: tuple[RunKey, ...]
     published: Published
     folder: Path
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Note, ...] = ()
     sweeps: dict[str, pd.DataFrame] = field(default_factory=dict)
     specifications: dict[RunKey, dict[str, Any]] = field(default_factory=dict)
     _scores: dict[RunKey, pd.Series | None] = field(default_factory=dict, compare=False, repr=False)
+    _examples: dict[tuple[str, ...], pd.Index] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
     def by_key(self) -> dict[RunKey, Record]:
@@ -117,22 +126,26 @@ class Results:
                     raise UserError(
                         f"{path}, line {number} is damaged ({error!r}). Run {self.command(key)} again."
                     ) from None
-        return pd.Series(scores, dtype=float)
-
-
-@dataclass(frozen=True)
-class Note:
-    """A sentence below a table, with lines (commands) that belong to it."""
-
-    text: str
-    lines: tuple[str, ...] = ()
+        names = tuple(scores)
+        if names not in self._examples:  # one index for all runs: to compare two of them costs nothing then
+            self._examples[names] = pd.Index(names)
+        return pd.Series(list(scores.values()), self._examples[names], dtype=float)
 
 
 class Base(ABC):
-    """A table or figure. Columns may be a MultiIndex of (group, column)."""
+    """A table or figure. Columns may be a MultiIndex of (group, column).
+
+    Attributes:
+        section: the report's section that it belongs to.
+        split_by: columns of the display by which a page splits it into several tables.
+        headed_by: columns of the display that a page turns into headings of consecutive rows.
+    """
 
     title: ClassVar[str]
     caption: ClassVar[str]
+    section: ClassVar[str] = "Further tables and figures"
+    split_by: ClassVar[tuple[str, ...]] = ()
+    headed_by: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def build(self, results: Results) -> pd.DataFrame:
@@ -141,6 +154,10 @@ class Base(ABC):
     def display(self, content: pd.DataFrame) -> pd.DataFrame:
         """The content as strings for a reader."""
         return content.map(lambda value: format_number(value) if isinstance(value, float) else str(value))
+
+    def variants(self, content: pd.DataFrame) -> list[str] | None:
+        """`<task>/<recipe>/<method>-<sparsity>` of each row, where rows are models: what the report tells to rerun."""
+        return None
 
     def notes(self, results: Results) -> tuple[Note, ...]:
         """What is to be said below."""

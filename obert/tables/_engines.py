@@ -1,12 +1,14 @@
 """The engines behind a table's speeds, and what a reader must know of them."""
 
+import math
 from collections.abc import Iterator
 
 from obert import registry
+from obert.plan import RunKey
 from obert.records import Record
 from obert.tables import Note, Results
 
-THROUGHPUT = "_throughput"
+THROUGHPUT, SPEEDUP = "_throughput", "_speedup"
 
 
 def engines_of(results: Results) -> list[str]:
@@ -16,6 +18,19 @@ def engines_of(results: Results) -> list[str]:
         found.update(name.removesuffix(THROUGHPUT) for name in record.metrics if name.endswith(THROUGHPUT))
         found.update(*(record.details.get(kind, ()) for kind in ("skipped", "failed")))
     return sorted(found & set(registry.names("engines")))
+
+
+def size_and_speed(results: Results, key: RunKey, engines: list[str]) -> dict[str, float]:
+    """Of a run's exported model, as far as they were measured, by metric."""
+    chosen = {"task": key.task, "recipe": key.recipe, "method": key.method, "sparsity": key.sparsity}
+    metrics = {}
+    for stage in ("benchmark", "export"):
+        for record in results.stage(stage, **chosen)[:1]:
+            metrics |= {name: value.value for name, value in record.metrics.items()}
+    row = {"size_gzip_mb": metrics.get("model_size_gzip_mb", math.nan)}
+    for engine in engines:
+        row |= {f"{engine}{kind}": metrics.get(f"{engine}{kind}", math.nan) for kind in (THROUGHPUT, SPEEDUP)}
+    return row
 
 
 def engine_notes(results: Results) -> tuple[Note, ...]:

@@ -1,17 +1,24 @@
 """One look for all figures, and files that are the same byte for byte whenever they are drawn again."""
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import matplotlib as mpl
+import numpy as np
+import pandas as pd
 from cycler import cycler
 from matplotlib.figure import Figure
 
+from obert import registry
+from obert.tables._measured import DENSE
+
+COLOURS = mpl.color_sequences["petroff10"]  # told apart with any colour vision
 STYLE = {
     "svg.hashsalt": "obert",
     "svg.fonttype": "path",
     "font.family": "DejaVu Sans",
     "font.size": 10,
+    "axes.titlesize": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -21,27 +28,39 @@ STYLE = {
     "lines.linewidth": 1.6,
     "lines.markersize": 5,
     "errorbar.capsize": 3,
-    "axes.prop_cycle": cycler(color=mpl.color_sequences["tab10"]),
+    "axes.prop_cycle": cycler(color=COLOURS),
 }
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 DASHES = ("-", "--", ":", "-.")
 DPI = 120
+MOST_COMPARED = ("obert", "magnitude")  # they have the first colours, which are the clearest
+POINTS = 200
 EMPTY = "no records yet"
 
 
-def panels(
-    rows: int, columns: int, width: float = 4.2, height: float = 3.4, sharey: bool = True
-) -> tuple[Figure, Sequence]:
-    """A figure of rows x columns axes, sizes of one in inches. The axes of a row share their scale by default."""
+def panels(rows: int, columns: int, width: float = 4.2, height: float = 3.4, share: str = "row") -> tuple:
+    """A figure of rows x columns axes, sizes of one in inches. The axes of a row (or "col") share their scale."""
     figure = Figure(figsize=(max(width * columns, 5), height * rows), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False, sharey="row" if sharey else False)
+    return figure, figure.subplots(rows, columns, squeeze=False, sharey=share)
+
+
+def method_styles(names: Iterable[str]) -> dict[str, dict]:
+    """Colour and marker for each method, the same in every figure; black for what is not pruned."""
+    others = sorted({*registry.names("pruning"), *names} - {DENSE, *MOST_COMPARED})
+    return _looks([*MOST_COMPARED, *others]) | {DENSE: {"color": "0.2", "marker": "h"}}
 
 
 def styles(names: Iterable[str]) -> dict[str, dict]:
-    """Colour and marker for each name, so that one method looks the same in every panel."""
-    colours = mpl.color_sequences["tab10"]
-    unique = sorted(set(names))
-    return {n: {"color": colours[i % 10], "marker": MARKERS[i % len(MARKERS)]} for i, n in enumerate(unique)}
+    """Colour and marker for each name, so that one looks the same in every panel."""
+    return _looks(sorted(set(names)))
+
+
+def _looks(names: list[str]) -> dict[str, dict]:
+    looks = {}
+    for i, name in enumerate(names):
+        turn, position = divmod(i, len(COLOURS))
+        looks[name] = {"color": COLOURS[position], "marker": MARKERS[(position + turn) % len(MARKERS)]}
+    return looks
 
 
 def empty_figure() -> Figure:
@@ -50,6 +69,20 @@ def empty_figure() -> Figure:
     axes[0][0].set_axis_off()
     axes[0][0].text(0.5, 0.5, EMPTY, ha="center", va="center", transform=axes[0][0].transAxes)
     return figure
+
+
+def thinned(curves: pd.DataFrame) -> pd.DataFrame:
+    """At most about POINTS steps, evenly spread, and each step around a jump of sparsity or learning rate."""
+    even = np.linspace(0, len(curves) - 1, min(POINTS, len(curves))).astype(int)
+    jumps = np.flatnonzero((curves["sparsity"].diff() != 0) | (curves["learning_rate"].diff() > 0))
+    return curves.iloc[np.union1d(even, np.union1d(jumps, np.maximum(jumps - 1, 0)))]
+
+
+def fix_layout(figure: Figure) -> None:
+    """Lay a figure out, once for all files that it is saved to."""
+    with mpl.rc_context(STYLE):
+        figure.draw_without_rendering()
+    figure.set_layout_engine("none")
 
 
 def save(figure: Figure, kind: str) -> bytes:

@@ -1,7 +1,8 @@
 """What tables share: measured scores grouped over seeds, recovery, and words for runs."""
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from obert.plan import RunKey
@@ -20,6 +21,11 @@ class Group:
     key: RunKey  # of the first seed
     records: tuple[Record, ...]
     score: Summary
+
+    @classmethod
+    def of(cls, records: Sequence[Record], metric: str | None = None) -> "Group":
+        """The group of some records, one a seed, with the summary of a metric, the primary one by default."""
+        return cls(records[0].key, tuple(records), summarize(score(record, metric) for record in records))
 
     @property
     def method(self) -> str:
@@ -48,7 +54,7 @@ class Group:
 
     def of_metric(self, metric: str) -> "Group":
         """The same runs, another metric summarised."""
-        return replace(self, score=summarize(score(record, metric) for record in self.records))
+        return Group.of(self.records, metric)
 
     def drops_layers(self, results: Results) -> bool:
         """Whether the model has fewer layers than its task's teacher."""
@@ -78,7 +84,7 @@ def groups(results: Results, task: str, *stages: str) -> list[Group]:
         for record in results.stage(stage, task=task):
             key = record.key
             collected.setdefault((key.sparsity, key.recipe, key.method), []).append(record)
-    return [Group(seeds[0].key, tuple(seeds), summarize(map(score, seeds))) for seeds in collected.values()]
+    return [Group.of(seeds) for seeds in collected.values()]
 
 
 def recovery(mean: float, dense: float) -> float:

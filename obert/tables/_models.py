@@ -22,6 +22,7 @@ LEGEND = (
 class ModelTable(Base):
     """Rows are models; column groups are the paper's numbers, this experiment's, and those of each engine."""
 
+    section = "Published and measured"
     table: ClassVar[str]
     engine: ClassVar[str]  # what the published speeds are from
     sizes: ClassVar[tuple[str, ...]]

@@ -28,6 +28,7 @@ class PaperTable(Base):
     """Rows are tasks, metrics, (layers) and sparsities; column groups are the paper's, then this experiment's own."""
 
     table: ClassVar[str]
+    section = "Published and measured"
     needs: ClassVar[str]  # what runs belong here, in words
     by_layers: ClassVar[bool] = False
     primary: ClassVar[bool] = True  # whether there are rows of the tasks' primary metrics

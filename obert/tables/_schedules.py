@@ -13,11 +13,10 @@ from obert.published import Schedule
 from obert.records import Record
 from obert.schedules import linear_with_rewinds, pruning_events
 from obert.tables import Base, Note, Results
-from obert.tables._figures import DASHES, STYLE, empty_figure, panels
+from obert.tables._figures import DASHES, STYLE, empty_figure, panels, thinned
 from obert.tables._measured import recipe_of
 from obert.tables._planned import PAPER, as_planned, paper_notes
 
-POINTS = 200
 STEPS = 100  # an epoch, of the published curves
 TARGET = 0.9  # that the paper draws
 PUBLISHED = "published"
@@ -50,13 +49,6 @@ def curves_of(results: Results, belongs: Callable[[Record], bool] = lambda recor
     return pd.concat(parts, ignore_index=True)[list(COLUMNS)] if parts else pd.DataFrame(columns=list(COLUMNS))
 
 
-def thinned(curves: pd.DataFrame) -> pd.DataFrame:
-    """At most about POINTS steps, evenly spread, and each step around a jump of sparsity or learning rate."""
-    even = np.linspace(0, len(curves) - 1, min(POINTS, len(curves))).astype(int)
-    jumps = np.flatnonzero((curves["sparsity"].diff() != 0) | (curves["learning_rate"].diff() > 0))
-    return curves.iloc[np.union1d(even, np.union1d(jumps, np.maximum(jumps - 1, 0)))]
-
-
 def published_curve(schedule: Schedule, target: float = TARGET) -> pd.DataFrame:
     """A paper's schedule, step by step."""
     total = round(schedule.epochs * STEPS)
@@ -69,38 +61,39 @@ def published_curve(schedule: Schedule, target: float = TARGET) -> pd.DataFrame:
 
 
 def draw_schedules(content: pd.DataFrame, quantities: Iterable[str]) -> Figure:
-    """A row a quantity, a column a recipe; colours are target sparsities, dashes tasks."""
+    """A row a recipe, a column a quantity; colours are target sparsities, dashes tasks."""
     with mpl.rc_context(STYLE):
         if content.empty:
             return empty_figure()
         recipes, tasks = list(content["recipe"].unique()), list(content["task"].unique())
         targets, quantities = sorted(content["target"].unique()), list(quantities)
-        figure, axes = panels(len(quantities), len(recipes), height=2.7)
-        for column, recipe in enumerate(recipes):
+        figure, axes = panels(len(recipes), len(quantities), height=2.4, share="col")
+        for row, recipe in zip(axes, recipes, strict=True):
             for (task, target), run in content[content["recipe"] == recipe].groupby(["task", "target"]):
                 look = {"color": f"C{targets.index(target) % 10}", "linestyle": DASHES[tasks.index(task) % 4]}
-                for row, quantity in enumerate(quantities):
+                for axis, quantity in zip(row, quantities, strict=True):
                     if quantity == "sparsity":
-                        axes[row][column].step(run["epoch"], 100 * run["sparsity"], where="post", **look)
+                        axis.step(run["epoch"], 100 * run["sparsity"], where="post", **look)
                     else:
-                        axes[row][column].plot(run["epoch"], run["learning_rate"], **look)
-            axes[0][column].set_title(recipe)
-            axes[-1][column].set_xlabel("epoch")
-        for row, quantity in enumerate(quantities):
-            axes[row][0].set_ylabel(LABELS[quantity])
-            if quantity == "sparsity":
-                axes[row][0].set_ylim(0, 103)
-            else:
-                axes[row][0].ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+                        axis.plot(run["epoch"], run["learning_rate"], **look)
+            for axis, quantity in zip(row, quantities, strict=True):
+                axis.set_title(recipe)
+                axis.set_xlabel("epoch")
+                axis.set_ylabel(LABELS[quantity])
+                if quantity == "sparsity":
+                    axis.set_ylim(0, 103)
+                else:
+                    axis.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
         handles = [Line2D([], [], color=f"C{i % 10}", label=f"{100 * t:g} %") for i, t in enumerate(targets)]
         handles += [Line2D([], [], color="0.3", linestyle=DASHES[i % 4], label=t) for i, t in enumerate(tasks)]
-        figure.legend(handles=handles, loc="outside right upper", fontsize=8)
+        figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 6), fontsize=8)
     return figure
 
 
 class PaperSchedule(Base):
     """One quantity: the paper's schedule, then those of gradual runs of the same kind."""
 
+    section = "Published and measured"
     epochs: ClassVar[int]
     quantity: ClassVar[str]
     rewinds_often: ClassVar[bool]  # whether the learning rate is rewound more than once, as in the paper's 30 epochs

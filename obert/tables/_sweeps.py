@@ -30,6 +30,7 @@ def searched(trials: pd.DataFrame) -> list[str]:
 class Ablation(Base):
     """A line a value of one parameter of the method, a panel a sweep and task."""
 
+    section = "Published and measured"
     parameter: ClassVar[str]
     symbol: ClassVar[str]
 

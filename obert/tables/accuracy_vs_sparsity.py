@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from obert.tables import Base, Results
-from obert.tables._figures import STYLE, empty_figure, panels, styles
+from obert.tables._figures import STYLE, empty_figure, method_styles, panels
 from obert.tables._measured import groups, metric_of, score
 
 AS_PUBLISHED = "as published"
@@ -22,6 +22,8 @@ class AccuracyVsSparsity(Base):
         "Mean over seeds; error bars are sample standard deviations (none for one seed). The dashed line is the own "
         "dense model. Methods in one panel share start, schedule and budget, except in panels 'as published'."
     )
+
+    section = "Trade-offs"
 
     def build(self, results: Results) -> pd.DataFrame:
         rows = []
@@ -39,10 +41,10 @@ class AccuracyVsSparsity(Base):
             if content.empty:
                 return empty_figure()
             tasks, names = list(content["task"].unique()), list(content["panel"].unique())
-            figure, axes = panels(len(tasks), len(names))
-            looks = styles(_lines(content))
-            for row, task in enumerate(tasks):
-                for column, name in enumerate(names):
+            figure, axes = panels(len(names), len(tasks), height=2.7, share="col")
+            looks = method_styles(_lines(content))
+            for row, name in enumerate(names):
+                for column, task in enumerate(tasks):
                     part = content[(content["task"] == task) & (content["panel"] == name)]
                     _draw_panel(axes[row][column], part, looks)
                     axes[row][column].set_title(f"{task}, {name}")
@@ -60,7 +62,7 @@ def _draw_panel(axes, part: pd.DataFrame, looks: dict) -> None:
         return
     dense = part["dense"].iloc[0]
     if not math.isnan(dense):
-        axes.axhline(dense, color="0.35", linestyle="--", linewidth=1.2, label="dense")
+        axes.axhline(dense, color="0.35", linestyle="--", linewidth=1.2, label="dense teacher")
     for name, line in part.groupby(_lines(part), sort=True):
         line = line.sort_values("sparsity")
         errors = line["score_std"].fillna(0) if line["score_std"].notna().any() else None

@@ -19,6 +19,7 @@ TASK = "squad"
 class Figure1(Base):
     """A panel a task; a line a method with its epochs."""
 
+    section = "Published and measured"
     title = "Figure 1 of the oBERT paper: unstructured pruning on a task"
     caption = (
         "Dashed with open markers: published. The values of Figure 1 of Kurtic et al. 2022 are not printed; these are "
@@ -46,7 +47,7 @@ class Figure1(Base):
             if content.empty:
                 return empty_figure()
             parts = list(content.groupby("task", sort=False))
-            figure, axes = panels(1, len(parts), height=4.2, sharey=False)
+            figure, axes = panels(1, len(parts), height=4.2, share="none")
             looks = styles(content["series"])
             for axis, (task, part) in zip(axes[0], parts, strict=True):
                 for (source, dense), _ in part.groupby(["source", "dense"], sort=False):

@@ -23,6 +23,8 @@ class Figure2(Base):
         "dense model in the same engine and process. Labels: layers, sparsity in percent, and q for quantised."
     )
 
+    section = "Published and measured"
+
     def build(self, results: Results) -> pd.DataFrame:
         rows = [
             _row(f"published, {Table17.engine}", row, Table17.engine)

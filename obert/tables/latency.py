@@ -28,6 +28,9 @@ class Latency(Base):
         "linear layers alone where an engine can tell. First seed."
     )
 
+    section = "Speed"
+    headed_by = ("task", "model", "sparsity %")
+
     def build(self, results: Results) -> pd.DataFrame:
         rows = []
         for record in results.stage("benchmark"):

@@ -8,13 +8,15 @@ from obert.tables._schedules import LABELS, curves_of, draw_schedules
 
 
 class Schedules(Base):
-    """A column of panels a recipe; colours are target sparsities, dashes tasks."""
+    """A row of panels a recipe; colours are target sparsities, dashes tasks."""
 
     title = "Schedules"
     caption = (
         "Sparsity and learning rate against epoch, from the training curves of one run (first method and seed) for "
         "each recipe, task and target sparsity. One-shot recipes have none."
     )
+
+    section = "Training and sparsity"
 
     def build(self, results: Results) -> pd.DataFrame:
         return curves_of(results)

@@ -6,6 +6,7 @@ import cpu_inference
 import fisher
 import prune_step
 import pytest
+import report
 import torch
 from transformers import BertConfig
 
@@ -102,3 +103,12 @@ def test_cpu_inference_at_a_size_that_means_nothing(capsys, int8):
     assert ratio > 1  # one layer against twelve
     assert found["candidate_gzip_mb"] < found["dense_gzip_mb"]
     assert (found["layers"], found["pattern"], found["int8"]) == (1, "1x4", int8)
+
+
+@pytest.mark.filterwarnings("ignore:A test tried to use socket")  # MLflow asks where it runs
+def test_report_from_records_and_from_mlflow_is_the_same(root, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("obert.plan.RESULTS", tmp_path)  # the benchmark sets it too
+    report.main(["--records", "3", "--database", "--json"])
+    found = printed(capsys)
+    assert (found["records"], found["same_files"]) == (3, True)
+    assert min(found["seconds_from_records"], found["seconds_from_mlflow"]) > 0

@@ -62,5 +62,16 @@ def results(make_results, example_runs):
 
 
 @pytest.fixture
+def two_tasks(make_results, example_runs):
+    """The same with a second task, for two of the methods and one seed."""
+    pruned = [
+        (record("downstream", 50.0, task="city_qa", method=m, sparsity=0.9), (100, 0, 100, 0), 20)
+        for m in ("magnitude", "obert")
+    ]
+    runs = [*example_runs, (record("teacher", 75.0, task="city_qa"), (100, 100, 100, 0), 20), *pruned]
+    return make_results(runs, sweeps={"ablation": trials()})
+
+
+@pytest.fixture
 def no_results(make_results):
     return make_results([], planned=[RunKey("teacher", TASK, DENSE_RECIPE, 0), key("obert", 0.9)])

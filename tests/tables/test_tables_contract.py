@@ -21,8 +21,8 @@ def test_there_are_tables():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_files_are_complete_and_the_same_byte_for_byte(name, results):
-    first, second = (build(name, registry.load("tables", name)(), results) for _ in range(2))
+def test_files_are_complete_and_the_same_byte_for_byte(name, two_tasks):
+    first, second = (build(name, registry.load("tables", name)(), two_tasks) for _ in range(2))
     files = first.files()
     assert files == second.files()
     assert set(files) == {"csv", "md", "html"} | ({"png", "svg"} if first.figure else set())

@@ -1,0 +1,107 @@
+"""Ranks of methods on equal terms, from the paired bootstrap, and the pool that they are ranked in."""
+
+import math
+from collections.abc import Iterable
+from itertools import permutations
+
+import numpy as np
+
+from obert.errors import UserError
+from obert.records import Record
+from obert.statistics import RESAMPLES, Resampled, bootstrap_means, check_same_examples, pool
+from obert.tables import Note, Results
+from obert.tables._measured import Group, epochs_of, epochs_text, groups
+
+RULE = (
+    "a method's rank is 1 plus the number of methods that are better than it, that is whose difference to it has a "
+    "95 % paired-bootstrap interval above 0; methods that cannot be told apart so share a rank. Not corrected for "
+    "many comparisons"
+)
+DIFFERENCE = ("difference", "difference_low", "difference_high")  # to the best, as columns
+Pairs = dict[tuple[int, int], Resampled]
+
+
+def blocks(found: Iterable[Group]) -> list[list[Group]]:
+    """What is compared on equal terms: groups of one sparsity and recipe, best first, best recipe first."""
+    blocks: dict[tuple, list[Group]] = {}
+    for group in found:
+        blocks.setdefault((group.sparsity, group.key.recipe), []).append(group)
+    ranked = [sorted(block, key=_by_score) for block in blocks.values()]
+    return sorted(ranked, key=lambda block: (block[0].sparsity, *_by_score(block[0])))
+
+
+def _by_score(group: Group) -> tuple:
+    mean = group.score.mean
+    return (math.inf if math.isnan(mean) else -mean, group.key.recipe, group.method)
+
+
+def differences(results: Results, block: list[Group], seed: int = 0) -> Pairs:
+    """By ordered pair of positions in a block: how much higher the first scores, over the seeds and examples of both.
+
+    Args:
+        seed: of the generator that resamples.
+
+    Raises:
+        UserError: two runs were not judged on the same examples.
+    """
+    scores = [{r.key.seed: s for r in g.records if (s := results.scores(r.key)) is not None} for g in block]
+    shared = {(i, j): tuple(sorted(set(scores[i]) & set(scores[j]))) for i, j in permutations(range(len(block)), 2)}
+    wanted = dict.fromkeys((i, seeds) for pair, seeds in shared.items() if seeds for i in pair)
+    pooled = {(i, seeds): pool(scores[i][s] for s in seeds) for i, seeds in wanted}
+    for i, seeds in pooled:
+        first = next(iter(pooled))
+        try:
+            check_same_examples(pooled[first], pooled[i, seeds])
+        except UserError as error:
+            raise UserError(f"{block[i].key.path} against {block[first[0]].key.path}: {error}") from None
+    means = dict(zip(pooled, bootstrap_means(list(pooled.values()), seed), strict=True)) if pooled else {}
+    unknown = np.full(RESAMPLES, math.nan)
+    return {
+        (i, j): means[i, seeds] - means[j, seeds]
+        if seeds
+        else Resampled(block[i].score.mean - block[j].score.mean, unknown)
+        for (i, j), seeds in shared.items()
+    }
+
+
+def ranks(count: int, pairs: Pairs) -> list[int]:
+    """Of each position in a block: 1 plus the number of those that are better than it."""
+    is_better = {pair: difference.interval().is_positive for pair, difference in pairs.items()}
+    return [1 + sum(is_better[i, j] for i in range(count) if i != j) for j in range(count)]
+
+
+def pool_note(results: Results) -> tuple[Note, ...]:
+    """Who is compared: tasks, methods, seeds, budgets and hardware; nothing without any runs."""
+    found = {task: groups(results, task) for task in results.tasks}
+    members = [group for of_task in found.values() for group in of_task]
+    if not members:
+        return ()
+    records = [record for group in members for record in group.records]
+    budgets: dict[str, set] = {}
+    for record in records:
+        budgets.setdefault(record.key.recipe, set()).add(epochs_of(record))
+    parts = [
+        f"tasks {_listed(task for task, of_task in found.items() if of_task)}",
+        f"methods {_listed(sorted({group.method for group in members}))}",
+        f"seeds {_listed(sorted({r.key.seed for r in records}))}",
+        f"budgets {_listed(f'{recipe} {epochs_text(epochs)}' for recipe, epochs in budgets.items())}",
+        f"made on {_hardware(records)}",
+    ]
+    timed = results.stage("benchmark")
+    if timed:
+        parts.append(f"timed on {_hardware(timed)}")
+    return (Note(f"Pool: {'; '.join(parts)}."),)
+
+
+def _listed(values: Iterable[object]) -> str:
+    return ", ".join(map(str, values))
+
+
+def _hardware(records: Iterable[Record]) -> str:
+    """The machines of some runs, with the threads of a run."""
+    found = {}
+    for record in records:
+        said = record.environment
+        device = said.get("gpu") or said.get("cpu") or "unknown hardware"
+        found[f"{device}, {record.threads} thread{'' if record.threads == 1 else 's'}"] = None
+    return " / ".join(found)

@@ -1,0 +1,126 @@
+"""The leaderboard over all tasks: methods that were run on each of them, by mean recovery."""
+
+from dataclasses import astuple
+from itertools import permutations
+
+import pandas as pd
+
+from obert.statistics import DASH, average, format_difference, format_number, format_summary, summarize
+from obert.tables import Base, Note, Results
+from obert.tables._measured import Group, groups, recovery, score
+from obert.tables._ranking import DIFFERENCE, RULE, blocks, differences, pool_note, ranks
+
+COLUMNS = (
+    "sparsity", "recipe", "family", "rank", "method", "recovery_mean", "recovery_std", "n", *DIFFERENCE, "mean_rank",
+)  # fmt: skip
+
+
+class LeaderboardOverTasks(Base):
+    """One block for each sparsity and recipe; a method that lacks a task is left out."""
+
+    title = "Leaderboard over tasks"
+    caption = (
+        "Recovery is the score as percent of the own dense model's, averaged over all tasks of the pool: mean ± sample "
+        "standard deviation over the n seeds that every task has. The difference to the best, in points of recovery, "
+        f"has a paired-bootstrap interval over examples, resampled task by task. Ranks: {RULE}. The mean rank averages "
+        "a method's ranks on the single tasks. The dense models count as given. Seconds (pruning and training) are "
+        "means over tasks and seeds."
+    )
+
+    section = "Leaderboards"
+    headed_by = ("sparsity %", "recipe", "terms")
+
+    def build(self, results: Results) -> pd.DataFrame:
+        tasks = _tasks(results)
+        columns = [*COLUMNS, *(f"{task}_recovery" for task in tasks), "seconds"]
+        if len(tasks) < 2:
+            return pd.DataFrame(columns=columns)
+        found, rows = _by_identity(results, tasks), []
+        for block in blocks(found[tasks[0]].values()):
+            shared = [identity for identity in map(_identity, block) if all(identity in found[task] for task in tasks)]
+            if shared:
+                rows += _rows(results, {task: [found[task][identity] for identity in shared] for task in tasks})
+        return pd.DataFrame(rows, columns=columns)
+
+    def display(self, content: pd.DataFrame) -> pd.DataFrame:
+        def per_row(function, *columns):
+            return [function(*values) for values in content[list(columns)].itertuples(index=False)]
+
+        shown = {
+            "sparsity %": per_row(lambda s: format_number(100 * s, 1), "sparsity"),
+            "recipe": content["recipe"],
+            "terms": content["family"].replace("", DASH),
+            "method": content["method"],
+            "rank": per_row(lambda r: format_number(r, 0), "rank"),
+            "recovery %": per_row(format_summary, "recovery_mean", "recovery_std", "n"),
+            "to the best": per_row(format_difference, "difference", "difference_low", "difference_high"),
+            "mean rank": per_row(lambda r: format_number(r, 1), "mean_rank"),
+        }
+        for column in content.columns:
+            if column.endswith("_recovery"):
+                shown[f"{column.removesuffix('_recovery')} %"] = per_row(lambda v: format_number(v, 1), column)
+        shown["seconds"] = per_row(lambda v: format_number(v, 0), "seconds")
+        return pd.DataFrame(shown)
+
+    def notes(self, results: Results) -> tuple[Note, ...]:
+        tasks = _tasks(results)
+        if len(tasks) < 2:
+            return (Note("There are fewer than two tasks with a dense model and compressed ones."),)
+        found = {task: {_identity(group) for group in groups(results, task)} for task in tasks}
+        absent = sorted(set.union(*found.values()) - set.intersection(*found.values()))
+        lines = tuple(f"{recipe}: {method or 'dense'}, {100 * (s or 0):g} %" for s, recipe, method in absent)
+        left_out = (Note(f"{len(absent)} rows that not every task has are left out:", lines),) if absent else ()
+        return (*pool_note(results), *left_out)
+
+
+def _tasks(results: Results) -> list[str]:
+    """Tasks with a dense score above 0 to compare with, and runs."""
+    return [task for task in results.tasks if score(results.dense(task)) > 0 and groups(results, task)]
+
+
+def _by_identity(results: Results, tasks: list[str]) -> dict[str, dict[tuple, Group]]:
+    """By task, the groups that have a score, by what they are."""
+    return {task: {_identity(group): group for group in groups(results, task) if group.score.n} for task in tasks}
+
+
+def _identity(group: Group) -> tuple:
+    return group.sparsity, group.key.recipe, group.key.method or ""
+
+
+def _rows(results: Results, found: dict[str, list[Group]]) -> list[dict]:
+    """A block's rows, best first. Each task has the same methods in the same order."""
+    dense = {task: score(results.dense(task)) for task in found}
+    by_method = list(zip(*found.values(), strict=True))
+    rows = [_row(members, list(dense.values())) for members in by_method]
+    pairs = {task: differences(results, of_task, seed) for seed, (task, of_task) in enumerate(found.items())}
+    over_tasks = {
+        pair: average([pairs[task][pair].scaled(100 / dense[task]) for task in found])
+        for pair in permutations(range(len(rows)), 2)
+    }
+    order = sorted(range(len(rows)), key=lambda i: (-rows[i]["recovery_mean"], rows[i]["method"]))
+    if len(rows) > 1:
+        overall = ranks(len(rows), over_tasks)
+        single = [ranks(len(rows), of_task) for of_task in pairs.values()]
+        for i, row in enumerate(rows):
+            row |= {"rank": overall[i], "mean_rank": sum(of_task[i] for of_task in single) / len(single)}
+            if i != order[0]:
+                row |= dict(zip(DIFFERENCE, astuple(over_tasks[i, order[0]].interval()), strict=True))
+    return [rows[i] for i in order]
+
+
+def _row(members: tuple[Group, ...], dense: list[float]) -> dict:
+    """One method's groups of all tasks as a row."""
+    group = members[0]
+    of_task = [{r.key.seed: recovery(score(r), d) for r in g.records} for g, d in zip(members, dense, strict=True)]
+    seeds = sorted(set.intersection(*map(set, of_task)))
+    over_tasks = summarize(sum(of_seed[s] for of_seed in of_task) / len(of_task) for s in seeds)
+    return {
+        "sparsity": group.sparsity,
+        "recipe": group.key.recipe,
+        "family": group.records[0].family,
+        "method": group.method,
+        "recovery_mean": over_tasks.mean,
+        "recovery_std": over_tasks.std,
+        "n": over_tasks.n,
+        "seconds": summarize(g.mean("pruning_seconds", "training_seconds") for g in members).mean,
+    } | {f"{g.key.task}_recovery": recovery(g.score.mean, d) for g, d in zip(members, dense, strict=True)}

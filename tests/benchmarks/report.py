@@ -1,0 +1,207 @@
+"""Time of `obert tables`, from records and from MLflow, for an experiment of 500 runs of BERT-base's shape.
+
+    python tests/benchmarks/report.py --json
+
+Two tasks, all methods, three seeds; each run has 1000 predictions, each trained one 300 steps. The server is one of
+this machine, with a fresh database; filling it is not part of the time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import numpy as np
+import pandas as pd
+from _timing import show
+
+from obert import plan, tracking
+from obert.plan import RunKey, all_keys, run_folder, runs_folder, specification, specification_hash, tables_folder
+from obert.provenance import environment
+from obert.records import LayerSparsity, Record, Score, Sparsity, write_record
+from obert.schema import Benchmark, Downstream, Experiment, Model
+from obert.stages import tables
+
+EXAMPLES, STEPS, LAYERS = 1000, 300, 12
+SIZES = {
+    "attention.self.query": 589_824,
+    "attention.self.key": 589_824,
+    "attention.self.value": 589_824,
+    "attention.output.dense": 589_824,
+    "intermediate.dense": 2_359_296,
+    "output.dense": 2_359_296,
+}
+ENGINES = ("onnxruntime", "pytorch")
+START_SECONDS = 60  # a server may take to answer
+
+
+def experiment(uri: str) -> Experiment:
+    """500 planned runs."""
+    return Experiment(
+        name="speed",
+        description="Runs that were never made.",
+        model=Model(source="example"),
+        tasks={"movie_reviews": {}, "city_qa": {}},
+        seeds=(0, 1, 2),
+        teacher="finetune",
+        downstream=(
+            Downstream(recipes=("equal_terms",), methods="all", sparsities=(0.5, 0.6, 0.7, 0.8, 0.9, 0.97)),
+            Downstream(recipes=("one_shot",), methods=("magnitude", "obd", "obert"), sparsities=(0.5, 0.6, 0.7)),
+        ),
+        benchmark=Benchmark(recipes=("equal_terms",), sparsities=(0.9,)),
+        tracking_uri=uri,
+    )
+
+
+def _sparsity(key: RunKey, generator: np.random.Generator) -> Sparsity:
+    layers = {
+        f"bert.encoder.layer.{layer}.{name}.weight": LayerSparsity(
+            zeros=int(size * min(1, key.sparsity * generator.uniform(0.8, 1.2))), size=size
+        )
+        for layer in range(LAYERS)
+        for name, size in SIZES.items()
+    }
+    return Sparsity(target=key.sparsity, measured=key.sparsity, layers=layers)
+
+
+def _write_run(made: Experiment, key: RunKey, generator: np.random.Generator, shared: dict) -> None:
+    folder, sparsity = run_folder(made, key), key.sparsity or 0.0
+    spec = specification(made, key)
+    fields: dict = {}
+    if key.stage in ("teacher", "downstream"):
+        right = generator.random(EXAMPLES) < 0.9 - 0.3 * sparsity**2
+        lines = [
+            json.dumps({"id": f"review-{i}", "prediction": int(i), "score": 100.0 * r}) for i, r in enumerate(right)
+        ]
+        folder.mkdir(parents=True)
+        (folder / tracking.PREDICTIONS).write_text("\n".join(lines) + "\n")
+        fields |= {
+            "metrics": {"accuracy": Score(value=100 * right.mean(), count=EXAMPLES)},
+            "primary_metric": "accuracy",
+        }
+        fields["costs"] = {"optimizer_steps": STEPS, "training_seconds": 60.0, "pruning_seconds": 30.0}
+        fields["data"] = {"source": "example", "splits": {"train": 4000, "validation": EXAMPLES}}
+        fields["model"] = {"source": "example", "layers": LAYERS, "parameters": 110_000_000}
+        fields["model"]["prunable_parameters"] = LAYERS * sum(SIZES.values())
+    if key.method is not None and key.stage == "downstream":
+        fields["sparsity"] = _sparsity(key, generator)
+        names = fields["sparsity"].layers
+        events = [{"step": s, "predicted_loss_increase": dict.fromkeys(names, 1e-6 * s)} for s in range(0, 100, 20)]
+        fields["details"] = {"events": events}
+    if key.stage == "teacher" or (key.recipe == "equal_terms" and key.stage == "downstream"):
+        steps = np.arange(1, STEPS + 1)
+        curves = pd.DataFrame({"step": steps, "epoch": steps / STEPS, "loss": generator.exponential(size=STEPS)})
+        curves["learning_rate"] = 1e-4 * (1 - steps / STEPS)
+        curves["sparsity"] = sparsity * (steps * 5 // (STEPS + 1)) / 4
+        curves.to_csv(folder / tracking.CURVES, index=False)
+    if key.stage == "export":
+        fields["metrics"] = {"model_size_gzip_mb": Score(value=100 * (1 - sparsity), count=1)}
+    if key.stage == "benchmark":
+        fields["metrics"] = {f"{engine}_throughput": Score(value=100 * (1 + sparsity), count=20) for engine in ENGINES}
+        if key.method is not None:
+            fields["metrics"] |= {f"{e}_speedup": Score(value=generator.uniform(1, 3), count=20) for e in ENGINES}
+    record = Record(
+        experiment=made.name, key=key, family="equal terms", spec=spec, spec_hash=specification_hash(spec),
+        code_hash="0" * 16, threads=1, started_at=datetime(2026, 1, 1, tzinfo=UTC), wall_time_seconds=90.0,
+        peak_memory_mb=1000.0, **shared, **fields,
+    )  # fmt: skip
+    write_record(folder, record)
+
+
+@contextmanager
+def server(folder: Path):
+    """The URI of a fresh MLflow server."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    uri = f"http://127.0.0.1:{port}"
+    store = [
+        "--backend-store-uri",
+        f"sqlite:///{folder}/mlflow.db",
+        "--artifacts-destination",
+        str(folder / "artifacts"),
+    ]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    with (folder / "server.log").open("w") as log:
+        process = subprocess.Popen([*command, *store], stdout=log, stderr=log, start_new_session=True)
+        try:
+            _wait_for(uri, process, folder / "server.log")
+            yield uri
+        finally:
+            os.killpg(process.pid, 15)
+            process.wait()
+
+
+def _wait_for(uri: str, process: subprocess.Popen, log: Path) -> None:
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            urlopen(f"{uri}/health", timeout=2).close()
+            return
+        except (URLError, OSError):
+            time.sleep(0.5)
+    raise SystemExit(f"the MLflow server does not answer:\n{log.read_text()[-2000:]}")
+
+
+@contextmanager
+def database(folder: Path):
+    """The URI of a fresh SQLite database, read without a server."""
+    yield f"sqlite:///{folder}/mlflow.db"
+
+
+def compare(folder: Path, records: int | None, store) -> dict[str, object]:
+    """Seconds from the records and from the store, and whether both write the same files.
+
+    Args:
+        records: how many of the planned runs there are, all by default.
+        store: `server` or `database`.
+    """
+    plan.RESULTS = folder / "results"
+    with store(folder) as uri:
+        made = experiment(uri)
+        keys = all_keys(made)[:records]
+        generator, shared = np.random.default_rng(0), {"environment": environment()}
+        for key in keys:
+            _write_run(made, key, generator, shared)
+        found: dict[str, object] = {"records": len(keys), "cores": os.cpu_count(), "store": store.__name__}
+        found["seconds_from_records"] = _timed(lambda: tables.run(made, "configs/speed.yaml"))
+        files = {path.name: path.read_bytes() for path in tables_folder(made).iterdir()}
+        tracking.initialize(uri)
+        found["seconds_to_fill_mlflow"] = _timed(lambda: tracking.synchronize(runs_folder(made), uri))
+        found["seconds_from_mlflow"] = _timed(lambda: tables.run(made, "configs/speed.yaml", uri))
+        found["same_files"] = files == {path.name: path.read_bytes() for path in tables_folder(made).iterdir()}
+        found["report_mb"] = len(files[tables.REPORT]) / 1e6
+    return found
+
+
+def _timed(action) -> float:
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parse the command line, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--records", type=int, help="of the planned runs, in the order of the plan; all by default")
+    parser.add_argument("--database", action="store_true", help="read MLflow's database without a server")
+    parser.add_argument("--json", action="store_true", help="one line of JSON")
+    chosen = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        found = compare(Path(folder), chosen.records, database if chosen.database else server)
+    print(json.dumps(found) if chosen.json else show(found))
+
+
+if __name__ == "__main__":
+    main()

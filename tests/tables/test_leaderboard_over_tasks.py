@@ -1,0 +1,62 @@
+import math
+
+import pytest
+
+from obert.tables.leaderboard_over_tasks import LeaderboardOverTasks
+from tables.conftest import key
+from tables.examples import record
+
+SECOND = "city_qa"
+
+
+def pruned(task, method, seed, scores, **fields):
+    made = record("downstream", sum(scores) / 4, task=task, method=method, sparsity=0.9, seed=seed, **fields)
+    return made, scores, 0
+
+
+@pytest.fixture
+def recovered(make_results):
+    """Dense 80 and 50. Of oBERT, 100 and 75 on the first task and 50 twice on the second; magnitude is far behind on
+    the first and level on the second; movement has one task only."""
+    right, three, half, none = (100, 100, 100, 100), (100, 100, 100, 0), (100, 100, 0, 0), (0, 0, 0, 0)
+    runs = [(record("teacher", 80.0), None, 0), (record("teacher", 50.0, task=SECOND), None, 0)]
+    runs += [pruned("movie_reviews", "obert", seed, scores) for seed, scores in enumerate((right, three))]
+    runs += [pruned("movie_reviews", "magnitude", seed, none) for seed in (0, 1)]
+    runs += [pruned("movie_reviews", "movement", seed, right) for seed in (0, 1)]
+    runs += [pruned(SECOND, method, seed, half) for method in ("obert", "magnitude") for seed in (0, 1)]
+    return make_results(runs, planned=[key("obert", 0.97)])
+
+
+def test_mean_recovery_over_tasks_and_its_spread_over_seeds(recovered):
+    """oBERT: seed 0 (125 + 100) / 2, seed 1 (93.75 + 100) / 2. Magnitude: (0 + 100) / 2 twice."""
+    rows = LeaderboardOverTasks().build(recovered).set_index("method")
+    assert list(rows.index) == ["obert", "magnitude"]
+    assert rows.loc["obert", "recovery_mean"] == pytest.approx((112.5 + 96.875) / 2)
+    assert rows.loc["obert", "recovery_std"] == pytest.approx((112.5 - 96.875) / math.sqrt(2))
+    assert rows.loc["magnitude", ["recovery_mean", "recovery_std", "n"]].tolist() == [50.0, 0.0, 2]
+    assert rows.loc["obert", ["movie_reviews_recovery", "city_qa_recovery"]].tolist() == pytest.approx([109.375, 100])
+    assert rows.loc["obert", "seconds"] == 12
+
+
+def test_ranks_and_differences_are_of_the_pool(recovered):
+    """Ranks on the single tasks: oBERT 1 and 1, magnitude 2 and 1 (level). The first task's difference of 87.5 points
+    (109.375 of recovery), halved, is the whole difference; its interval is from 75 to 100 points."""
+    rows = LeaderboardOverTasks().build(recovered).set_index("method")
+    assert rows["rank"].tolist() == [1, 2] and rows["mean_rank"].tolist() == [1, 1.5]
+    found = rows.loc["magnitude", ["difference", "difference_low", "difference_high"]].tolist()
+    assert found == pytest.approx([-87.5 / 0.8 / 2, -100 / 0.8 / 2, -62.5 / 0.8 / 2], abs=1e-6)
+
+
+def test_the_pool_is_stated_and_what_it_lacks(recovered):
+    pool, left_out = LeaderboardOverTasks().notes(recovered)
+    assert pool.text == (
+        "Pool: tasks movie_reviews, city_qa; methods magnitude, movement, obert; seeds 0, 1; "
+        "budgets gradual 10 epochs; made on Example CPU, 1 thread."
+    )
+    assert left_out.lines == ("gradual: movement, 90 %",)
+
+
+def test_one_task_is_no_pool(results):
+    table = LeaderboardOverTasks()
+    assert table.build(results).empty
+    assert "fewer than two tasks" in table.notes(results)[0].text

@@ -1,0 +1,27 @@
+import numpy as np
+
+from obert.statistics import Resampled
+from obert.tables._measured import groups
+from obert.tables._ranking import differences, ranks
+from tables.examples import record
+
+
+def difference(mean, half_width):
+    return Resampled(mean, np.linspace(mean - half_width, mean + half_width, 2000))
+
+
+def test_a_rank_counts_the_methods_that_are_better():
+    """The second is behind the first for certain, the third lies lower with a wide interval to both."""
+    known = {(0, 1): difference(2, 1), (0, 2): difference(3, 9), (1, 2): difference(1, 9)}
+    pairs = known | {(j, i): Resampled(0, 0 * d.distribution) - d for (i, j), d in known.items()}
+    assert ranks(3, pairs) == [1, 2, 1]
+
+
+def test_a_pair_is_compared_over_the_seeds_of_both(make_results):
+    """Seed 1 of oBERT alone is wrong throughout: magnitude, with seed 0 only, is not compared with it."""
+    right, wrong = (100, 100, 100, 100), (0, 0, 0, 0)
+    runs = [("obert", 0, right), ("obert", 1, wrong), ("magnitude", 0, right), ("obd", 0, right), ("obd", 1, right)]
+    results = make_results([(record("downstream", s[0], method=m, sparsity=0.9, seed=k), s, 0) for m, k, s in runs])
+    found = {group.method: group for group in groups(results, "movie_reviews")}
+    pairs = differences(results, [found[name] for name in ("obert", "magnitude", "obd")])
+    assert {pair: d.mean for pair, d in pairs.items() if pair[0] == 0} == {(0, 1): 0.0, (0, 2): -50.0}
