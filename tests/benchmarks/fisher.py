@@ -22,7 +22,7 @@ from obert.fisher import BlockFisher, RecursiveFisher, spd_inverse
 from obert.gradients import DenseGradients, exact_float32
 
 NAME = "weight"
-CHUNK = 64  # gradients that are given at a time
+CHUNK = 128  # gradients that are given at a time
 DAMPENING = 1e-7
 TOKENS = 8
 LATENT = 64
