@@ -4,7 +4,6 @@
 `results/environments/<library>.json` says what came of it. One that cannot be made is a stated reason, not an error.
 """
 
-import fcntl
 import json
 import os
 import platform
@@ -12,11 +11,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from obert.errors import UserError
+from obert.locks import locked
 from obert.provenance import file_hash
 from obert.records import write_text
 
@@ -65,8 +64,7 @@ class Environment:
         """
         reason = None
         try:
-            FOLDER.mkdir(parents=True, exist_ok=True)
-            with _alone(FOLDER / f".{self.library}.lock"):
+            with locked(FOLDER / f".{self.library}.lock"):
                 if not self._is_made():
                     self._build(FOLDER / f".{self.library}.partial")
         except (UserError, OSError) as error:
@@ -132,14 +130,6 @@ class Environment:
             f"{self.library} has wheels for Python {', '.join(self.pythons)}; this is "
             f"{platform.python_version()}, and none of them with its modules venv and ensurepip is on PATH"
         )
-
-
-@contextmanager
-def _alone(path: Path):
-    """A block that one process at a time is in. The system frees the lock when a process ends, however it does."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _version(python: str) -> str | None:

@@ -1,10 +1,6 @@
 """Several processes that work on one run together, as torchrun starts them; one alone without it."""
 
-import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -59,19 +55,3 @@ def agree(decision: bool, device: torch.device) -> bool:
     told = torch.tensor(int(decision), device=device)
     dist.broadcast(told, src=0)
     return bool(told)
-
-
-@contextmanager
-def locked(path: Path, wait: bool = True) -> Iterator[None]:
-    """A block that one process of this file system is in at a time. The system ends it if the process is killed.
-
-    Args:
-        wait: for the block to be free.
-
-    Raises:
-        BlockingIOError: another process is in it, and there is no waiting.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        yield

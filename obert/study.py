@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from obert.errors import UserError
-from obert.processes import locked
+from obert.locks import locked
 from obert.sweep import Parameter, Search, Value
 
 ATTEMPTS = 5  # a trial that its worker does not survive so often is left

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from obert.errors import UserError, unknown_name
+from obert.locks import locked
 from obert.provenance import file_hash
 from obert.records import FILE_NAME, Record, read_record
 from obert.tracking_models import delete_models, log_model
@@ -105,8 +106,6 @@ def mirror(record: Record, folder: Path, uri: str) -> bool:
     Raises:
         UserError: the store cannot be used.
     """
-    from obert.processes import locked
-
     with locked(folder / FILE_NAME), _connection(uri) as client:
         experiment = _experiment_id(client, record.experiment, uri)
         digest = file_hash(folder / FILE_NAME)
@@ -134,8 +133,6 @@ def mirror_sweep(folder: Path, uri: str) -> bool:
     Raises:
         UserError: the store cannot be used.
     """
-    from obert.processes import locked
-
     sweep = folder.name
     path = f"sweeps/{sweep}"
     with locked(folder / TRIALS), _connection(uri) as client:

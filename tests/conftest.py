@@ -33,6 +33,16 @@ def _two_threads():
     torch.set_num_threads(2)
 
 
+@pytest.fixture
+def package_index(tmp_path, monkeypatch):
+    """An empty folder that pip looks for wheels in, and nowhere else."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    for name, value in {"NO_INDEX": "1", "FIND_LINKS": str(folder), "CONFIG_FILE": "/dev/null"}.items():
+        monkeypatch.setenv(f"PIP_{name}", value)
+    return folder
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _own_caches(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cache")

@@ -34,15 +34,11 @@ def write_wheel(folder, members=MEMBERS):
 
 
 @pytest.fixture
-def index(tmp_path, monkeypatch):
-    """An empty folder that pip looks for wheels in, and an empty working folder."""
-    folder = tmp_path / "index"
-    folder.mkdir()
-    for name, value in {"NO_INDEX": "1", "FIND_LINKS": str(folder), "CONFIG_FILE": "/dev/null"}.items():
-        monkeypatch.setenv(f"PIP_{name}", value)
+def index(package_index, tmp_path, monkeypatch):
+    """The package index, from an empty working folder."""
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
-    return folder
+    return package_index
 
 
 @pytest.fixture

@@ -21,15 +21,11 @@ TINY = Environment("tiny_library", pythons=(HERE,), system=sys.platform, machine
 
 
 @pytest.fixture
-def index(tmp_path, monkeypatch):
-    """An empty folder that pip looks for wheels in, and a working folder with the pins of one library."""
-    folder = tmp_path / "index"
-    folder.mkdir()
-    for name, value in {"NO_INDEX": "1", "FIND_LINKS": str(folder), "CONFIG_FILE": "/dev/null"}.items():
-        monkeypatch.setenv(f"PIP_{name}", value)
+def index(package_index, tmp_path, monkeypatch):
+    """The package index, from a working folder with the pins of one library."""
     monkeypatch.chdir(tmp_path)
     write_pins()
-    return folder
+    return package_index
 
 
 def write_pins(text="tiny-library==1.0\n"):

@@ -21,8 +21,8 @@ from obert import tracking
 from obert.assets import needed_assets
 from obert.config import recipe_for
 from obert.errors import UserError
+from obert.locks import locked
 from obert.plan import RunKey, arguments, code_of, run_folder, source_keys, specification, specification_hash
-from obert.processes import locked
 from obert.provenance import file_hash
 from obert.pruning._block_fisher import SharedFisher, sharing
 from obert.records import FILE_NAME, Record, atomic_path, read_record, write_text

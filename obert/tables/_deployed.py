@@ -6,12 +6,11 @@ from dataclasses import dataclass, field
 from obert.plan import RunKey
 from obert.records import Record
 from obert.tables import Results
-from obert.tables._engines import THROUGHPUT, engines_of
+from obert.tables._engines import SPEEDUP, THROUGHPUT, engines_of
 from obert.tables._measured import metric_of, pattern_name, recovery, score
 from obert.tables._planned import PAPER, as_planned
 
 PATTERNS = {"1x4": "4-block"}
-SPEEDUP = "_speedup"
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from matplotlib.lines import Line2D
 
 from obert.tables import Base, Results
 from obert.tables._figures import DASHES, STYLE, empty_figure, method_styles, panels, thinned
+from obert.tables._measured import DENSE
 
 WINDOW = 0.03  # of a run's steps
 STAGES = ("teacher", "transfer", "downstream", "quantize", "upstream_teacher", "upstream")
@@ -35,7 +36,7 @@ class TrainingCurves(Base):
                 seen.add(identity)
                 window = max(1, round(WINDOW * len(curves)))
                 smooth = curves.assign(loss=curves["loss"].rolling(window, min_periods=1).mean())
-                of_run = {"task": key.task, "recipe": key.recipe, "method": key.method or "dense"}
+                of_run = {"task": key.task, "recipe": key.recipe, "method": key.method or DENSE}
                 parts.append(thinned(smooth)[["epoch", "loss"]].assign(**of_run, target=key.sparsity or 0.0))
         return pd.concat(parts, ignore_index=True)[list(COLUMNS)] if parts else pd.DataFrame(columns=list(COLUMNS))
 
@@ -45,7 +46,8 @@ class TrainingCurves(Base):
                 return empty_figure()
             targets = sorted(content["target"].unique())
             methods = content["method"].unique()
-            looks = {name: {"color": method_styles(methods)[name]["color"]} for name in methods}
+            styles = method_styles(methods)
+            looks = {name: {"color": styles[name]["color"]} for name in methods}
             dashes = {target: DASHES[i % len(DASHES)] for i, target in enumerate(targets)}
             panel_of = list(dict.fromkeys(zip(content["recipe"], content["task"], strict=True)))
             columns = min(2, len(panel_of))
