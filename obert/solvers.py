@@ -136,14 +136,18 @@ def _greedy(inverse: Tensor, weights: Tensor, kept: Tensor, pattern: Pattern) ->
     values = weights.unflatten(1, (-1, size)).permute(2, 0, 1).contiguous()
     tiles = _inside_groups(inverse, size).permute(2, 3, 0, 1).contiguous()
     candidates = torch.tensor(list(combinations(range(size), zeros)), device=weights.device)
-    downdates = inverse.new_zeros(blocks, steps * zeros, order)
+    whole = candidates.expand(blocks, -1) if len(candidates) == 1 else None  # of a group, if all of it is pruned
+    downdates = inverse.new_empty(blocks, steps * zeros, order)
     result = torch.full_like(weights, NOT_CHOSEN)
     highest = weights.new_zeros(blocks, 1)
     every = torch.arange(blocks, device=weights.device)[:, None]
     for step in range(steps):
-        costs, chosen = torch.stack([_cost(tiles[c][:, c], values[c]) for c in candidates]).min(dim=0)
+        if whole is not None:
+            costs = _cost(tiles, values)
+        else:
+            costs, chosen = torch.stack([_cost(tiles[c][:, c], values[c]) for c in candidates]).min(dim=0)
         cost, group = costs.masked_fill_(closed, torch.inf).min(dim=1, keepdim=True)
-        members = candidates[chosen.gather(1, group).squeeze(1)]  # [blocks, zeros]
+        members = candidates[chosen.gather(1, group).squeeze(1)] if whole is None else whole  # [blocks, zeros]
         live = torch.isfinite(cost)  # blocks with fewer groups are done before the others
         removed = group * size + members
         highest = torch.maximum(highest * NEXT, torch.where(live, cost, 0))
@@ -151,7 +155,7 @@ def _greedy(inverse: Tensor, weights: Tensor, kept: Tensor, pattern: Pattern) ->
         closed.scatter_(1, group, True)
 
         done = step * zeros
-        columns = inverse.gather(1, removed[:, :, None].expand(-1, -1, order))
+        columns = inverse[every, removed]
         if done:
             past = downdates[:, :done]
             ratios = past.gather(2, removed[:, None, :].expand(-1, done, -1))
@@ -173,9 +177,10 @@ def _greedy(inverse: Tensor, weights: Tensor, kept: Tensor, pattern: Pattern) ->
 def _cost(matrices: Tensor, vectors: Tensor) -> Tensor:
     """1/2 v' M^-1 v of positive definite M [k, k, ...] and v [k, ...], by elimination over all of them at once."""
     total = torch.zeros_like(vectors[0])
-    while len(vectors):
-        ratios = matrices[0] / matrices[0, 0]
+    for left in range(len(vectors) - 1, -1, -1):
         total += vectors[0].square() / matrices[0, 0]
-        vectors = vectors[1:] - ratios[1:] * vectors[0]
-        matrices = matrices[1:, 1:] - ratios[1:].unsqueeze(1) * matrices[0, 1:]
+        if left:
+            ratios = matrices[0, 1:] / matrices[0, 0]
+            vectors = vectors[1:] - ratios * vectors[0]
+            matrices = matrices[1:, 1:] - ratios.unsqueeze(1) * matrices[0, 1:]
     return total / 2
