@@ -63,13 +63,13 @@ class Environment:
             None, or one line that says why there is none: platform, Python, or what the last command said.
         """
         reason = None
-        with locked(FOLDER / f".{self.library}.lock"):
-            try:
+        try:
+            with locked(FOLDER / f".{self.library}.lock"):
                 if not self._is_made():
                     self._build(FOLDER / f".{self.library}.partial")
-            except (UserError, OSError) as error:
-                reason = " ".join(str(error).split())
-            write_text(self.report, json.dumps({"requirements": self._pins(), "reason": reason}, indent=1) + "\n")
+        except (UserError, OSError) as error:
+            reason = " ".join(str(error).split())
+        write_text(self.report, json.dumps({"requirements": self._pins(), "reason": reason}, indent=1) + "\n")
         return reason
 
     def missing(self, package: str) -> str | None:

@@ -1,7 +1,7 @@
 """Records: one self-contained `metrics.json` a run. They are the truth; MLflow, tables and figures derive from them."""
 
 import json
-import os
+import threading
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -82,7 +82,7 @@ def now() -> datetime:
 def atomic_path(path: Path):
     """A temporary path beside `path` that takes its place when the block ends well, and is removed otherwise."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{threading.get_native_id()}.tmp")  # threads have their own
     try:
         yield temporary
         temporary.replace(path)
