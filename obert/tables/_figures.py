@@ -33,6 +33,7 @@ STYLE = {
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 DASHES = ("-", "--", ":", "-.")
 DPI = 120
+PLACES = 6  # decimals of the figure's width or height; a thousandth of a pixel
 MOST_COMPARED = ("obert", "magnitude")  # they have the first colours, which are the clearest
 POINTS = 200
 EMPTY = "no records yet"
@@ -79,10 +80,16 @@ def thinned(curves: pd.DataFrame) -> pd.DataFrame:
 
 
 def fix_layout(figure: Figure) -> None:
-    """Lay a figure out, once for all files that it is saved to."""
+    """Lay a figure out, once for all files that it is saved to.
+
+    The places are rounded: the solver below matplotlib's layout orders its terms by address in memory, and their last
+    digits, which an SVG shows, would differ between processes.
+    """
     with mpl.rc_context(STYLE):
         figure.draw_without_rendering()
     figure.set_layout_engine("none")
+    for axis in figure.axes:
+        axis.set_position(np.round(axis.get_position(original=True).bounds, PLACES))
 
 
 def save(figure: Figure, kind: str) -> bytes:
