@@ -147,8 +147,8 @@ def _run(arguments: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command. Returns 0, or 2 after a mistake of the user's, told in one message."""
-    arguments = _parser().parse_args(argv)
+    """Run a command; without one, list them. Returns 0, or 2 after a mistake of the user's, told in one message."""
+    arguments = _parser().parse_args((sys.argv[1:] if argv is None else argv) or ["--help"])
     try:
         _run(arguments)
     except UserError as error:

@@ -38,6 +38,13 @@ def fails(capsys, *arguments) -> str:
     return message
 
 
+def test_alone_it_lists_the_stages(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([])
+    assert ended.value.code == 0
+    assert {"upstream_teacher", "transfer", "sweep", "tables"} <= set(capsys.readouterr().out.split())
+
+
 def test_check_says_what_it_found(config, capsys):
     assert main(["check", "--config", config()]) == 0
     found = capsys.readouterr().out
@@ -137,6 +144,12 @@ def test_any_exported_models_are_timed_by_hand(exported, capsys):
     assert first.split()[:2] == ["onnxruntime", exported[0]]
     assert "1.00  [1.00, 1.00]" in first
     assert second.split()[:2] == ["onnxruntime", exported[1]]
+
+
+def test_a_file_that_is_no_model_is_named(exported, capsys, tmp_path):
+    (tmp_path / "notes.onnx").write_text("not a model")
+    said = fails(capsys, "benchmark", exported[0], str(tmp_path / "notes.onnx"))
+    assert "no engine could time them. onnxruntime failed: " in said and "notes.onnx" in said
 
 
 def test_mistakes_by_hand_are_named(exported, capsys):

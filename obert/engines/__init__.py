@@ -31,6 +31,11 @@ class EngineError(Exception):
     """
 
 
+def failure(error: Exception) -> str:
+    """Why an engine failed, by whatever its library raises."""
+    return str(error) if isinstance(error, EngineError) else f"{type(error).__name__}: {error}"
+
+
 class Base(ABC):
     """An engine with one model loaded.
 

@@ -12,7 +12,7 @@ from obert import registry
 from obert.config import load_task
 from obert.engine_scores import score_in
 from obert.engines import Base as Engine
-from obert.engines import EngineError, ModelFiles
+from obert.engines import ModelFiles, failure
 from obert.errors import UserError
 from obert.latency import CONFIDENCE, Summary, measure, random_inputs, require_cores, speedup, summarize
 from obert.models import load_tokenizer
@@ -76,12 +76,6 @@ def _time_engine(
     return Timed(seconds, said, scores)
 
 
-def _failure(name: str, error: Exception) -> str:
-    """Why an engine failed, for the record; the whole of it goes to the log."""
-    log.error("%s failed", name, exc_info=error)
-    return str(error) if isinstance(error, EngineError) else f"{type(error).__name__}: {error}"
-
-
 def _speeds(summary: Summary, count: int) -> dict[str, Score]:
     values = {
         "throughput": summary.throughput,
@@ -136,7 +130,8 @@ def run(experiment: Experiment, key: RunKey) -> Record:
             except UserError:
                 raise
             except Exception as error:  # whatever a library raises: the other engines' timings are good
-                failed[name] = _failure(name, error)
+                log.error("%s failed", name, exc_info=error)  # the whole of it; the reason goes to the record
+                failed[name] = failure(error)
                 continue
             for role, operator in timed.said["unsupported"].items():
                 log.warning("%s leaves a part of the %s model to a fallback: %s", name, role, operator)

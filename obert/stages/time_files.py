@@ -5,7 +5,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from obert import registry
-from obert.engines import EngineError, ModelFiles
+from obert.engines import ModelFiles, failure
 from obert.errors import UserError
 from obert.export import file_sizes_mb
 from obert.latency import measure, random_inputs, require_cores, speedup, summarize
@@ -39,8 +39,10 @@ def run(paths: list[Path], settings: Benchmark) -> str:
             seconds = measure(
                 engines, inputs, threads=settings.threads, warmup=settings.warmup, iterations=settings.iterations
             )
-        except EngineError as error:
-            notes.append(f"{name} failed: {error}")
+        except UserError:
+            raise
+        except Exception as error:  # whatever a library raises of a file that it cannot load or run
+            notes.append(f"{name} failed: {failure(error)}")
             continue
         first = next(iter(seconds.values()))
         for path, taken in seconds.items():
