@@ -50,9 +50,9 @@ def snakemake(project: Path, *arguments: str) -> str:
     return done.stdout + done.stderr
 
 
-def planned(project: Path) -> set[str]:
+def planned(project: Path, *arguments: str) -> set[str]:
     """Log files of the jobs that a dry run names: each job has its own."""
-    lines = snakemake(project, "-n").splitlines()
+    lines = snakemake(project, "-n", *arguments).splitlines()
     return {line.split("log: ")[1].strip() for line in lines if "    log: " in line}
 
 
@@ -103,6 +103,18 @@ def test_tables_from_mlflow_alone_are_the_same(project):
 
 def test_nothing_to_do_the_second_time(project):
     assert planned(project) == set()
+
+
+def test_nothing_to_do_with_more_cores(project):
+    assert planned(project, "--cores", "4") == set()
+
+
+def test_what_runs_no_job_needs_no_cores(project):
+    for option in (["--unlock"], ["--report", "smoke.html"]):
+        done = run(project, "snakemake", "--configfile", "configs/smoke.yaml", *option)
+        assert done.returncode == 0, done.stdout + done.stderr
+    page = (project / "smoke.html").read_text()
+    assert [name for name in ("report.html", "leaderboard.csv") if name not in page] == []
 
 
 def test_a_longer_grid_plans_what_is_new_and_nothing_else(project):

@@ -15,7 +15,7 @@ rule benchmark:
         f"{TIMES}/benchmark/{RUN}.jsonl"
     conda:
         "../envs/obert.yaml"
-    threads: workflow.cores
+    threads: CORES
     resources:
         gpu=0,
         # Two workers of DeepSparse take 3 GB while they compile models of BERT-base size.

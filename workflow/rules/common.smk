@@ -43,6 +43,8 @@ TIMES = f"results/benchmarks/{EXPERIMENT.name}"
 RUN = "{task}/{recipe}/{variant}/seed{seed}"
 TABLE_NAMES = registry.names("tables") if EXPERIMENT.tables == "all" else EXPERIMENT.tables
 GPUS = plan.gpu_count()
+# `workflow.cores` ends what has no --cores: `snakemake --report`, and a cluster, where a job asks for this many.
+CORES = workflow.resource_settings.cores or 8
 
 # Two jobs that ask for a GPU must not share one because nobody said how many there are.
 workflow.global_resources.setdefault("gpu", GPUS)

@@ -58,14 +58,15 @@ for file in sorted(SWEEPS.glob("*.yaml")):
             f"results/benchmarks/sweeps/{file.stem}.jsonl"
         conda:
             "../envs/obert.yaml"
-        threads: workflow.cores
+        threads: CORES
         resources:
             gpu=min(GPUS, 1),
             mem_mb=lambda wildcards, threads: 3000 * threads,
             runtime=1440,
+            # No parameter: that would run a sweep again where there are other cores.
+            workers=workers_of(file.stem),
         params:
             identity=identity_of(file.stem),
-            workers=workers_of(file.stem),
             code=code_hash("sweep"),
         shell:
-            "python -m obert sweep --config {input.config} --workers {params.workers} > {log} 2>&1"
+            "python -m obert sweep --config {input.config} --workers {resources.workers} > {log} 2>&1"

@@ -17,6 +17,8 @@ for stage in TRAINING:
             f"{LOGS}/{stage}/{RUN}.log",
         benchmark:
             f"{TIMES}/{stage}/{RUN}.jsonl"
+        # What others wait for goes first, or the longest chain is what all wait for in the end.
+        priority: len(TRAINING) - TRAINING.index(stage)
         conda:
             "../envs/obert.yaml"
         threads: EXPERIMENT.threads
