@@ -29,6 +29,8 @@ class AccuracyVsSparsity(Base):
         rows = []
         for task in results.tasks:
             for group in groups(results, task):
+                if not group.sparsity:  # a dense model is no point of any method's curve
+                    continue
                 family = group.records[0].family
                 panel = AS_PUBLISHED if family == AS_PUBLISHED else group.key.recipe
                 values = (task, metric_of(results, task), panel, group.key.recipe, group.method, group.sparsity)
