@@ -175,7 +175,7 @@ class _Rewriting:
         ]
 
     def _constant(self, name: str, value: np.ndarray) -> str:
-        self.initializers[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
+        self.initializers[name] = numpy_helper.from_array(np.asarray(value, order="C"), name)
         return name
 
     def _replace(self, old: Iterable[NodeProto], new: list[NodeProto]) -> None:
