@@ -17,7 +17,7 @@ from obert.registry import PACKAGE, source_file
 
 PACKAGES = (
     "torch", "transformers", "tokenizers", "accelerate", "datasets", "evaluate", "numpy", "safetensors", "onnx",
-    "onnxruntime",
+    "onnxruntime", "openvino",
 )  # fmt: skip
 
 

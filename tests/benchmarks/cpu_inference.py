@@ -93,9 +93,8 @@ def main(argv: list[str] | None = None, config: BertConfig | None = None) -> Non
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--warmup", type=int, default=2)
     parser.add_argument("--iterations", type=int, default=10)
-    parser.add_argument(
-        "--engines", nargs="+", default=["onnxruntime", "deepsparse"], choices=registry.names("engines")
-    )
+    engines = ["onnxruntime", "openvino", "deepsparse"]
+    parser.add_argument("--engines", nargs="+", default=engines, choices=registry.names("engines"))
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     arguments = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
