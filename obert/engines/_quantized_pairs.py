@@ -13,6 +13,13 @@ import numpy as np
 from onnx import GraphProto, NodeProto, helper, numpy_helper
 
 
+class _Rounding(NamedTuple):
+    """real = scale * (integer - zero_point)"""
+
+    scale: np.float32
+    zero_point: np.generic
+
+
 class _Scaled(NamedTuple):
     """What is made of an integer product: its operators, the bias in integers, the scale of one, and the result."""
 
@@ -32,26 +39,29 @@ def to_pairs(graph: GraphProto) -> dict[str, str]:
     """
     reading, nodes, removed = _Reading(graph), [], set()
     results: dict[str, str] = {}
-    dequantized: set[str] = set()
+    real: dict[tuple[str, float, int], str] = {}
     for node in graph.node:
         if id(node) in removed:
             continue
         scaled = reading.scaled(node) if node.op_type == "MatMulInteger" else None
-        scales = reading.scales(node, scaled.scale) if scaled else None
-        if scales is None:
+        roundings = reading.roundings(node, scaled.scale) if scaled else None
+        if roundings is None:
             nodes.append(node)
             continue
         results[node.name] = scaled.output
         removed |= {id(old) for old in scaled.nodes}
-        for integers, zero_point, scale in zip(node.input[:2], node.input[2:], scales, strict=True):
-            if integers not in dequantized:
-                dequantized.add(integers)
-                inputs = [integers, reading.constant(f"{integers}_pair_scale", scale), zero_point]
-                nodes.append(helper.make_node("DequantizeLinear", inputs, [f"{integers}_real"], f"{integers}_pair"))
+        operands = []
+        for integers, (scale, zero_point) in zip(node.input[:2], roundings, strict=True):
+            key = integers, float(scale), int(zero_point)
+            if key not in real:
+                name = real[key] = f"{integers}_real_{len(real)}"
+                inputs = [integers, reading.add(f"{name}_scale", scale), reading.add(f"{name}_zero_point", zero_point)]
+                nodes.append(helper.make_node("DequantizeLinear", inputs, [name], f"{name}_node"))
+            operands.append(real[key])
         product = scaled.output if scaled.bias is None else f"{node.output[0]}_real"
-        nodes.append(helper.make_node("MatMul", [f"{name}_real" for name in node.input[:2]], [product], node.name))
+        nodes.append(helper.make_node("MatMul", operands, [product], node.name))
         if scaled.bias is not None:
-            bias = reading.constant(f"{node.output[0]}_bias", np.float32(scaled.bias * np.float64(scaled.scale)))
+            bias = reading.add(f"{product}_bias", np.float32(scaled.bias * np.float64(scaled.scale)))
             nodes.append(helper.make_node("Add", [product, bias], [scaled.output], f"{node.name}_bias"))
     del graph.node[:]
     graph.node.extend(nodes)
@@ -72,7 +82,7 @@ class _Reading:
         for output in graph.output:
             self._readers[output.name].append(None)
 
-    def constant(self, name: str, value: np.ndarray) -> str:
+    def add(self, name: str, value: np.ndarray) -> str:
         """Put a constant into the graph."""
         self._graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
         return name
@@ -81,7 +91,8 @@ class _Reading:
         """Add of a bias if there is one, Cast, and Mul by one number; None if anything else follows."""
         nodes, bias = [product], None
         following = self._only_reader(product)
-        if following is not None and following.op_type == "Add" and (bias := self._value_in(following)) is not None:
+        if following is not None and following.op_type == "Add" and (name := self._constant_of(following)):
+            bias = numpy_helper.to_array(self._constants[name])
             nodes.append(following)
             following = self._only_reader(following)
         if following is None or following.op_type != "Cast":
@@ -90,33 +101,35 @@ class _Reading:
         following = self._only_reader(following)
         if following is None or following.op_type != "Mul":
             return None
-        scale = self._value_in(following)
-        if scale is None or scale.size != 1:
-            return None
-        return _Scaled([*nodes, following], bias, np.float32(scale.item()), following.output[0])
+        scale = self._number(self._constant_of(following))
+        return None if scale is None else _Scaled([*nodes, following], bias, scale, following.output[0])
 
-    def scales(self, product: NodeProto, both: np.float32) -> tuple[np.float32, np.float32] | None:
-        """Scales of the two operands, whose product is `both`; None if they are not those of a quantised layer."""
+    def roundings(self, product: NodeProto, both: np.float32) -> list[_Rounding] | None:
+        """How the two operands were rounded, whose product is scaled by `both`; None if they do not say."""
         if len(product.input) != 4:
             return None
+        zero_points = [self._number(name) for name in product.input[2:]]
         first, second = (self._scale_of(integers) for integers in product.input[:2])
-        if second is None and product.input[1] in self._constants and first is not None:
+        if second is None and first is not None and product.input[1] in self._constants:
             second = np.float32(both / first)
-        return None if first is None or second is None else (first, second)
+        if first is None or second is None or None in zero_points or not np.isclose(first * second, both, atol=0):
+            return None
+        return [_Rounding(*parts) for parts in zip((first, second), zero_points, strict=True)]
 
     def _scale_of(self, integers: str) -> np.float32 | None:
         """The scale that a tensor was rounded with."""
         maker = self._made_by.get(integers)
-        if maker is None or maker.op_type != "QuantizeLinear" or maker.input[1] not in self._constants:
-            return None
-        scale = numpy_helper.to_array(self._constants[maker.input[1]])
-        return np.float32(scale.item()) if scale.size == 1 else None
+        return self._number(maker.input[1]) if maker is not None and maker.op_type == "QuantizeLinear" else None
 
     def _only_reader(self, node: NodeProto) -> NodeProto | None:
         readers = self._readers[node.output[0]]
         return readers[0] if len(readers) == 1 else None
 
-    def _value_in(self, node: NodeProto) -> np.ndarray | None:
+    def _constant_of(self, node: NodeProto) -> str | None:
         """The constant among the inputs of an operator."""
-        found = [self._constants[name] for name in node.input if name in self._constants]
-        return numpy_helper.to_array(found[0]) if found else None
+        return next((name for name in node.input if name in self._constants), None)
+
+    def _number(self, name: str | None) -> np.generic | None:
+        """The value of a constant that is one number."""
+        value = numpy_helper.to_array(self._constants[name]) if name in self._constants else None
+        return value.reshape(())[()] if value is not None and value.size == 1 else None

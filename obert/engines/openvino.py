@@ -1,7 +1,7 @@
 """OpenVINO's CPU plugin: maintained, under the Apache licence 2.0, with kernels in 8 bits for the whole of a layer.
 
-It makes no use of zeros. Its option for sparse weights (`CPU_SPARSE_WEIGHTS_DECOMPRESSION_RATE`, for processors with AMX)
-leaves them out in memory and multiplies them all the same.
+It makes no use of zeros. Its option for sparse weights (`CPU_SPARSE_WEIGHTS_DECOMPRESSION_RATE`, for processors with
+AMX) leaves them out in memory and multiplies them all the same.
 """
 
 import sys
@@ -26,9 +26,9 @@ class OpenVino(Base):
 
         loaded = onnx.load(model.onnx)
         constants = {tensor.name for tensor in loaded.graph.initializer}
-        self._integer_layers = [
-            node.name for node in loaded.graph.node if node.op_type == "MatMulInteger" and node.input[1] in constants
-        ]
+        self._products = {  # and whether it is that of a linear layer
+            node.name: node.input[1] in constants for node in loaded.graph.node if node.op_type == "MatMulInteger"
+        }
         self._results = to_pairs(loaded.graph)
         core = openvino.Core()
         options = {
@@ -46,14 +46,21 @@ class OpenVino(Base):
         return self._compiled.get_property("INFERENCE_NUM_THREADS")
 
     def unsupported(self) -> str | None:
-        """The first linear layer in integers that is multiplied in a wider type."""
+        """The first integer product that is multiplied in a wider type.
+
+        An attention's product between pairs is part of a kernel that does not tell its type: it is not looked at.
+        """
         in_8_bits = set()
         for operator in self._compiled.get_runtime_model().get_ops():
             facts = operator.get_rt_info()
             if facts["runtimePrecision"].value in ("u8", "i8"):
                 in_8_bits.update(facts["originalLayersNames"].value.split(","))
-        # What makes an output of the graph has the output's name to the library.
-        left = [name for name in self._integer_layers if not in_8_bits & {name, self._results.get(name)}]
+        left = [
+            name
+            for name, is_layer in self._products.items()
+            # What makes an output of the graph has the output's name to the library.
+            if name not in self._results or (is_layer and not in_8_bits & {name, self._results[name]})
+        ]
         if not left:
             return None
         return f"MatMulInteger '{left[0]}'{f', and {len(left) - 1} more' if len(left) > 1 else ''}"

@@ -23,7 +23,7 @@ CONSTANTS = {
 }  # fmt: skip
 LINEAR = [
     helper.make_node("QuantizeLinear", ["x", "x_scale", "x_zero"], ["xq"]),
-    helper.make_node("MatMulInteger", ["xq", "w", "x_zero", "w_zero"], ["xw"], "linear"),
+    helper.make_node("MatMulInteger", ["xq", "w", "x_zero", "w_zero"], ["xw"], "product"),
     helper.make_node("Add", ["bias", "xw"], ["sum"]),
     helper.make_node("Cast", ["sum"], ["sum_float"], to=TensorProto.FLOAT),
     helper.make_node("Mul", ["sum_float", "xw_scale"], ["out"]),
@@ -31,7 +31,7 @@ LINEAR = [
 OF_TWO = [
     LINEAR[0],
     helper.make_node("QuantizeLinear", ["y", "y_scale", "y_zero"], ["yq"]),
-    helper.make_node("MatMulInteger", ["xq", "yq", "x_zero", "y_zero"], ["xy"], "attention"),
+    helper.make_node("MatMulInteger", ["xq", "yq", "x_zero", "y_zero"], ["xy"], "product"),
     helper.make_node("Cast", ["xy"], ["xy_float"], to=TensorProto.FLOAT),
     helper.make_node("Mul", ["xy_float", "xy_scale"], ["out"]),
 ]
@@ -82,18 +82,17 @@ def test_a_product_between_pairs_is_the_integer_product(nodes, expected, tmp_pat
     assert kinds_of(model).count("DequantizeLinear") == 2
 
 
-def test_what_two_products_read_is_dequantized_once():
-    second = [helper.make_node("MatMulInteger", ["xq", "w2", "x_zero", "w_zero"], ["xw2"], "second")]
+@pytest.mark.parametrize(("weight", "scale", "expected"), [("w2", 0.05, [0.3, 0.1]), ("w", 0.1, [0.4, -1.4])])
+def test_what_two_products_read_is_dequantized_once_for_each_scale(weight, scale, expected):
+    second = [helper.make_node("MatMulInteger", ["xq", weight, "x_zero", "w_zero"], ["xw2"], "second")]
+    names = {"xw": "xw2", "sum": "sum2", "sum_float": "sum_float2", "xw_scale": "scale2"}
     for node in LINEAR[2:]:
         second.append(helper.make_node(node.op_type, [], [f"{node.output[0]}2"]))
         second[-1].attribute.extend(node.attribute)
-        second[-1].input.extend({"xw": "xw2", "sum": "sum2", "sum_float": "sum_float2"}.get(n, n) for n in node.input)
-    model = graph_of([*LINEAR, *second], outputs=("out", "out2"), w2=CONSTANTS["w"] * -1)
-    expected = results_of(model)
-    np.testing.assert_allclose(expected[1], [[0.3, 0.1]], rtol=1e-6)
+        second[-1].input.extend(names.get(n, n) for n in node.input)
+    model = graph_of([*LINEAR, *second], outputs=("out", "out2"), w2=-CONSTANTS["w"], scale2=np.float32(scale))
     to_pairs(model.graph)
-    for found, reference in zip(results_of(model), expected, strict=True):
-        np.testing.assert_allclose(found, reference, rtol=1e-6)
+    np.testing.assert_allclose(results_of(model), [[[0.2, -0.7]], [expected]], rtol=1e-6)
     assert kinds_of(model).count("DequantizeLinear") == 3
 
 
@@ -101,12 +100,14 @@ LEFT_ALONE = {
     "a scale for each channel": graph_of(LINEAR, xw_scale=np.float32([0.05, 0.1])),
     "the integers are a result": graph_of(LINEAR, outputs=("out", "xw")),
     "no zero points": graph_of(
-        [LINEAR[0], helper.make_node("MatMulInteger", ["xq", "w"], ["xw"], "linear"), *LINEAR[2:]], x_zero=np.uint8(0)
+        [LINEAR[0], helper.make_node("MatMulInteger", ["xq", "w"], ["xw"], "product"), *LINEAR[2:]], x_zero=np.uint8(0)
     ),
     "an input of unknown scale": graph_of(
         [helper.make_node("DynamicQuantizeLinear", ["x"], ["xq", "x_scale1", "x_zero1"]),
-         helper.make_node("MatMulInteger", ["xq", "w", "x_zero1", "w_zero"], ["xw"], "linear"), *LINEAR[2:]]
+         helper.make_node("MatMulInteger", ["xq", "w", "x_zero1", "w_zero"], ["xw"], "product"), *LINEAR[2:]]
     ),
+    "zero points of columns": graph_of(LINEAR, w_zero=np.int8([1, 2])),
+    "more than the scales": graph_of(OF_TWO, xy_scale=np.float32(0.5)),
     "no scale": graph_of([*LINEAR[:3], helper.make_node("Cast", ["sum"], ["out"], to=TensorProto.FLOAT)]),
 }  # fmt: skip
 
@@ -118,7 +119,7 @@ def test_another_product_is_left_alone_and_named(model, tmp_path):
     engine = engine_of(model, tmp_path)
     for found, expected in zip(engine.run(inputs_of(model)), results_of(model), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-5)
-    assert engine.unsupported() == "MatMulInteger 'linear'"
+    assert engine.unsupported() == "MatMulInteger 'product'"
     assert to_pairs(model.graph) == {}
     assert model.SerializeToString() == before
 
@@ -135,7 +136,7 @@ def test_the_first_layer_in_float32_is_named(tmp_path):
     wide = np.float32([0.05, 0.1])
     assert engine_of(graph_of(nodes), tmp_path).unsupported() is None
     engine = engine_of(graph_of(nodes, xw_scale=wide), tmp_path)
-    assert engine.unsupported() == "MatMulInteger 'linear', and 1 more"
+    assert engine.unsupported() == "MatMulInteger 'product', and 1 more"
 
 
 def test_nothing_is_reported_to_anybody(tmp_path):
