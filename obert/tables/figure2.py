@@ -46,11 +46,13 @@ class Figure2(Base):
             for axis, (column, label) in zip(axes[0], AXES.items(), strict=True):
                 for level in (99, 92.5):
                     axis.axhline(level, color="0.6", linestyle=":", linewidth=1)
-                for series, points in content.dropna(subset=[column, "recall"]).groupby("series", sort=True):
+                shown = content.dropna(subset=[column, "recall"])
+                for series, points in shown.groupby("series", sort=True):
                     axis.plot(points[column], points["recall"], linestyle="none", label=series, **looks[series])
-                    for point in points.itertuples():
-                        axis.annotate(_label(point), (getattr(point, column), point.recall), fontsize=6, xytext=(3, 3),
-                                      textcoords="offset points")  # fmt: skip
+                # A dense model is where any is, and a size is the same in every engine.
+                for point in shown[shown["compression"] != "dense"].drop_duplicates([column, "recall"]).itertuples():
+                    axis.annotate(_label(point), (getattr(point, column), point.recall), fontsize=6, xytext=(3, 3),
+                                  textcoords="offset points")  # fmt: skip
                 axis.set_xscale("log")
                 axis.xaxis.set_major_formatter("{x:g}")
                 axis.xaxis.set_minor_formatter("")
