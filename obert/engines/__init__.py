@@ -36,6 +36,11 @@ def failure(error: Exception) -> str:
     return str(error) if isinstance(error, EngineError) else f"{type(error).__name__}: {error}"
 
 
+def first_of(first: str, count: int) -> str:
+    """The first of what an engine leaves to a slower way, and how many there are besides."""
+    return f"{first}, and {count - 1} more" if count > 1 else first
+
+
 class Base(ABC):
     """An engine with one model loaded.
 

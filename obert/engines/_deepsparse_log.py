@@ -9,6 +9,8 @@ from pathlib import Path
 
 import onnx
 
+from obert.engines import first_of
+
 # Operators of a linear layer, and which of their inputs is the weight.
 _PRODUCTS = {"MatMul": 1, "Gemm": 1, "MatMulInteger": 1, "QLinearMatMul": 3}
 _NODE = re.compile(r"^Node \d+: \S+ (\S+)$", re.MULTILINE)
@@ -63,9 +65,9 @@ def first_unsupported(path: Path, log: str) -> str | None:
             left.append(node)
     if not left:
         return None
-    first, more = left[0], f", and {len(left) - 1} more" if len(left) > 1 else ""
+    first = left[0]
     said = re.search(rf"Unsupported {re.escape(f'{first.op_type} {first.name}')}, (.*)", log)
-    return f"{first.op_type} '{first.name}'{f' ({said[1]})' if said else _weight_of(first, graph)}{more}"
+    return first_of(f"{first.op_type} '{first.name}'{f' ({said[1]})' if said else _weight_of(first, graph)}", len(left))
 
 
 def _names(heading: str, log: str) -> list[str]:

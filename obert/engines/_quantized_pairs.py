@@ -13,17 +13,10 @@ import numpy as np
 from onnx import GraphProto, NodeProto, helper, numpy_helper
 
 
-class _Rounding(NamedTuple):
-    """real = scale * (integer - zero_point)"""
-
-    scale: np.float32
-    zero_point: np.generic
-
-
 class _Scaled(NamedTuple):
-    """What is made of an integer product: its operators, the bias in integers, the scale of one, and the result."""
+    """What is made of an integer product: tensors on the way, the bias in integers, the scale of one, the result."""
 
-    nodes: list[NodeProto]
+    between: list[str]
     bias: np.ndarray | None
     scale: np.float32
     output: str
@@ -41,7 +34,7 @@ def to_pairs(graph: GraphProto) -> dict[str, str]:
     results: dict[str, str] = {}
     real: dict[tuple[str, float, int], str] = {}
     for node in graph.node:
-        if id(node) in removed:
+        if node.output[0] in removed:
             continue
         scaled = reading.scaled(node) if node.op_type == "MatMulInteger" else None
         roundings = reading.roundings(node, scaled.scale) if scaled else None
@@ -49,7 +42,7 @@ def to_pairs(graph: GraphProto) -> dict[str, str]:
             nodes.append(node)
             continue
         results[node.name] = scaled.output
-        removed |= {id(old) for old in scaled.nodes}
+        removed |= {*scaled.between, scaled.output}
         operands = []
         for integers, (scale, zero_point) in zip(node.input[:2], roundings, strict=True):
             key = integers, float(scale), int(zero_point)
@@ -69,12 +62,12 @@ def to_pairs(graph: GraphProto) -> dict[str, str]:
 
 
 class _Reading:
-    """A graph with the ways from each tensor to its maker and its readers."""
+    """A graph with the ways from each tensor to its readers and to the scale that it was rounded with."""
 
     def __init__(self, graph: GraphProto):
         self._graph = graph
         self._constants = {tensor.name: tensor for tensor in graph.initializer}
-        self._made_by = {output: node for node in graph.node for output in node.output}
+        self._scales = {node.output[0]: node.input[1] for node in graph.node if node.op_type == "QuantizeLinear"}
         self._readers: dict[str, list[NodeProto | None]] = defaultdict(list)
         for node in graph.node:
             for name in node.input:
@@ -89,41 +82,32 @@ class _Reading:
 
     def scaled(self, product: NodeProto) -> _Scaled | None:
         """Add of a bias if there is one, Cast, and Mul by one number; None if anything else follows."""
-        nodes, bias = [product], None
-        following = self._only_reader(product)
-        if following is not None and following.op_type == "Add" and (name := self._constant_of(following)):
+        last, between, bias = product, [], None
+        add = self._only_reader(product, "Add")
+        if add is not None and (name := self._constant_of(add)):
             bias = numpy_helper.to_array(self._constants[name])
-            nodes.append(following)
-            following = self._only_reader(following)
-        if following is None or following.op_type != "Cast":
-            return None
-        nodes.append(following)
-        following = self._only_reader(following)
-        if following is None or following.op_type != "Mul":
-            return None
-        scale = self._number(self._constant_of(following))
-        return None if scale is None else _Scaled([*nodes, following], bias, scale, following.output[0])
+            last, between = add, [add.output[0]]
+        cast = self._only_reader(last, "Cast")
+        mul = cast and self._only_reader(cast, "Mul")
+        scale = mul and self._number(self._constant_of(mul))
+        return None if scale is None else _Scaled([*between, cast.output[0]], bias, scale, mul.output[0])
 
-    def roundings(self, product: NodeProto, both: np.float32) -> list[_Rounding] | None:
-        """How the two operands were rounded, whose product is scaled by `both`; None if they do not say."""
+    def roundings(self, product: NodeProto, both: np.float32) -> list[tuple[np.float32, np.generic]] | None:
+        """Scales and zero points of the two operands, whose product is scaled by `both`; None if they do not say."""
         if len(product.input) != 4:
             return None
         zero_points = [self._number(name) for name in product.input[2:]]
-        first, second = (self._scale_of(integers) for integers in product.input[:2])
+        first, second = (self._number(self._scales.get(integers)) for integers in product.input[:2])
         if second is None and first is not None and product.input[1] in self._constants:
             second = np.float32(both / first)
         if first is None or second is None or None in zero_points or not np.isclose(first * second, both, atol=0):
             return None
-        return [_Rounding(*parts) for parts in zip((first, second), zero_points, strict=True)]
+        return list(zip((first, second), zero_points, strict=True))
 
-    def _scale_of(self, integers: str) -> np.float32 | None:
-        """The scale that a tensor was rounded with."""
-        maker = self._made_by.get(integers)
-        return self._number(maker.input[1]) if maker is not None and maker.op_type == "QuantizeLinear" else None
-
-    def _only_reader(self, node: NodeProto) -> NodeProto | None:
+    def _only_reader(self, node: NodeProto, kind: str) -> NodeProto | None:
+        """What alone reads an operator's result, if that is of this type."""
         readers = self._readers[node.output[0]]
-        return readers[0] if len(readers) == 1 else None
+        return readers[0] if len(readers) == 1 and readers[0] is not None and readers[0].op_type == kind else None
 
     def _constant_of(self, node: NodeProto) -> str | None:
         """The constant among the inputs of an operator."""

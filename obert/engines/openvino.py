@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import onnx
 
-from obert.engines import Base, ModelFiles
+from obert.engines import Base, ModelFiles, first_of
 from obert.engines._quantized_pairs import to_pairs
 
 
@@ -30,13 +30,14 @@ class OpenVino(Base):
             node.name: node.input[1] in constants for node in loaded.graph.node if node.op_type == "MatMulInteger"
         }
         self._results = to_pairs(loaded.graph)
+        source = loaded.SerializeToString() if self._results else model.onnx
         core = openvino.Core()
         options = {
             "PERFORMANCE_HINT": "LATENCY",  # all threads on one batch
             "INFERENCE_NUM_THREADS": threads,
             "INFERENCE_PRECISION_HINT": "f32",  # it would be bf16 where the processor has that
         }
-        self._compiled = core.compile_model(core.read_model(loaded.SerializeToString()), "CPU", options)
+        self._compiled = core.compile_model(core.read_model(source), "CPU", options)
         self._request = self._compiled.create_infer_request()
 
     def run(self, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
@@ -61,6 +62,4 @@ class OpenVino(Base):
             # What makes an output of the graph has the output's name to the library.
             if name not in self._results or (is_layer and not in_8_bits & {name, self._results[name]})
         ]
-        if not left:
-            return None
-        return f"MatMulInteger '{left[0]}'{f', and {len(left) - 1} more' if len(left) > 1 else ''}"
+        return first_of(f"MatMulInteger '{left[0]}'", len(left)) if left else None

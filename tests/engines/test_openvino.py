@@ -49,6 +49,16 @@ def graph_of(nodes, outputs=("out",), **constants):
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
 
 
+def another(nodes, **names):
+    """The same operators once more, with other tensors where `names` says so."""
+    copies = []
+    for node in nodes:
+        tensors = [[names.get(name, name) for name in part] for part in (node.input, node.output)]
+        copies.append(helper.make_node(node.op_type, *tensors, f"second_{node.name}"))
+        copies[-1].attribute.extend(node.attribute)
+    return copies
+
+
 def kinds_of(model):
     return [node.op_type for node in model.graph.node]
 
@@ -84,12 +94,8 @@ def test_a_product_between_pairs_is_the_integer_product(nodes, expected, tmp_pat
 
 @pytest.mark.parametrize(("weight", "scale", "expected"), [("w2", 0.05, [0.3, 0.1]), ("w", 0.1, [0.4, -1.4])])
 def test_what_two_products_read_is_dequantized_once_for_each_scale(weight, scale, expected):
-    second = [helper.make_node("MatMulInteger", ["xq", weight, "x_zero", "w_zero"], ["xw2"], "second")]
-    names = {"xw": "xw2", "sum": "sum2", "sum_float": "sum_float2", "xw_scale": "scale2"}
-    for node in LINEAR[2:]:
-        second.append(helper.make_node(node.op_type, [], [f"{node.output[0]}2"]))
-        second[-1].attribute.extend(node.attribute)
-        second[-1].input.extend(names.get(n, n) for n in node.input)
+    names = {"xw": "xw2", "sum": "sum2", "sum_float": "sum_float2", "xw_scale": "scale2", "out": "out2"}
+    second = another(LINEAR[1:], w=weight, **names)
     model = graph_of([*LINEAR, *second], outputs=("out", "out2"), w2=-CONSTANTS["w"], scale2=np.float32(scale))
     to_pairs(model.graph)
     np.testing.assert_allclose(results_of(model), [[[0.2, -0.7]], [expected]], rtol=1e-6)
@@ -127,11 +133,8 @@ def test_another_product_is_left_alone_and_named(model, tmp_path):
 def test_the_first_layer_in_float32_is_named(tmp_path):
     """Two layers with a scale for each channel, the second of which makes the output."""
     nodes = [*LINEAR[:-1], helper.make_node("Mul", ["sum_float", "xw_scale"], ["between"])]
-    then = {"x": "between", "xq": "zq", "xw": "zw", "sum": "z_sum", "sum_float": "z_float", "out": "z_out"}
-    for node in LINEAR:
-        names = [[then.get(name, name) for name in part] for part in (node.input, node.output)]
-        nodes.append(helper.make_node(node.op_type, *names, f"second_{node.name}"))
-        nodes[-1].attribute.extend(node.attribute)
+    names = {"xq": "zq", "xw": "zw", "sum": "z_sum", "sum_float": "z_float", "out": "z_out"}
+    nodes += another(LINEAR, x="between", **names)
     nodes.append(helper.make_node("Tanh", ["z_out"], ["out"]))
     wide = np.float32([0.05, 0.1])
     assert engine_of(graph_of(nodes), tmp_path).unsupported() is None
