@@ -7,11 +7,14 @@ import os
 import sys
 from pathlib import Path
 
-from obert.config import load_experiment, validate
-from obert.errors import UserError
-from obert.plan import RunKey, find_key, run_folder
-from obert.registry import require
-from obert.schema import Benchmark, Experiment
+from obert.experiment.checks import load_experiment
+from obert.experiment.folders import run_folder
+from obert.experiment.keys import RunKey
+from obert.experiment.plan import find_key
+from obert.experiment.reading import validate
+from obert.experiment.schema import Benchmark, Experiment
+from obert.foundation.errors import UserError
+from obert.foundation.registry import require
 
 RUN_STAGES = {
     "upstream_teacher": "train the dense masked language model that upstream runs start from",
@@ -79,7 +82,7 @@ def _run_stage(arguments: argparse.Namespace, experiment: Experiment) -> None:
     scores = ", ".join(f"{name} {score.value:.2f} (n={score.count})" for name, score in record.metrics.items())
     print(f"{key.path}: {scores}")
 
-    from obert import tracking
+    from obert.tracking import mirror as tracking
 
     try:
         tracking.mirror(record, run_folder(experiment, key), experiment.tracking_uri)
@@ -88,15 +91,15 @@ def _run_stage(arguments: argparse.Namespace, experiment: Experiment) -> None:
 
 
 def _fetch_assets(arguments: argparse.Namespace) -> None:
-    from obert.assets import needed_assets
-    from obert.stages import assets
+    from obert.commands import assets
+    from obert.data.sources import needed_assets
 
     for name in [arguments.name] if arguments.name else needed_assets(load_experiment(arguments.config)):
         assets.run(name)
 
 
 def _make_environments(arguments: argparse.Namespace) -> None:
-    from obert.stages import environment
+    from obert.commands import environment
 
     for engine in [arguments.engine] if arguments.engine else environment.needed(load_experiment(arguments.config)):
         environment.run(engine)
@@ -107,12 +110,12 @@ def _run(arguments: argparse.Namespace) -> None:
         _fetch_assets(arguments)
         return
     if arguments.command == "sweep":
-        from obert.stages import sweep
+        from obert.sweeps import runner as sweep
 
         print(sweep.run(arguments.config, arguments.worker, arguments.workers))
         return
     if arguments.command == "benchmark" and arguments.models:
-        from obert.stages import time_files
+        from obert.commands import time_files
 
         for name in arguments.engines:
             require("engines", name, "--engines")
@@ -126,19 +129,19 @@ def _run(arguments: argparse.Namespace) -> None:
     if arguments.command in RUN_STAGES:
         _run_stage(arguments, experiment)
     elif arguments.command == "check":
-        from obert.stages import check
+        from obert.commands import check
 
         print(check.run(experiment))
     elif arguments.command == "prepare":
-        from obert.stages import prepare
+        from obert.commands import prepare
 
         prepare.run(experiment)
     elif arguments.command == "track":
-        from obert.stages import track
+        from obert.commands import track
 
         track.run(experiment)
     else:
-        from obert.stages import tables
+        from obert.commands import tables
 
         if arguments.command == "tables":
             print(tables.run(experiment, arguments.config, arguments.from_mlflow))

@@ -16,7 +16,7 @@ import pytest
 import torch
 from pytest_socket import disable_socket, enable_socket, socket_allow_hosts
 
-from obert import tracking
+from obert.tracking import store
 
 ROOT = Path(__file__).parent.parent
 os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", MLFLOW_DISABLE_TELEMETRY="true")
@@ -47,8 +47,8 @@ def package_index(tmp_path, monkeypatch):
 def _own_caches(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("obert.splits.CACHE", folder / "splits")
-        patch.setattr("obert.packing.FOLDER", folder / "packed")
+        patch.setattr("obert.data.splits.CACHE", folder / "splits")
+        patch.setattr("obert.data.packing.FOLDER", folder / "packed")
         yield
 
 
@@ -63,7 +63,7 @@ def root(monkeypatch) -> Path:
 def initialized(tmp_path_factory):
     """An MLflow database file that was initialised once; migrating an empty one takes a second."""
     database = tmp_path_factory.mktemp("initialized") / "new" / "mlflow.db"
-    tracking.initialize(f"sqlite:///{database}")
+    store.initialize(f"sqlite:///{database}")
     return database
 
 

@@ -7,20 +7,21 @@ import pytest
 import yaml
 from tables.examples import record
 
-from obert import plan
 from obert.__main__ import main
-from obert.config import load_experiment, merge
-from obert.export import export_onnx
-from obert.models import load_trained
-from obert.plan import find_key
-from obert.records import write_record
+from obert.deployment.export import export_onnx
+from obert.experiment import folders
+from obert.experiment.checks import load_experiment
+from obert.experiment.plan import find_key
+from obert.experiment.reading import merge
+from obert.models.encoders import load_trained
+from obert.records.record import write_record
 
 
 @pytest.fixture
 def config(root, tmp_path, monkeypatch):
     """Writes a changed copy of the smoke configuration and keeps results out of the project."""
-    monkeypatch.setattr(plan, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr("obert.stages.check.RESULTS", tmp_path / "results")
+    monkeypatch.setattr("obert.experiment.folders.RESULTS", tmp_path / "results")
+    monkeypatch.setattr("obert.commands.check.RESULTS", tmp_path / "results")
 
     def write(**changes):
         content = merge(yaml.safe_load(Path("configs/smoke.yaml").read_text(encoding="utf-8")), changes)
@@ -105,7 +106,7 @@ def test_missing_teacher_is_named(config, capsys):
 
 
 def test_environments_are_made_for_the_engines_that_need_one(config, capsys, monkeypatch):
-    monkeypatch.setattr("obert.environments.Environment.make", lambda self: f"no {self.library} here")
+    monkeypatch.setattr("obert.foundation.environments.Environment.make", lambda self: f"no {self.library} here")
     assert main(["environment", "--config", config(benchmark={"engines": ["deepsparse", "onnxruntime"]})]) == 0
     assert capsys.readouterr().out == (
         "deepsparse: no environment, so the benchmark will skip it: no deepsparse here\n"
@@ -119,7 +120,7 @@ def test_a_finished_run_is_kept_though_mlflow_cannot_be_reached(config, capsys, 
     monkeypatch.setattr("obert.stages.teacher.run", lambda *_: made)
     path = config(tracking_uri="http://127.0.0.1:9")
     write_record(
-        plan.run_folder(load_experiment(path), find_key(load_experiment(path), "teacher", task="city_qa")), made
+        folders.run_folder(load_experiment(path), find_key(load_experiment(path), "teacher", task="city_qa")), made
     )
     assert main(["teacher", "--config", path, "--task", "city_qa"]) == 0
     assert "`obert track` mirrors them again" in capsys.readouterr().err
@@ -163,5 +164,5 @@ def test_full_disk_is_told_in_one_message(config, capsys, monkeypatch):
     def full(experiment):
         raise RuntimeError("I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr("obert.stages.check.run", full)
+    monkeypatch.setattr("obert.commands.check.run", full)
     assert "the disk is full" in fails(capsys, "check", "--config", config())

@@ -12,9 +12,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from obert import registry
-from obert.plan import find_key
-from obert.records import read_record
+from obert.experiment.plan import find_key
+from obert.foundation import registry
+from obert.records.record import read_record
+from obert.tracking import fetch
 
 LEARNED = 3  # movement, soft_movement and platon learn their scores in training
 METHODS = len(registry.names("pruning")) - LEARNED + 1  # in one shot
@@ -24,10 +25,10 @@ NEW_METHOD = '''
 
 import torch
 
-from obert.pruning import Base
+from obert.pruning import Method
 
 
-class LastRows(Base):
+class LastRows(Method):
     def score(self, context):
         return {
             name: -torch.arange(w.shape[0], dtype=torch.float32)[:, None].expand_as(w)
@@ -80,15 +81,14 @@ def test_method_in_one_file_is_on_the_leaderboard(project):
 
 def test_every_run_has_its_record_and_its_mirror(project, monkeypatch, tmp_path):
     monkeypatch.chdir(project)
-    from obert import tracking
-    from obert.records import read_records
+    from obert.records.record import read_records
 
     records = read_records(Path("results/runs/smoke"))
     # upstream: teacher, 2 methods, fewer layers; 2 tasks x (1 teacher + 3 transfers + 2 gradually); then movie_reviews
     # alone: all methods in one shot, 1 with fewer layers, 2 quantised; exports and benchmarks of 2 x (1 + 2) and 2
     trained = (1 + 2 + 1) + 2 * (1 + 3 + 2) + METHODS + 1 + 2
     assert len(records) == trained + 2 * (2 * (1 + 2) + 2)
-    mirrored = read_records(tracking.fetch("sqlite:///results/tracking/smoke/mlflow.db", "smoke", tmp_path))
+    mirrored = read_records(fetch.fetch("sqlite:///results/tracking/smoke/mlflow.db", "smoke", tmp_path))
     assert mirrored == records
 
 
@@ -194,7 +194,7 @@ def test_editing_a_table_reruns_tables_only(project):
 
 
 def test_editing_a_comment_reruns_nothing(project):
-    path = project / "obert/training.py"
+    path = project / "obert/training/trainer.py"
     path.write_text(path.read_text() + "\n# a remark\n")
     assert planned(project) == set()
 
@@ -251,8 +251,9 @@ def test_mistake_in_the_configuration_stops_before_any_job(project):
 def test_killed_and_run_again_equals_uninterrupted(project, monkeypatch, stage, chosen):
     """kill -9 in the middle of a gradual run, then the same command: the same weights, bit for bit."""
     monkeypatch.chdir(project)
-    from obert.config import load_experiment
-    from obert.plan import arguments, checkpoint_folder, run_folder
+    from obert.experiment.checks import load_experiment
+    from obert.experiment.folders import checkpoint_folder, run_folder
+    from obert.experiment.keys import arguments
 
     experiment = load_experiment("configs/smoke.yaml")
     key = find_key(experiment, stage, **chosen)

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from obert.environments import Environment
+from obert.foundation.environments import Environment
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,9 @@ class ModelFiles:
     onnx: Path
     """The exported file."""
     trained: Path
-    """The folder that `obert.models.save` wrote."""
+    """The folder that `obert.models.encoders.save` wrote."""
     head: str
-    """The kind of task head, a key of `obert.models.HEADS`."""
+    """The kind of task head, a key of `obert.models.encoders.HEADS`."""
 
 
 class EngineError(Exception):
@@ -41,7 +41,7 @@ def first_of(first: str, count: int) -> str:
     return f"{first}, and {count - 1} more" if count > 1 else first
 
 
-class Base(ABC):
+class Engine(ABC):
     """An engine with one model loaded.
 
     An engine's file must import without its library; the library is imported when a model is loaded.

@@ -2,8 +2,8 @@
 
     QuantizeLinear -> DequantizeLinear -> MatMul (weight: int8 -> DequantizeLinear) -> Add (float bias)
 
-in place of what `obert.integer_graph` describes. Some runtimes take the scales behind such a product themselves and
-multiply in 8 bits, but multiply what stands in MatMulInteger in float32.
+in place of what `obert.quantization.integer_graph` describes. Some runtimes take the scales behind such a product
+themselves and multiply in 8 bits, but multiply what stands in MatMulInteger in float32.
 """
 
 from collections import defaultdict

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from obert.engines import Base, EngineError, ModelFiles, _deepsparse_log, _deepsparse_worker
+from obert.engines import Engine, EngineError, ModelFiles, _deepsparse_log, _deepsparse_worker
 from obert.engines._worker import Worker
-from obert.environments import Environment
+from obert.foundation.environments import Environment
 
 VERSION = "1.8.0"
 COMPILE_SECONDS = 900.0
 RUN_SECONDS = 300.0
 
 
-class DeepSparse(Base):
+class DeepSparse(Engine):
     """The exported model, compiled for one shape of inputs at a time and the zeros in its weights.
 
     A run of another shape than the last compiles first, so the first run is not one to time. What is timed includes the

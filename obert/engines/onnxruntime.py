@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from obert.engines import Base, ModelFiles
+from obert.engines import Engine, ModelFiles
 
 
-class OnnxRuntime(Base):
+class OnnxRuntime(Engine):
     """The exported model, one operator after the other, each with all threads."""
 
     label = "ONNX Runtime"

@@ -9,11 +9,11 @@ import sys
 import numpy as np
 import onnx
 
-from obert.engines import Base, ModelFiles, first_of
+from obert.engines import Engine, ModelFiles, first_of
 from obert.engines._quantized_pairs import to_pairs
 
 
-class OpenVino(Base):
+class OpenVino(Engine):
     """The exported model, in float32 where it is not in 8 bits; an integer graph in the form that OpenVINO wants."""
 
     label = "OpenVINO"

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from obert.engines import Base, ModelFiles
-from obert.models import QUANTIZED
+from obert.engines import Engine, ModelFiles
+from obert.models.encoders import QUANTIZED
 
 
-class PyTorch(Base):
+class PyTorch(Engine):
     """The trained model in `inference_mode`. PyTorch has one thread pool a process, so all instances share it."""
 
     label = "PyTorch"
@@ -21,7 +21,7 @@ class PyTorch(Base):
     def __init__(self, model: ModelFiles, threads: int):
         import torch
 
-        from obert.models import load_trained
+        from obert.models.encoders import load_trained
 
         self._torch = torch
         torch.set_num_threads(threads)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from obert.engines import Base, ModelFiles
-from obert.models import QUANTIZED
+from obert.engines import Engine, ModelFiles
+from obert.models.encoders import QUANTIZED
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -19,7 +19,7 @@ STRAY_ZEROS = 0.01
 """The fraction of zeros that a layer may have which nothing has pruned."""
 
 
-class SemiStructured(Base):
+class SemiStructured(Engine):
     """The trained model. A dense one, with dense kernels in the same precision, is what 2:4 is compared with."""
 
     label = "PyTorch's 2:4 kernels"
@@ -39,7 +39,7 @@ class SemiStructured(Base):
 
     @classmethod
     def unfit_reason(cls, model: ModelFiles) -> str | None:
-        from obert.models import load_trained, prunable_weights
+        from obert.models.encoders import load_trained, prunable_weights
 
         if (model.trained / QUANTIZED).is_file():
             return f"{cls.label} are timed in half precision, not with a quantised model's rounding"
@@ -51,7 +51,7 @@ class SemiStructured(Base):
     def __init__(self, model: ModelFiles, threads: int):
         import torch
 
-        from obert.models import load_trained, prunable_layers
+        from obert.models.encoders import load_trained, prunable_layers
 
         self._torch = torch
         torch.set_num_threads(threads)

@@ -14,9 +14,9 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from obert.patterns import UNSTRUCTURED, AnyPattern
+from obert.masks.patterns import UNSTRUCTURED, AnyPattern
+from obert.masks.selection import Distribution, Masks, dense_masks, global_masks, uniform_masks
 from obert.pruning._training_hooks import TrainingHook
-from obert.sparsity import Distribution, Masks, dense_masks, global_masks, uniform_masks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -72,7 +72,7 @@ class Context:
         return self.hook.weights
 
 
-class Base(BaseModel):
+class Method(BaseModel):
     """A pruning method. Its fields are the hyper-parameters that a recipe may set under `methods.<name>`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -118,7 +118,7 @@ class Base(BaseModel):
 
 
 @torch.no_grad()
-def prune(method: Base, context: Context, sparsity: float) -> Masks:
+def prune(method: Method, context: Context, sparsity: float) -> Masks:
     """One pruning event: score, exact global masks, update of the remaining weights. Weights change in place.
 
     Weights pruned earlier are not moved by the update, and stay pruned unless the hook lets them return.

@@ -13,16 +13,17 @@ import torch.distributed as dist
 from pydantic import Field, PrivateAttr
 from torch import Tensor
 
-from obert import processes, solvers
-from obert.errors import UserError
-from obert.fisher import BlockFisher, RecursiveFisher
-from obert.gradients import DenseGradients, Gradients
-from obert.patterns import AnyPattern, LayerPatterns
-from obert.provenance import free_memory
+from obert.foundation import processes
+from obert.foundation.errors import UserError
+from obert.foundation.memory import free_memory
+from obert.masks.patterns import AnyPattern, LayerPatterns
+from obert.masks.selection import Masks
 from obert.pruning import Context
 from obert.pruning._gradient_based import GradientBased
-from obert.solvers import Solver
-from obert.sparsity import Masks
+from obert.second_order import solvers
+from obert.second_order.fisher import BlockFisher, RecursiveFisher
+from obert.second_order.gradients import DenseGradients, Gradients
+from obert.second_order.solvers import Solver
 
 
 @dataclass

@@ -10,12 +10,18 @@ from pydantic import Field
 from torch import nn
 from tqdm import tqdm
 
-from obert.errors import UserError
-from obert.gradients import DenseGradients, Gradients, exact_float32, minibatch_gradients, per_example_gradients
-from obert.pruning import Base, Context
+from obert.foundation.errors import UserError
+from obert.pruning import Context, Method
+from obert.second_order.gradients import (
+    DenseGradients,
+    Gradients,
+    exact_float32,
+    minibatch_gradients,
+    per_example_gradients,
+)
 
 
-class GradientBased(Base):
+class GradientBased(Method):
     """A method that draws gradients in float32, in evaluation mode, at each pruning event (methods.md 9.6)."""
 
     num_gradients: int = Field(1024, gt=0, description="m")

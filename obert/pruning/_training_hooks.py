@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from obert.patterns import UNSTRUCTURED
-from obert.sparsity import apply_masks
+from obert.masks.holding import apply_masks
+from obert.masks.patterns import UNSTRUCTURED
 
 if TYPE_CHECKING:
-    from obert.patterns import AnyPattern, Pattern
-    from obert.sparsity import Masks
+    from obert.masks.patterns import AnyPattern, Pattern
+    from obert.masks.selection import Masks
 
 
 class TrainingHook:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from obert.patterns import UNSTRUCTURED, AnyPattern
+from obert.masks.patterns import UNSTRUCTURED, AnyPattern
 from obert.pruning._training_hooks import TrainingHook
 from obert.pruning.magnitude import Magnitude
 
 if TYPE_CHECKING:
-    from obert.sparsity import Masks
+    from obert.masks.selection import Masks
 
 
 class _Rewinding(TrainingHook):

@@ -2,10 +2,10 @@
 
 from torch import Tensor
 
-from obert.pruning import Base, Context
+from obert.pruning import Context, Method
 
 
-class Magnitude(Base):
+class Magnitude(Method):
     """Scores are absolute values, ranked over all layers together. Nothing is updated."""
 
     def score(self, context: Context) -> dict[str, Tensor]:

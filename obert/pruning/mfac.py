@@ -9,22 +9,22 @@ import torch
 from pydantic import Field, PrivateAttr
 from torch import Tensor
 
-from obert.errors import UserError
-from obert.fisher import GRADIENT_SLAB_BYTES
-from obert.gradients import row_slabs
-from obert.matrix_free import BlockInverse, Form
-from obert.patterns import UNSTRUCTURED, AnyPattern
-from obert.provenance import free_memory
+from obert.foundation.errors import UserError
+from obert.foundation.memory import free_memory
+from obert.masks.patterns import UNSTRUCTURED, AnyPattern
+from obert.masks.selection import Masks
 from obert.pruning import Context
 from obert.pruning._gradient_based import GradientBased
-from obert.sparsity import Masks
+from obert.second_order.fisher import GRADIENT_SLAB_BYTES
+from obert.second_order.gradients import row_slabs
+from obert.second_order.matrix_free import BlockInverse, Form
 
 
 class MatrixFree(GradientBased):
     """Optimal Brain Surgeon with F = lambda I + 1/m G'G over the remaining weights of all layers together.
 
     The weights that remain are one vector of length d, of which F^-1 is applied from the m gradients
-    (`obert/matrix_free.py`). Score w^2 / (2 [F^-1]_jj); the update is the sum of the pruned weights' own,
+    (`obert/second_order/matrix_free.py`). Score w^2 / (2 [F^-1]_jj); the update is the sum of the pruned weights' own,
     -w_j / [F^-1]_jj F^-1 e_j. Defaults are those of the paper's code (methods.md 7.6), but for the block, 128 there.
     """
 

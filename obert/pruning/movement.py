@@ -3,12 +3,12 @@
 from pydantic import Field
 from torch import Tensor, nn
 
-from obert.patterns import UNSTRUCTURED, AnyPattern
-from obert.pruning import Base, Context
+from obert.masks.patterns import UNSTRUCTURED, AnyPattern
+from obert.pruning import Context, Method
 from obert.pruning._training_hooks import WeightsBehindMasks
 
 
-class Movement(Base):
+class Movement(Method):
     """Scores S, zero at first, are trained along with the weights by the straight-through gradient of the mask,
     dL/dS = dL/d(W * M) * W, masked weights included. Those with the top S are kept: in each tensor, or in all together,
     as the recipe's `distribution` says. In block movement pruning (Lagunas et al. 2021; methods.md 3.5) the recipe's

@@ -9,11 +9,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from obert.fisher import GRADIENT_SLAB_BYTES
-from obert.gradients import row_slabs
-from obert.patterns import Pattern
+from obert.masks.patterns import Pattern
 from obert.pruning import Context
 from obert.pruning._gradient_based import GradientBased
+from obert.second_order.fisher import GRADIENT_SLAB_BYTES
+from obert.second_order.gradients import row_slabs
 
 
 class OptimalBrainDamage(GradientBased):

@@ -1,7 +1,7 @@
 """The Optimal BERT Surgeon (Kurtic et al. 2022, arXiv 2203.07259)."""
 
 from obert.pruning._block_fisher import BlockFisherMethod
-from obert.solvers import Solver
+from obert.second_order.solvers import Solver
 
 
 class OptimalBertSurgeon(BlockFisherMethod):
@@ -9,7 +9,7 @@ class OptimalBertSurgeon(BlockFisherMethod):
 
     Score of a group Q: 1/2 w_Q' (F^-1[Q, Q])^-1 w_Q, eq. 4. Update: -F^-1[:, Q] (F^-1[Q, Q])^-1 w_Q, eq. 3. With solver
     `independent` the groups' own updates are summed, which neglects their correlation as the paper and its code do;
-    `joint` and `greedy` do not (`obert/solvers.py`). The README shows what led to the default.
+    `joint` and `greedy` do not (`obert/second_order/solvers.py`). The README shows what led to the default.
     """
 
     solver: Solver = "greedy"

@@ -8,13 +8,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from obert.errors import UserError
-from obert.patterns import UNSTRUCTURED, AnyPattern
-from obert.pruning import Base, Context
+from obert.foundation.errors import UserError
+from obert.masks.patterns import UNSTRUCTURED, AnyPattern
+from obert.pruning import Context, Method
 from obert.pruning._training_hooks import TrainingHook
 
 if TYPE_CHECKING:
-    from obert.sparsity import Masks
+    from obert.masks.selection import Masks
 
 
 class _Sensitivity(TrainingHook):
@@ -60,7 +60,7 @@ class _Sensitivity(TrainingHook):
                 values[name] = state[f"{part}/{name}"]
 
 
-class Platon(Base):
+class Platon(Method):
     """The score is I * U, where I smooths the sensitivity |w g| of windows of steps and U its distance from I.
 
     As in the source, w is the weight after the optimiser step and g the gradient before it, clipped; averages start at

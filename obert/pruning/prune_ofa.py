@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from obert.patterns import UNSTRUCTURED, AnyPattern
+from obert.masks.patterns import UNSTRUCTURED, AnyPattern
 from obert.pruning._training_hooks import WeightsBehindMasks
 from obert.pruning.magnitude import Magnitude
 

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from obert.pruning import Base, Context
+from obert.pruning import Context, Method
 
 
-class Random(Base):
+class Random(Method):
     """Scores are uniform random numbers of the run's own seed. Nothing is updated."""
 
     def score(self, context: Context) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from obert.patterns import UNSTRUCTURED, AnyPattern
+from obert.masks.patterns import UNSTRUCTURED, AnyPattern
 from obert.pruning._training_hooks import WeightsBehindMasks
 from obert.pruning.movement import Movement
 

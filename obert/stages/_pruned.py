@@ -2,15 +2,16 @@
 
 from transformers import PreTrainedModel
 
-from obert.config import method_of
-from obert.gradual import GradualPruning, Pruner
-from obert.patterns import parse_pattern
-from obert.records import Record
-from obert.runs import Run
-from obert.schedules import pruning_events
-from obert.schema import Recipe
+from obert.experiment.recipe import Recipe
+from obert.experiment.recipes import method_of
+from obert.masks.patterns import parse_pattern
+from obert.records.record import Record
+from obert.records.run import Run
 from obert.stages._trained import Prepared, record_trained, train
-from obert.training import steps_per_epoch
+from obert.training.gradual import GradualPruning
+from obert.training.pruner import Pruner
+from obert.training.schedules import pruning_events
+from obert.training.trainer import steps_per_epoch
 
 
 def prune_and_record(run: Run, prepared: Prepared, recipe: Recipe, teacher: PreTrainedModel | None) -> Record:

@@ -16,17 +16,23 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
-from obert import processes
-from obert.checkpoints import CheckpointMarker, TimedCheckpoints, latest_checkpoint
-from obert.gradual import GradualPruning, HoldPattern, Pruner
-from obert.models import prunable_weights, save
-from obert.plan import checkpoint_folder, specification_hash
-from obert.records import Record, write_text
-from obert.runs import MODEL, Run
-from obert.schema import Recipe
-from obert.sparsity import FixedPattern, assert_sparsity, measure
-from obert.tasks import Base as Task
-from obert.training import CompressionTrainer, Features, predict_logits
+from obert.experiment.folders import checkpoint_folder
+from obert.experiment.plan import specification_hash
+from obert.experiment.recipe import Recipe
+from obert.foundation import processes
+from obert.foundation.files import write_text
+from obert.masks.counts import assert_sparsity, measure
+from obert.masks.holding import FixedPattern
+from obert.models.encoders import prunable_weights, save
+from obert.records.record import Record
+from obert.records.run import MODEL, Run
+from obert.tasks import Task
+from obert.training.checkpoints import CheckpointMarker, TimedCheckpoints, latest_checkpoint
+from obert.training.features import Features
+from obert.training.gradual import GradualPruning, HoldPattern
+from obert.training.prediction import predict_logits
+from obert.training.pruner import Pruner
+from obert.training.trainer import CompressionTrainer
 
 CURVES, PREDICTIONS = "curves.csv", "predictions.jsonl"
 EVALUATION_BATCH = 64

@@ -8,22 +8,23 @@ from typing import Any
 
 from transformers import AutoConfig
 
-from obert import registry
-from obert.config import load_task
-from obert.engine_scores import score_in
-from obert.engines import Base as Engine
-from obert.engines import ModelFiles, failure
-from obert.errors import UserError
-from obert.latency import CONFIDENCE, Summary, measure, random_inputs, require_cores, speedup, summarize
-from obert.models import load_tokenizer
-from obert.plan import RunKey, teacher_key
-from obert.provenance import code_hash
-from obert.records import Record, Score, write_text
-from obert.runs import Run
-from obert.schema import Benchmark, Experiment, Scenario
+from obert.deployment.engine_scores import score_in
+from obert.deployment.latency import CONFIDENCE, Summary, measure, random_inputs, require_cores, speedup, summarize
+from obert.engines import Engine, ModelFiles, failure
+from obert.experiment.keys import RunKey
+from obert.experiment.plan import teacher_key
+from obert.experiment.recipes import load_task
+from obert.experiment.schema import Benchmark, Experiment, Scenario
+from obert.foundation import registry
+from obert.foundation.code_identity import code_hash
+from obert.foundation.errors import UserError
+from obert.foundation.files import write_text
+from obert.models.encoders import load_tokenizer
+from obert.records.record import Record, Score
+from obert.records.run import Run
 from obert.stages.export import model_files
-from obert.tasks import Base as Task
-from obert.training import Features
+from obert.tasks import Task
+from obert.training.features import Features
 
 FILE_NAME = "latencies.json"
 log = logging.getLogger(__name__)

@@ -1,12 +1,13 @@
 """Prune a model on its downstream task, in one shot or gradually."""
 
-from obert.config import load_task, recipe_for
-from obert.models import load_pretrained, load_tokenizer, load_trained
-from obert.plan import RunKey, run_folder
-from obert.provenance import code_hash
-from obert.records import Record
-from obert.runs import MODEL, Run
-from obert.schema import Experiment
+from obert.experiment.folders import run_folder
+from obert.experiment.keys import RunKey
+from obert.experiment.recipes import load_task, recipe_for
+from obert.experiment.schema import Experiment
+from obert.foundation.code_identity import code_hash
+from obert.models.encoders import load_pretrained, load_tokenizer, load_trained
+from obert.records.record import Record
+from obert.records.run import MODEL, Run
 from obert.stages._pruned import prune_and_record
 from obert.stages._trained import prepare, seeded
 

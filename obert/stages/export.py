@@ -2,29 +2,24 @@
 
 import torch
 
-from obert import registry
-from obert.config import load_task
+from obert.deployment.export import FILE_NAME, OPSET, export_onnx, exported_sparsity, file_sizes_mb
+from obert.deployment.parity import PARITY_FEATURES, PARITY_TOLERANCE, QUANTIZED_PARITY_TOLERANCE, parity
 from obert.engines import ModelFiles
-from obert.errors import UserError
-from obert.export import (
-    FILE_NAME,
-    OPSET,
-    PARITY_FEATURES,
-    PARITY_TOLERANCE,
-    QUANTIZED_PARITY_TOLERANCE,
-    export_onnx,
-    exported_sparsity,
-    file_sizes_mb,
-    parity,
-)
-from obert.integer_graph import to_integer
-from obert.models import load_float, load_tokenizer, load_trained
-from obert.plan import RunKey, run_folder, source_key
-from obert.provenance import code_hash, file_hash
-from obert.quantization import is_quantized
-from obert.records import Record, Score, Sparsity
-from obert.runs import MODEL, Run
-from obert.schema import Experiment
+from obert.experiment.folders import run_folder
+from obert.experiment.keys import RunKey
+from obert.experiment.plan import source_key
+from obert.experiment.recipes import load_task
+from obert.experiment.schema import Experiment
+from obert.foundation import registry
+from obert.foundation.code_identity import code_hash
+from obert.foundation.errors import UserError
+from obert.foundation.files import file_hash
+from obert.masks.counts import Sparsity
+from obert.models.encoders import load_float, load_tokenizer, load_trained
+from obert.quantization.fake import is_quantized
+from obert.quantization.integer_graph import to_integer
+from obert.records.record import Record, Score
+from obert.records.run import MODEL, Run
 
 REFERENCE_ENGINE = "onnxruntime"
 """The engine that the exported file is checked with."""

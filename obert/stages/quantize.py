@@ -1,16 +1,17 @@
 """Quantisation-aware training of a dense or pruned model, its zeros held (oBERT, appendix A.7)."""
 
-from obert.config import load_task, recipe_for
-from obert.models import load_tokenizer, load_trained, prunable_weights
-from obert.plan import RunKey, run_folder
-from obert.provenance import code_hash
-from obert.quantization import FreezeObservers, quantize
-from obert.records import Record
-from obert.runs import MODEL, Run
-from obert.schema import Experiment
-from obert.sparsity import FixedPattern
+from obert.experiment.folders import run_folder
+from obert.experiment.keys import RunKey
+from obert.experiment.recipes import load_task, recipe_for
+from obert.experiment.schema import Experiment
+from obert.foundation.code_identity import code_hash
+from obert.masks.holding import FixedPattern
+from obert.models.encoders import load_tokenizer, load_trained, prunable_weights
+from obert.quantization.fake import FreezeObservers, quantize
+from obert.records.record import Record
+from obert.records.run import MODEL, Run
 from obert.stages._trained import prepare, record_trained, train
-from obert.training import steps_per_epoch
+from obert.training.trainer import steps_per_epoch
 
 
 def run(experiment: Experiment, key: RunKey) -> Record:

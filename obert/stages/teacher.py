@@ -1,12 +1,12 @@
 """Fine-tune the dense teacher of a task."""
 
-from obert.config import load_task, recipe_for
-from obert.models import load_pretrained
-from obert.plan import RunKey
-from obert.provenance import code_hash
-from obert.records import Record
-from obert.runs import Run
-from obert.schema import Experiment
+from obert.experiment.keys import RunKey
+from obert.experiment.recipes import load_task, recipe_for
+from obert.experiment.schema import Experiment
+from obert.foundation.code_identity import code_hash
+from obert.models.encoders import load_pretrained
+from obert.records.record import Record
+from obert.records.run import Run
 from obert.stages._trained import prepare, record_trained, seeded, train
 
 

@@ -1,13 +1,14 @@
 """Fine-tune an upstream model on a task with its pattern of zeros fixed (sparse transfer; oBERT, section 4.2)."""
 
-from obert.config import load_task, recipe_for
-from obert.models import load_pretrained, load_trained, prunable_weights
-from obert.plan import RunKey, run_folder
-from obert.provenance import code_hash
-from obert.records import Record
-from obert.runs import MODEL, Run
-from obert.schema import Experiment
-from obert.sparsity import FixedPattern
+from obert.experiment.folders import run_folder
+from obert.experiment.keys import RunKey
+from obert.experiment.recipes import load_task, recipe_for
+from obert.experiment.schema import Experiment
+from obert.foundation.code_identity import code_hash
+from obert.masks.holding import FixedPattern
+from obert.models.encoders import load_pretrained, load_trained, prunable_weights
+from obert.records.record import Record
+from obert.records.run import MODEL, Run
 from obert.stages._trained import prepare, record_trained, seeded, train
 
 

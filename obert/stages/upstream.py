@@ -1,12 +1,14 @@
 """Drop layers of the upstream teacher, or prune it, on masked language modelling."""
 
-from obert.config import load_task, recipe_for
-from obert.models import keep_layers, load_tokenizer, load_trained
-from obert.plan import RunKey, run_folder, upstream_teacher_key
-from obert.provenance import code_hash
-from obert.records import Record
-from obert.runs import MODEL, Run
-from obert.schema import Experiment
+from obert.experiment.folders import run_folder
+from obert.experiment.keys import RunKey
+from obert.experiment.plan import upstream_teacher_key
+from obert.experiment.recipes import load_task, recipe_for
+from obert.experiment.schema import Experiment
+from obert.foundation.code_identity import code_hash
+from obert.models.encoders import keep_layers, load_tokenizer, load_trained
+from obert.records.record import Record
+from obert.records.run import MODEL, Run
 from obert.stages._pruned import prune_and_record
 from obert.stages._trained import prepare, record_trained, train
 

@@ -1,9 +1,9 @@
 """Train the dense upstream teacher: a masked language model, from the pre-trained encoder."""
 
-from obert.plan import RunKey
-from obert.provenance import code_hash
-from obert.records import Record
-from obert.schema import Experiment
+from obert.experiment.keys import RunKey
+from obert.experiment.schema import Experiment
+from obert.foundation.code_identity import code_hash
+from obert.records.record import Record
 from obert.stages.teacher import train_dense
 
 

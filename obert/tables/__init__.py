@@ -10,12 +10,12 @@ from typing import Any, ClassVar
 import pandas as pd
 from matplotlib.figure import Figure
 
-from obert.errors import UserError
-from obert.plan import RunKey, arguments
-from obert.published import Published
-from obert.records import Record
-from obert.statistics import format_number
-from obert.tracking import CURVES, PREDICTIONS
+from obert.experiment.keys import RunKey, arguments
+from obert.foundation.errors import UserError
+from obert.records.record import Record
+from obert.statistics.estimates import format_number
+from obert.tables._published import Published
+from obert.tracking.store import CURVES, PREDICTIONS
 
 CURVE_COLUMNS = ("step", "epoch", "loss", "learning_rate", "sparsity")
 
@@ -132,7 +132,7 @@ class Results:
         return pd.Series(list(scores.values()), self._examples[names], dtype=float)
 
 
-class Base(ABC):
+class Table(ABC):
     """A table or figure. Columns may be a MultiIndex of (group, column).
 
     Attributes:

@@ -3,8 +3,8 @@
 import math
 from dataclasses import dataclass, field
 
-from obert.plan import RunKey
-from obert.records import Record
+from obert.experiment.keys import RunKey
+from obert.records.record import Record
 from obert.tables import Results
 from obert.tables._engines import SPEEDUP, THROUGHPUT, engines_of
 from obert.tables._measured import metric_of, pattern_name, recovery, score

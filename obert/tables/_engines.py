@@ -3,9 +3,9 @@
 import math
 from collections.abc import Iterator
 
-from obert import registry
-from obert.plan import RunKey
-from obert.records import Record
+from obert.experiment.keys import RunKey
+from obert.foundation import registry
+from obert.records.record import Record
 from obert.tables import Note, Results
 
 THROUGHPUT, SPEEDUP = "_throughput", "_speedup"

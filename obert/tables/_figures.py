@@ -9,7 +9,7 @@ import pandas as pd
 from cycler import cycler
 from matplotlib.figure import Figure
 
-from obert import registry
+from obert.foundation import registry
 from obert.tables._measured import DENSE
 
 COLOURS = mpl.color_sequences["petroff10"]  # told apart with any colour vision

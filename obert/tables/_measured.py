@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from obert.plan import RunKey
-from obert.records import Record
-from obert.statistics import Summary, summarize
+from obert.experiment.keys import RunKey
+from obert.records.record import Record
+from obert.statistics.estimates import Summary, summarize
 from obert.tables import Results
 
 DENSE = "dense"

@@ -5,8 +5,8 @@ from typing import ClassVar
 
 import pandas as pd
 
-from obert.statistics import DASH, format_number
-from obert.tables import Base, Note, Results
+from obert.statistics.estimates import DASH, format_number
+from obert.tables import Note, Results, Table
 from obert.tables._deployed import Deployed, Speed, measured, planned, published
 from obert.tables._planned import paper_notes
 
@@ -19,7 +19,7 @@ LEGEND = (
 )
 
 
-class ModelTable(Base):
+class ModelTable(Table):
     """Rows are models; column groups are the paper's numbers, this experiment's, and those of each engine."""
 
     section = "Published and measured"

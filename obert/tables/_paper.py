@@ -8,11 +8,11 @@ from typing import ClassVar
 
 import pandas as pd
 
-from obert.published import Number
-from obert.statistics import DASH, format_number, format_summary
-from obert.tables import Base, Note, Results
+from obert.statistics.estimates import DASH, format_number, format_summary
+from obert.tables import Note, Results, Table
 from obert.tables._measured import Group, epochs_of, epochs_text, metric_of, metrics_of, recovery, score
 from obert.tables._planned import PAPER, as_planned, paper_notes
+from obert.tables._published import Number
 
 ROW, DENSE = "row", "dense"
 PUBLISHED = ("published", "published_std", "published_n", "approximate")
@@ -24,7 +24,7 @@ LEGEND = (
 )
 
 
-class PaperTable(Base):
+class PaperTable(Table):
     """Rows are tasks, metrics, (layers) and sparsities; column groups are the paper's, then this experiment's own."""
 
     table: ClassVar[str]

@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from obert import plan
-from obert.plan import RunKey
-from obert.records import FILE_NAME, Record
+from obert.experiment import folders
+from obert.experiment.keys import RunKey
+from obert.records.record import FILE_NAME, Record
 from obert.tables import Note, Results
 from obert.tables._measured import scale
 
@@ -62,7 +62,7 @@ def _missing_notes(results: Results, keys: tuple[RunKey, ...], needs: str) -> tu
     missing = [key for key in keys if key not in results.by_key]
     if not missing:
         return ()
-    files = [(plan.RESULTS / "runs" / results.experiment / key.path / FILE_NAME).as_posix() for key in missing]
+    files = [(folders.RESULTS / "runs" / results.experiment / key.path / FILE_NAME).as_posix() for key in missing]
     # --configfile comes last, as it takes every path after it
     command = ["snakemake --cores all \\", *(f"  {file} \\" for file in files), f"  --configfile {results.config}"]
     many = f"{len(missing)} of the {len(keys)} planned runs that belong here are"

@@ -6,9 +6,9 @@ from itertools import permutations
 
 import numpy as np
 
-from obert.errors import UserError
-from obert.records import Record
-from obert.statistics import RESAMPLES, Resampled, bootstrap_means, check_same_examples, pool
+from obert.foundation.errors import UserError
+from obert.records.record import Record
+from obert.statistics.estimates import RESAMPLES, Resampled, bootstrap_means, check_same_examples, pool
 from obert.tables import Note, Results
 from obert.tables._measured import Group, epochs_of, epochs_text, groups
 

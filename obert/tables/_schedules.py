@@ -9,13 +9,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from obert.published import Schedule
-from obert.records import Record
-from obert.schedules import linear_with_rewinds, pruning_events
-from obert.tables import Base, Note, Results
+from obert.records.record import Record
+from obert.tables import Note, Results, Table
 from obert.tables._figures import DASHES, STYLE, empty_figure, panels, thinned
 from obert.tables._measured import recipe_of
 from obert.tables._planned import PAPER, as_planned, paper_notes
+from obert.tables._published import Schedule
+from obert.training.schedules import linear_with_rewinds, pruning_events
 
 STEPS = 100  # an epoch, of the published curves
 TARGET = 0.9  # that the paper draws
@@ -90,7 +90,7 @@ def draw_schedules(content: pd.DataFrame, quantities: Iterable[str]) -> Figure:
     return figure
 
 
-class PaperSchedule(Base):
+class PaperSchedule(Table):
     """One quantity: the paper's schedule, then those of gradual runs of the same kind."""
 
     section = "Published and measured"

@@ -4,8 +4,8 @@ from typing import ClassVar
 
 import pandas as pd
 
-from obert.statistics import format_number
-from obert.tables import Base, Note, Results
+from obert.statistics.estimates import format_number
+from obert.tables import Note, Results, Table
 from obert.tables._paper import ROW, PaperTable
 
 ROW_COLUMNS = ("task", "metric", "sparsity")
@@ -17,7 +17,7 @@ CAPTION = (
 )
 
 
-class Spreads(Base):
+class Spreads(Table):
     """The rows and column groups of some tables that have a standard deviation."""
 
     tables: ClassVar[tuple[type[PaperTable], ...]]

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from obert.tables import Base, Note, Results
+from obert.tables import Note, Results, Table
 from obert.tables._figures import MARKERS, STYLE, empty_figure, panels
 
 OF_SWEEP = ("experiment", "model", "base", "held_out")
@@ -27,7 +27,7 @@ def searched(trials: pd.DataFrame) -> list[str]:
     return [name for name in trials.columns if name not in (*OF_SWEEP, *OF_TRIAL, *OF_RUN)]
 
 
-class Ablation(Base):
+class Ablation(Table):
     """A line a value of one parameter of the method, a panel a sweep and task."""
 
     section = "Published and measured"

@@ -6,7 +6,7 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
-from obert.tables import Base, Results
+from obert.tables import Results, Table
 from obert.tables._figures import STYLE, empty_figure, method_styles, panels
 from obert.tables._measured import groups, metric_of, score
 
@@ -14,7 +14,7 @@ AS_PUBLISHED = "as published"
 COLUMNS = ("task", "metric", "panel", "recipe", "method", "sparsity", "score_mean", "score_std", "n", "dense")
 
 
-class AccuracyVsSparsity(Base):
+class AccuracyVsSparsity(Table):
     """One line a method; recipes that are as published share a panel, the others have one each."""
 
     title = "Score against sparsity"

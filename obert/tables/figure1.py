@@ -6,7 +6,7 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
-from obert.tables import Base, Note, Results
+from obert.tables import Note, Results, Table
 from obert.tables._figures import STYLE, empty_figure, panels, styles
 from obert.tables._paper import DENSE, ROW
 from obert.tables.table1 import Table1
@@ -16,7 +16,7 @@ SOURCES = {"published": {"linestyle": "--", "fillstyle": "none"}, "measured": {"
 TASK = "squad"
 
 
-class Figure1(Base):
+class Figure1(Table):
     """A panel a task; a line a method with its epochs."""
 
     section = "Published and measured"

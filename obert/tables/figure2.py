@@ -4,7 +4,7 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
-from obert.tables import Base, Note, Results
+from obert.tables import Note, Results, Table
 from obert.tables._deployed import Deployed, measured, published
 from obert.tables._figures import STYLE, empty_figure, panels, styles
 from obert.tables.table17 import Table17
@@ -13,7 +13,7 @@ COLUMNS = ("series", "task", "layers", "sparsity", "compression", "recall", "spe
 AXES = {"speedup": "times the dense model's throughput", "compression_ratio": "times smaller after gzip"}
 
 
-class Figure2(Base):
+class Figure2(Table):
     """One point a model; speed-ups by engine."""
 
     title = "Figure 2 of the oBERT paper: recall against speed and size"

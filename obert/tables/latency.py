@@ -4,11 +4,11 @@ import math
 
 import pandas as pd
 
-from obert import registry
-from obert.records import Record
-from obert.schema import Scenario
-from obert.statistics import DASH, format_number
-from obert.tables import Base, Note, Results
+from obert.experiment.schema import Scenario
+from obert.foundation import registry
+from obert.records.record import Record
+from obert.statistics.estimates import DASH, format_number
+from obert.tables import Note, Results, Table
 from obert.tables._engines import THROUGHPUT, engine_notes
 
 VALUES = ("throughput", "latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "speedup")
@@ -18,7 +18,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
-class Latency(Base):
+class Latency(Table):
     """One row a model, engine and scenario."""
 
     title = "Latency and throughput"

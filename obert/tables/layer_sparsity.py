@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from obert.plan import RunKey
-from obert.records import Record
-from obert.tables import Base, Results
+from obert.experiment.keys import RunKey
+from obert.records.record import Record
+from obert.tables import Results, Table
 from obert.tables._figures import STYLE, empty_figure
 
 COLUMNS = ("stage", "task", "recipe", "method", "sparsity", "layer", "matrix", "layer_sparsity", "n")
@@ -26,7 +26,7 @@ NUMBERS_UP_TO = 40  # columns that have room for a number in each cell
 MOST = 25  # points of difference at which the colour is full
 
 
-class LayerSparsity(Base):
+class LayerSparsity(Table):
     """A heat map a task: rows are the methods at their highest sparsity, columns the weight matrices by layer."""
 
     title = "Sparsity by layer"

@@ -5,9 +5,9 @@ from dataclasses import astuple
 
 import pandas as pd
 
-from obert.records import Record
-from obert.statistics import DASH, format_difference, format_number, format_summary
-from obert.tables import Base, Note, Results
+from obert.records.record import Record
+from obert.statistics.estimates import DASH, format_difference, format_number, format_summary
+from obert.tables import Note, Results, Table
 from obert.tables._engines import SPEEDUP, THROUGHPUT, engine_notes, engines_of, size_and_speed
 from obert.tables._measured import DENSE, Group, groups, metric_of, recovery, scale, score
 from obert.tables._ranking import DIFFERENCE, RULE, blocks, differences, pool_note, ranks
@@ -19,7 +19,7 @@ COLUMNS = (
 COSTS = ("training_steps", "gradient_evaluations", "seconds")
 
 
-class Leaderboard(Base):
+class Leaderboard(Table):
     """Per task and target sparsity, recipe by recipe, ranked by the mean over seeds."""
 
     title = "Leaderboard"

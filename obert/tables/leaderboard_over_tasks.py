@@ -5,8 +5,8 @@ from itertools import permutations
 
 import pandas as pd
 
-from obert.statistics import DASH, average, format_difference, format_number, format_summary, summarize
-from obert.tables import Base, Note, Results
+from obert.statistics.estimates import DASH, average, format_difference, format_number, format_summary, summarize
+from obert.tables import Note, Results, Table
 from obert.tables._measured import Group, groups, recovery, score
 from obert.tables._ranking import DIFFERENCE, RULE, blocks, differences, pool_note, ranks
 
@@ -15,7 +15,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
-class LeaderboardOverTasks(Base):
+class LeaderboardOverTasks(Table):
     """One block for each sparsity and recipe; a method that lacks a task is left out."""
 
     title = "Leaderboard over tasks"

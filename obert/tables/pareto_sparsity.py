@@ -3,12 +3,12 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from obert.tables import Base, Results
+from obert.tables import Results, Table
 from obert.tables._measured import groups, metric_of
 from obert.tables._pareto import POINT, RULE, dense_group, draw_fronts, mark_front, point
 
 
-class ParetoSparsity(Base):
+class ParetoSparsity(Table):
     """One point a model, a panel a task."""
 
     title = "Pareto front: score against sparsity"

@@ -5,13 +5,13 @@ import math
 import pandas as pd
 from matplotlib.figure import Figure
 
-from obert.tables import Base, Note, Results
+from obert.tables import Note, Results, Table
 from obert.tables._engines import SPEEDUP, engine_notes, engines_of, size_and_speed
 from obert.tables._measured import Group, groups, metric_of
 from obert.tables._pareto import POINT, RULE, dense_group, draw_fronts, mark_front, point
 
 
-class ParetoSpeed(Base):
+class ParetoSpeed(Table):
     """One point a timed model, a panel a task and engine; the dense model is at 1."""
 
     title = "Pareto front: score against speed"

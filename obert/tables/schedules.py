@@ -3,11 +3,11 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from obert.tables import Base, Results
+from obert.tables import Results, Table
 from obert.tables._schedules import LABELS, curves_of, draw_schedules
 
 
-class Schedules(Base):
+class Schedules(Table):
     """A row of panels a recipe; colours are target sparsities, dashes tasks."""
 
     title = "Schedules"

@@ -5,8 +5,8 @@ import math
 
 import pandas as pd
 
-from obert.statistics import format_number, format_summary
-from obert.tables import Base, Note, Results
+from obert.statistics.estimates import format_number, format_summary
+from obert.tables import Note, Results, Table
 from obert.tables._measured import Group, epochs_of, epochs_text, groups, metric_of, scale, score
 
 ROW = "row"
@@ -15,7 +15,7 @@ MEASURED = ("mean", "std", "n")
 PARAMETERS = ("num_gradients", "fisher_block_size", "dampening")
 
 
-class Solvers(Base):
+class Solvers(Table):
     """Rows share everything but the method and its solver; column groups are magnitude, then a solver each."""
 
     title = "Second-order solvers"

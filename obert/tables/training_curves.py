@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from obert.tables import Base, Results
+from obert.tables import Results, Table
 from obert.tables._figures import DASHES, STYLE, empty_figure, method_styles, panels, thinned
 from obert.tables._measured import DENSE
 
@@ -14,7 +14,7 @@ STAGES = ("teacher", "transfer", "downstream", "quantize", "upstream_teacher", "
 COLUMNS = ("task", "recipe", "method", "target", "epoch", "loss")
 
 
-class TrainingCurves(Base):
+class TrainingCurves(Table):
     """A row of panels a recipe, a column a task; colours are methods, dashes target sparsities."""
 
     title = "Training curves"

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from obert.errors import UserError
-from obert.records import Score
+from obert.foundation.errors import UserError
+from obert.records.record import Score
 
 if TYPE_CHECKING:  # checking a configuration must not take the seconds that these imports take
     import torch
@@ -26,7 +26,7 @@ def model_inputs(batch: Mapping[str, Any]) -> dict[str, Any]:
     return {name: batch[name] for name in INPUT_COLUMNS if name in batch}
 
 
-class Base(BaseModel):
+class Task(BaseModel):
     """A task. Its fields are the options that an experiment may set under `tasks.<name>`.
 
     The class attributes say what model it needs and how it is judged. Two rooms hold what tasks of a kind share:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from obert.records import Score
-from obert.splits import load_splits
-from obert.tasks import Base, model_inputs
+from obert.data.splits import load_splits
+from obert.records.record import Score
+from obert.tasks import Task, model_inputs
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +21,7 @@ def normalised(*sentences: str) -> str:
     return "\n".join(" ".join(sentence.lower().split()) for sentence in sentences)
 
 
-class Classification(Base):
+class Classification(Task):
     """Sentences, or pairs of them, with integer labels.
 
     A source has splits with the columns `sentences` names, and `label`; `id`, or GLUE's `idx`, is kept if it is there.
@@ -84,7 +84,7 @@ class Classification(Base):
 
     def metric(self) -> Metric:
         """What labels are compared with."""
-        from obert.metrics import Accuracy
+        from obert.tasks._metrics import Accuracy
 
         return Accuracy()
 

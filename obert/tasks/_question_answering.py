@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field, model_validator
 
-from obert.records import Score
-from obert.splits import load_splits
-from obert.tasks import Base, model_inputs
+from obert.data.splits import load_splits
+from obert.records.record import Score
+from obert.tasks import Task, model_inputs
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +24,7 @@ N_BEST = 20
 MAX_ANSWER_TOKENS = 30
 
 
-class QuestionAnswering(Base):
+class QuestionAnswering(Task):
     """Questions whose answer is a span of a paragraph.
 
     A long paragraph becomes several features that overlap by `doc_stride` tokens. A feature that does not hold the
@@ -136,7 +136,7 @@ class QuestionAnswering(Base):
 
     def score(self, predictions: list[dict[str, Any]], examples: Dataset) -> dict[str, Score]:
         """SQuAD v1.1 exact match and F1, in percent; each prediction's `score` is its F1."""
-        from obert.metrics import SquadV1, f1
+        from obert.tasks._metrics import SquadV1, f1
 
         given = [p["prediction"] for p in predictions]
         expected = [answers["text"] for answers in examples["answers"]]

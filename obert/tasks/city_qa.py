@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from obert.assets import asset_file
+from obert.data.sources import asset_file
 from obert.tasks._places import generate, read_places
 from obert.tasks._question_answering import QuestionAnswering
 

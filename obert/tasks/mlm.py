@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from obert.assets import asset_file
-from obert.packing import packed
-from obert.records import Score
-from obert.splits import load_splits
-from obert.tasks import Base, model_inputs
+from obert.data.packing import packed
+from obert.data.sources import asset_file
+from obert.data.splits import load_splits
+from obert.records.record import Score
+from obert.tasks import Task, model_inputs
 from obert.tasks._classification import normalised
 from obert.tasks.movie_reviews import FILE as REVIEWS
 from obert.tasks.movie_reviews import is_held_out
@@ -29,7 +29,7 @@ HELD_OUT = 200  # of a corpus in one piece, each so-many-th document is for vali
 KEPT, RANDOM = 0.1, 0.1  # of the chosen tokens; the others are replaced by the mask token
 
 
-class MaskedLanguageModelling(Base):
+class MaskedLanguageModelling(Task):
     """Documents with the column `text`, put one after the other and cut into sequences of `max_length` tokens.
 
     Masks are drawn anew whenever a sequence is met. A prediction is one of a sequence, not of a document, as sequences

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from obert.assets import asset_file
+from obert.data.sources import asset_file
 from obert.tasks._classification import Classification, normalised
 
 if TYPE_CHECKING:

@@ -21,6 +21,6 @@ class QQP(Classification):
     source: str = Field("nyu-mll/glue", description="a Hugging Face Hub name, or a local directory")
 
     def metric(self) -> Metric:
-        from obert.metrics import AccuracyAndF1
+        from obert.tasks._metrics import AccuracyAndF1
 
         return AccuracyAndF1()

@@ -18,15 +18,16 @@ from _timing import show
 from torch.ao.quantization import disable_observer
 from transformers import BertConfig, BertForQuestionAnswering
 
-from obert import registry
+from obert.deployment.export import export_onnx, file_sizes_mb
+from obert.deployment.latency import measure, random_inputs, speedup, summarize
 from obert.engines import ModelFiles
-from obert.export import export_onnx, file_sizes_mb
-from obert.integer_graph import to_integer
-from obert.latency import measure, random_inputs, speedup, summarize
-from obert.models import prunable_weights
-from obert.patterns import parse_pattern
-from obert.quantization import quantize
-from obert.sparsity import apply_masks, dense_masks, global_masks
+from obert.foundation import registry
+from obert.masks.holding import apply_masks
+from obert.masks.patterns import parse_pattern
+from obert.masks.selection import dense_masks, global_masks
+from obert.models.encoders import prunable_weights
+from obert.quantization.fake import quantize
+from obert.quantization.integer_graph import to_integer
 
 HEAD = "question_answering"
 BASE_LAYERS = 12

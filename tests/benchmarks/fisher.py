@@ -18,8 +18,8 @@ import torch
 from _timing import Clock, environment, gemm_rate, show
 from torch import Tensor
 
-from obert.fisher import BlockFisher, RecursiveFisher, spd_inverse
-from obert.gradients import DenseGradients, exact_float32
+from obert.second_order.fisher import BlockFisher, RecursiveFisher, spd_inverse
+from obert.second_order.gradients import DenseGradients, exact_float32
 
 NAME = "weight"
 REPEATS = 4

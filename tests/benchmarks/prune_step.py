@@ -27,18 +27,21 @@ from pydantic import PrivateAttr
 from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification
 
-from obert.config import load_experiment, load_task
-from obert.fisher import RecursiveFisher
-from obert.gradients import exact_float32
-from obert.gradual import TrainingFeatures
-from obert.models import load_tokenizer, load_trained, prunable_layers
-from obert.plan import run_folder, teacher_key
+from obert.experiment.checks import load_experiment
+from obert.experiment.folders import run_folder
+from obert.experiment.plan import teacher_key
+from obert.experiment.recipes import load_task
+from obert.masks.selection import dense_masks
+from obert.models.encoders import load_tokenizer, load_trained, prunable_layers
 from obert.pruning import Context, GradientData, prune
 from obert.pruning.obert import OptimalBertSurgeon
-from obert.runs import MODEL
-from obert.sparsity import dense_masks
+from obert.records.run import MODEL
+from obert.second_order.fisher import RecursiveFisher
+from obert.second_order.gradients import exact_float32
 from obert.tasks import model_inputs
-from obert.training import Features, predict_logits
+from obert.training.features import Features
+from obert.training.prediction import predict_logits
+from obert.training.pruner import TrainingFeatures
 
 EVALUATION_BATCH = 64
 PUBLISHED_BATCH = 16

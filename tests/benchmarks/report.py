@@ -26,12 +26,17 @@ import numpy as np
 import pandas as pd
 from _timing import show
 
-from obert import plan, tracking
-from obert.plan import RunKey, all_keys, run_folder, runs_folder, specification, specification_hash, tables_folder
-from obert.provenance import environment
-from obert.records import LayerSparsity, Record, Score, Sparsity, write_record
-from obert.schema import Benchmark, Downstream, Experiment, Model
-from obert.stages import tables
+from obert.commands import tables
+from obert.experiment import folders
+from obert.experiment.folders import run_folder, runs_folder, tables_folder
+from obert.experiment.keys import RunKey
+from obert.experiment.plan import all_keys, specification, specification_hash
+from obert.experiment.schema import Benchmark, Downstream, Experiment, Model
+from obert.masks.counts import LayerSparsity, Sparsity
+from obert.records.provenance import environment
+from obert.records.record import Record, Score, write_record
+from obert.tracking import mirror as tracking
+from obert.tracking import store
 
 EXAMPLES, STEPS, LAYERS = 1000, 300, 12
 SIZES = {
@@ -85,7 +90,7 @@ def _write_run(made: Experiment, key: RunKey, generator: np.random.Generator, sh
             json.dumps({"id": f"review-{i}", "prediction": int(i), "score": 100.0 * r}) for i, r in enumerate(right)
         ]
         folder.mkdir(parents=True)
-        (folder / tracking.PREDICTIONS).write_text("\n".join(lines) + "\n")
+        (folder / store.PREDICTIONS).write_text("\n".join(lines) + "\n")
         fields |= {
             "metrics": {"accuracy": Score(value=100 * right.mean(), count=EXAMPLES)},
             "primary_metric": "accuracy",
@@ -104,7 +109,7 @@ def _write_run(made: Experiment, key: RunKey, generator: np.random.Generator, sh
         curves = pd.DataFrame({"step": steps, "epoch": steps / STEPS, "loss": generator.exponential(size=STEPS)})
         curves["learning_rate"] = 1e-4 * (1 - steps / STEPS)
         curves["sparsity"] = sparsity * (steps * 5 // (STEPS + 1)) / 4
-        curves.to_csv(folder / tracking.CURVES, index=False)
+        curves.to_csv(folder / store.CURVES, index=False)
     if key.stage == "export":
         fields["metrics"] = {"model_size_gzip_mb": Score(value=100 * (1 - sparsity), count=1)}
     if key.stage == "benchmark":
@@ -167,7 +172,7 @@ def compare(folder: Path, records: int | None, store) -> dict[str, object]:
         records: how many of the planned runs there are, all by default.
         store: `server` or `database`.
     """
-    plan.RESULTS = folder / "results"
+    folders.RESULTS = folder / "results"
     with store(folder) as uri:
         made = experiment(uri)
         keys = all_keys(made)[:records]
@@ -177,7 +182,7 @@ def compare(folder: Path, records: int | None, store) -> dict[str, object]:
         found: dict[str, object] = {"records": len(keys), "cores": os.cpu_count(), "store": store.__name__}
         found["seconds_from_records"] = _timed(lambda: tables.run(made, "configs/speed.yaml"))
         files = {path.name: path.read_bytes() for path in tables_folder(made).iterdir()}
-        tracking.initialize(uri)
+        store.initialize(uri)
         found["seconds_to_fill_mlflow"] = _timed(lambda: tracking.synchronize(runs_folder(made), uri))
         found["seconds_from_mlflow"] = _timed(lambda: tables.run(made, "configs/speed.yaml", uri))
         found["same_files"] = files == {path.name: path.read_bytes() for path in tables_folder(made).iterdir()}

@@ -86,7 +86,7 @@ def test_prune_step_on_random_weights_stands_beside_a_floor(capsys):
 
 
 def test_missing_teacher_says_how_to_make_it(root, tmp_path, monkeypatch):
-    monkeypatch.setattr("obert.plan.RESULTS", tmp_path)
+    monkeypatch.setattr("obert.experiment.folders.RESULTS", tmp_path)
     with pytest.raises(SystemExit, match="python -m obert teacher --config"):
         prune_step.main(["--config", "configs/smoke.yaml"])
 
@@ -107,7 +107,7 @@ def test_cpu_inference_at_a_size_that_means_nothing(capsys, int8):
 
 @pytest.mark.filterwarnings("ignore:A test tried to use socket")  # MLflow asks where it runs
 def test_report_from_records_and_from_mlflow_is_the_same(root, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("obert.plan.RESULTS", tmp_path)  # the benchmark sets it too
+    monkeypatch.setattr("obert.experiment.folders.RESULTS", tmp_path)  # the benchmark sets it too
     report.main(["--records", "3", "--database", "--json"])
     found = printed(capsys)
     assert (found["records"], found["same_files"]) == (3, True)

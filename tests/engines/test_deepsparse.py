@@ -10,13 +10,13 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
+from obert.deployment.export import export_onnx
+from obert.deployment.latency import random_inputs
 from obert.engines import EngineError, ModelFiles, _deepsparse_log
 from obert.engines.deepsparse import VERSION, DeepSparse
 from obert.engines.onnxruntime import OnnxRuntime
-from obert.export import export_onnx
-from obert.latency import random_inputs
-from obert.models import load_trained, prunable_weights
-from obert.provenance import file_hash
+from obert.foundation.files import file_hash
+from obert.models.encoders import load_trained, prunable_weights
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "tests/data/tiny_bert"

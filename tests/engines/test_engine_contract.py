@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch.ao.quantization import disable_observer
 
-from obert import registry
+from obert.deployment.export import OUTPUTS, export_onnx
+from obert.deployment.latency import random_inputs
+from obert.deployment.parity import padded_batches, parity
 from obert.engines import ModelFiles
-from obert.export import OUTPUTS, export_onnx, padded_batches, parity
-from obert.integer_graph import to_integer
-from obert.latency import random_inputs
-from obert.models import load_float, load_tokenizer, load_trained, save
-from obert.quantization import quantize
+from obert.foundation import registry
+from obert.models.encoders import load_float, load_tokenizer, load_trained, save
+from obert.quantization.fake import quantize
+from obert.quantization.integer_graph import to_integer
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "tests" / "data" / "tiny_bert"

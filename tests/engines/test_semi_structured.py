@@ -9,7 +9,7 @@ from torch import nn
 
 from obert.engines import ModelFiles
 from obert.engines.semi_structured import SemiStructured, is_2_4, seconds_of_layers
-from obert.models import load_tokenizer, load_trained, prunable_weights, save
+from obert.models.encoders import load_tokenizer, load_trained, prunable_weights, save
 
 TINY = Path(__file__).parents[1] / "data" / "tiny_bert"
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from obert.masks.selection import dense_masks
 from obert.pruning import Context, prune
-from obert.sparsity import dense_masks
 
 
 class Indices:

@@ -5,9 +5,9 @@ import copy
 import pytest
 import torch
 
-from obert import registry
-from obert.config import load_method
-from obert.pruning import Base
+from obert.experiment.recipes import load_method
+from obert.foundation import registry
+from obert.pruning import Method
 from obert.pruning.lottery_ticket import LotteryTicket
 
 SMALL = {
@@ -20,7 +20,7 @@ SMALL = {
 
 
 @pytest.fixture(params=registry.names("pruning"))
-def method(request) -> Base:
+def method(request) -> Method:
     return load_method(request.param, SMALL.get(request.param, {}), "the contract suite")
 
 

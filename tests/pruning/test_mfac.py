@@ -6,12 +6,12 @@ from itertools import pairwise
 import pytest
 import torch
 
-from obert.errors import UserError
-from obert.fisher import GRADIENT_SLAB_BYTES
-from obert.patterns import Pattern
+from obert.foundation.errors import UserError
+from obert.masks.patterns import Pattern
 from obert.pruning import _gradient_based, mfac, prune
 from obert.pruning.mfac import MatrixFree
 from obert.pruning.obert import OptimalBertSurgeon
+from obert.second_order.fisher import GRADIENT_SLAB_BYTES
 
 FORMS = ["static", "dynamic"]
 COUNT, BATCH, DAMPENING = 16, 4, 1e-2

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from obert.fisher import GRADIENT_SLAB_BYTES
-from obert.patterns import Pattern
+from obert.masks.patterns import Pattern
+from obert.masks.selection import dense_masks, global_masks
 from obert.pruning import Context, prune
 from obert.pruning.obd import OptimalBrainDamage
 from obert.pruning.obert import OptimalBertSurgeon
-from obert.sparsity import dense_masks, global_masks
+from obert.second_order.fisher import GRADIENT_SLAB_BYTES
 
 
 def linear(weight, inputs):

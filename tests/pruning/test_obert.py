@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from pydantic import PrivateAttr
 from torch import nn
 
-from obert.errors import UserError
-from obert.patterns import Pattern
+from obert.foundation.errors import UserError
+from obert.masks.patterns import Pattern
+from obert.masks.selection import dense_masks, global_masks
 from obert.pruning import _block_fisher, prune
 from obert.pruning.obert import OptimalBertSurgeon
-from obert.sparsity import dense_masks, global_masks
 
 SOLVERS = ["independent", "joint", "greedy"]
 INCREASE = "predicted_loss_increase"

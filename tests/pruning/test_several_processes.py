@@ -15,11 +15,11 @@ import torch
 import torch.distributed as dist
 from pydantic import PrivateAttr
 
-from obert.errors import UserError
-from obert.gradients import DenseGradients
-from obert.patterns import Pattern
+from obert.foundation.errors import UserError
+from obert.masks.patterns import Pattern
 from obert.pruning import prune
 from obert.pruning.obert import OptimalBertSurgeon
+from obert.second_order.gradients import DenseGradients
 
 CASES = {
     "independent": ("unstructured", {"solver": "independent"}),

@@ -8,6 +8,7 @@ import torch
 from obert.pruning import _block_fisher
 from obert.pruning._block_fisher import SharedFisher, sharing
 from obert.pruning.obert import OptimalBertSurgeon
+from obert.second_order import fisher
 
 DAMPENINGS, SPARSITIES, SOLVERS = (1e-2, 1e-4, 1e-6), (0.5, 0.8), ("independent", "greedy")
 
@@ -28,7 +29,7 @@ def accumulations(monkeypatch):
     """The Fishers that were accumulated."""
     made = []
 
-    class Counted(_block_fisher.BlockFisher):
+    class Counted(fisher.BlockFisher):
         def __init__(self, *arguments):
             super().__init__(*arguments)
             made.append(self)

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from obert.errors import UserError
-from obert.patterns import UNSTRUCTURED, parse_pattern
+from obert.foundation.errors import UserError
+from obert.masks.patterns import UNSTRUCTURED, parse_pattern
+from obert.masks.selection import dense_masks
 from obert.pruning import Context, prune
 from obert.pruning.lottery_ticket import LotteryTicket
 from obert.pruning.movement import Movement
@@ -17,7 +18,6 @@ from obert.pruning.platon import Platon
 from obert.pruning.prune_ofa import PruneOFA
 from obert.pruning.random import Random
 from obert.pruning.soft_movement import SoftMovement
-from obert.sparsity import dense_masks
 
 START = [[1.0, -2.0, 3.0], [-1.0, 0.5, 2.0]]
 

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from obert.fisher import BlockFisher
 from obert.pruning import prune
 from obert.pruning.obert import OptimalBertSurgeon
 from obert.pruning.woodfisher import WoodFisher
+from obert.second_order.fisher import BlockFisher
 
 INCREASE = "predicted_loss_increase"
 

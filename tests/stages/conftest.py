@@ -4,11 +4,11 @@ from contextlib import contextmanager
 
 import pytest
 
-from obert import plan, runs
-from obert.config import load_experiment
-from obert.plan import run_folder, teacher_key
+from obert.experiment.checks import load_experiment
+from obert.experiment.folders import run_folder
+from obert.experiment.plan import teacher_key
 from obert.stages import teacher
-from obert.training import LossProgress
+from obert.training.trainer import LossProgress
 
 
 @pytest.fixture(scope="module")
@@ -20,8 +20,8 @@ def results(tmp_path_factory):
 @pytest.fixture
 def experiment(root, monkeypatch, results):
     """The smoke experiment with its teachers trained."""
-    monkeypatch.setattr(plan, "RESULTS", results)
-    monkeypatch.setattr(runs, "environment", dict)  # asking the CPU for its name takes a second
+    monkeypatch.setattr("obert.experiment.folders.RESULTS", results)
+    monkeypatch.setattr("obert.records.run.environment", dict)  # asking the CPU for its name takes a second
     loaded = load_experiment("configs/smoke.yaml")
     for task in loaded.tasks:
         key = teacher_key(loaded, task)

@@ -8,21 +8,24 @@ import numpy as np
 import pytest
 import torch
 
-from obert import plan, registry, runs
-from obert.config import load_task
 from obert.engines import EngineError
-from obert.errors import UserError
-from obert.models import load_pretrained, load_tokenizer, load_trained, prunable_weights, save
-from obert.plan import RunKey, run_folder, teacher_key
-from obert.provenance import file_hash
-from obert.records import read_record
-from obert.runs import Run
-from obert.schema import Experiment
-from obert.sparsity import measure
+from obert.experiment.folders import run_folder
+from obert.experiment.keys import RunKey
+from obert.experiment.plan import teacher_key
+from obert.experiment.recipes import load_task
+from obert.experiment.schema import Experiment
+from obert.foundation import registry
+from obert.foundation.errors import UserError
+from obert.foundation.files import file_hash
+from obert.masks.counts import measure
+from obert.models.encoders import load_pretrained, load_tokenizer, load_trained, prunable_weights, save
+from obert.records.record import read_record
+from obert.records.run import Run
 from obert.stages import benchmark, export
 from obert.tables import Results
 from obert.tables._engines import engines_of
-from obert.training import Features, predict_logits
+from obert.training.features import Features
+from obert.training.prediction import predict_logits
 
 TASKS = {
     "movie_reviews": {"source": "tests/data/movie_reviews", "max_length": 32},
@@ -33,8 +36,8 @@ TIMING = {"batch_size": 2, "sequence_length": 16, "threads": 1, "warmup": 1, "it
 
 @pytest.fixture
 def make_experiment(root, monkeypatch, tmp_path):
-    monkeypatch.setattr(plan, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(runs, "environment", dict)  # asking the CPU for its name takes a second
+    monkeypatch.setattr("obert.experiment.folders.RESULTS", tmp_path / "results")
+    monkeypatch.setattr("obert.records.run.environment", dict)  # asking the CPU for its name takes a second
 
     def make(**timing):
         return Experiment.model_validate(

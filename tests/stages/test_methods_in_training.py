@@ -5,14 +5,15 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
-from obert import registry
-from obert.config import recipe_for
-from obert.errors import UserError
-from obert.models import load_trained, prunable_weights
-from obert.plan import RunKey, run_folder
-from obert.pruning import Base
+from obert.experiment.folders import run_folder
+from obert.experiment.keys import RunKey
+from obert.experiment.recipes import recipe_for
+from obert.foundation import registry
+from obert.foundation.errors import UserError
+from obert.models.encoders import load_trained, prunable_weights
+from obert.pruning import Method
 from obert.stages import downstream
-from obert.training import CompressionTrainer
+from obert.training.trainer import CompressionTrainer
 
 TASK = "movie_reviews"
 # 6 steps an epoch: events before steps 4, 6, 8 and, for weights that may return, 10 and 12; 15 steps
@@ -105,4 +106,4 @@ def test_every_layer_has_the_target_if_the_recipe_says_so(experiment):
 
 def test_learned_methods_are_those_with_a_hook_of_their_own():
     methods = {name: registry.load("pruning", name) for name in registry.names("pruning")}
-    assert tuple(n for n, m in methods.items() if m.training_hook is not Base.training_hook) == LEARNED
+    assert tuple(n for n, m in methods.items() if m.training_hook is not Method.training_hook) == LEARNED

@@ -4,10 +4,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from obert.models import load_trained, prunable_weights
-from obert.plan import checkpoint_folder, find_key, run_folder, teacher_key
-from obert.quantization import QuantizedLinear
-from obert.records import read_record
+from obert.experiment.folders import checkpoint_folder, run_folder
+from obert.experiment.plan import find_key, teacher_key
+from obert.models.encoders import load_trained, prunable_weights
+from obert.quantization.fake import QuantizedLinear
+from obert.records.record import read_record
 from obert.stages import downstream, export, quantize
 
 TASK = "movie_reviews"

@@ -8,16 +8,17 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
-from obert import plan
-from obert.checkpoints import MARKER, latest_checkpoint
-from obert.errors import UserError
-from obert.gradual import GradualPruning, Pruner
-from obert.models import load_trained, prunable_weights
-from obert.plan import checkpoint_folder, downstream_keys, find_key, run_folder, teacher_key
+from obert.experiment.folders import checkpoint_folder, run_folder
+from obert.experiment.plan import downstream_keys, find_key, teacher_key
+from obert.foundation.errors import UserError
+from obert.models.encoders import load_trained, prunable_weights
 from obert.pruning._training_hooks import TrainingHook
-from obert.records import read_record
+from obert.records.record import read_record
 from obert.stages import downstream
-from obert.training import CompressionTrainer
+from obert.training.checkpoints import MARKER, latest_checkpoint
+from obert.training.gradual import GradualPruning
+from obert.training.pruner import Pruner
+from obert.training.trainer import CompressionTrainer
 
 TASKS = ("movie_reviews", "city_qa")
 
@@ -175,6 +176,6 @@ def test_more_gradients_than_examples_end_before_training(experiment):
 
 
 def test_missing_teacher_is_named(experiment, monkeypatch, tmp_path):
-    monkeypatch.setattr(plan, "RESULTS", tmp_path)
+    monkeypatch.setattr("obert.experiment.folders.RESULTS", tmp_path)
     with pytest.raises(UserError, match=r"metrics\.json is missing"):
         downstream.run(experiment, downstream_keys(experiment)[0])

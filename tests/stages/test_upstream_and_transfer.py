@@ -11,15 +11,16 @@ import yaml
 from safetensors.torch import load_file
 from transformers import AutoConfig
 
-from obert import plan
-from obert.config import load_experiment
-from obert.errors import UserError
-from obert.models import load_trained, prunable_weights
-from obert.plan import checkpoint_folder, find_key, run_folder, upstream_teacher_key
-from obert.records import read_record
-from obert.sparsity import FixedPattern
+from obert.experiment import plan
+from obert.experiment.checks import load_experiment
+from obert.experiment.folders import checkpoint_folder, run_folder
+from obert.experiment.plan import find_key, upstream_teacher_key
+from obert.foundation.errors import UserError
+from obert.masks.holding import FixedPattern
+from obert.models.encoders import load_trained, prunable_weights
+from obert.records.record import read_record
 from obert.stages import downstream, transfer, upstream, upstream_teacher
-from obert.training import share_of_batch
+from obert.training.trainer import share_of_batch
 
 TASK = "movie_reviews"
 
@@ -221,7 +222,7 @@ def test_a_batch_is_shared_out_or_refused():
 
 
 def load_experiment_training(**settings):
-    from obert.schema import Training
+    from obert.experiment.recipe import Training
 
     return Training(epochs=1, learning_rate={"initial": 1e-4}, **settings)
 

@@ -1,9 +1,9 @@
 import pytest
 
-from obert.plan import RunKey
-from obert.published import load_published
-from obert.records import Score
+from obert.experiment.keys import RunKey
+from obert.records.record import Score
 from obert.tables import Results
+from obert.tables._published import load_published
 from tables.examples import DENSE_RECIPE, record, trials, write_run
 
 TASK = "movie_reviews"

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from obert.plan import RunKey
-from obert.records import LayerSparsity, Record, Score, Sparsity, write_record, write_text
+from obert.experiment.keys import RunKey
+from obert.foundation.files import write_text
+from obert.masks.counts import LayerSparsity, Sparsity
+from obert.records.record import Record, Score, write_record
 
 DENSE_RECIPE = "dense"
 FISHER = {"num_gradients": 256, "fisher_block_size": 48, "dampening": 1e-7, "solver": "independent"}

@@ -3,11 +3,11 @@
 import pandas as pd
 import pytest
 
-from obert import registry
-from obert.config import load_experiment
-from obert.errors import UserError
-from obert.report import build, csv_text
-from obert.stages.tables import load_results
+from obert.commands.tables import load_results
+from obert.experiment.checks import load_experiment
+from obert.foundation import registry
+from obert.foundation.errors import UserError
+from obert.report.rendering import build, csv_text
 from obert.tables._sweeps import draw_history, draw_importances
 from tables.examples import trials
 

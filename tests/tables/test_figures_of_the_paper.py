@@ -2,9 +2,9 @@
 
 import pytest
 
-from obert import registry
-from obert.published import load_published
-from obert.report import build
+from obert.foundation import registry
+from obert.report.rendering import build
+from obert.tables._published import load_published
 from obert.tables._schedules import published_curve
 from tables.examples import record
 

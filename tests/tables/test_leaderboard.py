@@ -2,8 +2,8 @@ import math
 
 import pytest
 
-from obert.errors import UserError
-from obert.records import Score
+from obert.foundation.errors import UserError
+from obert.records.record import Score
 from obert.tables.latency import Latency
 from obert.tables.leaderboard import Leaderboard
 from tables.examples import DENSE_RECIPE, record

@@ -2,7 +2,7 @@
 
 import pytest
 
-from obert.plan import RunKey
+from obert.experiment.keys import RunKey
 from obert.tables.table1 import Table1
 from obert.tables.table3 import Table3
 from obert.tables.table4 import Table4

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from obert.records import Score
+from obert.records.record import Score
 from obert.tables._pareto import is_on_front
 from obert.tables.pareto_sparsity import ParetoSparsity
 from obert.tables.pareto_speed import ParetoSpeed

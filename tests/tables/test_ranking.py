@@ -1,6 +1,6 @@
 import numpy as np
 
-from obert.statistics import Resampled
+from obert.statistics.estimates import Resampled
 from obert.tables._measured import groups
 from obert.tables._ranking import differences, ranks
 from tables.examples import record

@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 
-from obert import registry
-from obert.report import build, report
+from obert.foundation import registry
+from obert.report.rendering import build, report
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")

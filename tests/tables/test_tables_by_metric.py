@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from obert.records import Score
+from obert.records.record import Score
 from obert.tables.table1 import Table1
 from obert.tables.table4 import Table4
 from obert.tables.table5 import Table5

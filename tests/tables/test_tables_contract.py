@@ -6,8 +6,8 @@ import sys
 import matplotlib.pyplot as plt
 import pytest
 
-from obert import registry
-from obert.report import build
+from obert.foundation import registry
+from obert.report.rendering import build
 from obert.tables.accuracy_vs_sparsity import AccuracyVsSparsity
 from obert.tables.schedules import Schedules
 from tables.examples import record
@@ -61,7 +61,7 @@ def test_content_is_escaped(results):
 
 def test_tables_import_no_training_code():
     code = (
-        "import sys; from obert import registry; import obert.stages.tables;"
+        "import sys; from obert.foundation import registry; import obert.commands.tables;"
         "[registry.load('tables', n) for n in registry.names('tables')];"
         "print(sorted({'torch', 'transformers', 'datasets', 'mlflow', 'matplotlib.pyplot'} & set(sys.modules)))"
     )

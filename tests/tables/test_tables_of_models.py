@@ -4,8 +4,9 @@ import math
 
 import pytest
 
-from obert.plan import RunKey
-from obert.records import Score, Sparsity
+from obert.experiment.keys import RunKey
+from obert.masks.counts import Sparsity
+from obert.records.record import Score
 from obert.tables.figure2 import Figure2
 from obert.tables.table6 import Table6
 from obert.tables.table8 import Table8

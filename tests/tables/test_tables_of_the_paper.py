@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from obert.records import Score
+from obert.records.record import Score
 from obert.tables.table2 import Table2
 from obert.tables.table3 import Table3
 from obert.tables.table14 import Table14

@@ -2,7 +2,7 @@
 
 import pytest
 
-from obert.records import LayerSparsity, Sparsity
+from obert.masks.counts import LayerSparsity, Sparsity
 from obert.tables.layer_sparsity import LayerSparsity as LayerSparsityFigure
 from obert.tables.training_curves import TrainingCurves
 from tables.examples import record

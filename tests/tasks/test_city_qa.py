@@ -5,7 +5,7 @@ import re
 import pandas as pd
 import pytest
 
-from obert.config import load_task
+from obert.experiment.recipes import load_task
 from obert.tasks._places import DISTANCE, WORDING, Place, clean, distance_km, generate, split_of
 
 LETTERS = "abdefgiklmnoprst"

@@ -8,9 +8,9 @@ import torch
 from torch.nn.functional import one_hot
 from transformers import AutoTokenizer, DataCollatorWithPadding
 
-from obert import registry
-from obert.config import load_task
-from obert.errors import UserError
+from obert.experiment.recipes import load_task
+from obert.foundation import registry
+from obert.foundation.errors import UserError
 
 DATA = Path(__file__).parent.parent / "data"
 SOURCES = {

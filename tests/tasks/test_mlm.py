@@ -7,8 +7,8 @@ import pytest
 import torch
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
 
-from obert import packing
-from obert.config import load_task
+from obert.data import packing
+from obert.experiment.recipes import load_task
 from obert.tasks.mlm import DIALOGUES
 from obert.tasks.movie_reviews import FILE
 

@@ -1,6 +1,6 @@
 """Rated sentences become labels; no sentence is in both splits."""
 
-from obert.config import load_task
+from obert.experiment.recipes import load_task
 from obert.tasks.movie_reviews import FILE
 
 

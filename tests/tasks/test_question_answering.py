@@ -8,8 +8,8 @@ import torch
 from datasets import Dataset
 from transformers import AutoTokenizer
 
-from obert.config import load_task
-from obert.errors import UserError
+from obert.experiment.recipes import load_task
+from obert.foundation.errors import UserError
 from obert.tasks._question_answering import MAX_ANSWER_TOKENS, _best_span
 
 DATA = Path(__file__).parent.parent / "data"

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from obert import plan, registry
-from obert.config import load_experiment
-from obert.errors import UserError
-from obert.provenance import code_hash
+from obert.experiment import plan
+from obert.foundation import registry
+from obert.experiment.checks import load_experiment
+from obert.foundation.errors import UserError
+from obert.foundation.code_identity import code_hash
 
 DEFAULT_CONFIG = "configs/default.yaml"
 

@@ -1,6 +1,6 @@
 """Virtual environments of engines whose library cannot be installed beside this project's."""
 
-from obert.stages import environment
+from obert.commands import environment
 
 # Their reports, which say as well why there is none: a benchmark waits for them, and skips what is not there.
 ENVIRONMENTS = [f"results/environments/{engine}.json" for engine in environment.needed(EXPERIMENT)]

@@ -2,8 +2,9 @@
 
 from functools import cache
 
-from obert.config import SWEEPS, read_yaml
-from obert.sweep import load_sweep
+from obert.experiment.recipes import SWEEPS
+from obert.experiment.reading import read_yaml
+from obert.sweeps.search import load_sweep
 
 
 @cache
@@ -67,6 +68,6 @@ for file in sorted(SWEEPS.glob("*.yaml")):
             workers=workers_of(file.stem),
         params:
             identity=identity_of(file.stem),
-            code=code_hash("sweep"),
+            code=code_hash("runner"),
         shell:
             "python -m obert sweep --config {input.config} --workers {resources.workers} > {log} 2>&1"

@@ -1,0 +1,1 @@
+"""Commands besides the stages: prepare, check, sweeps, tables, tracking."""

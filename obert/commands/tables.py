@@ -1,0 +1,149 @@
+"""Tables, figures, leaderboard and report of an experiment, from its records or from a tracking server alone."""
+
+import logging
+import re
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+from tabulate import tabulate
+
+from obert.experiment.folders import runs_folder, sweep_folder, tables_folder
+from obert.experiment.plan import all_keys, specification, specification_hash
+from obert.experiment.schema import Experiment
+from obert.foundation import registry
+from obert.foundation.errors import UserError
+from obert.foundation.files import atomic_path
+from obert.records.record import read_records
+from obert.report.latex import latex
+from obert.report.rendering import Built, build, report
+from obert.tables import Note, Results
+from obert.tables._published import load_published
+from obert.tables.leaderboard import Leaderboard
+from obert.tracking import fetch, store
+
+REPORT = "report.html"
+FIRST = (  # the order of the report; the others follow by name
+    "leaderboard_over_tasks", "leaderboard", "pareto_sparsity", "pareto_speed", "training_curves", "layer_sparsity",
+    "latency", "table1",
+)  # fmt: skip
+SUMMARY = ("task", "sparsity %", "method", "recipe", "score", "recovery %")
+log = logging.getLogger(__name__)
+
+
+def load_results(
+    experiment: Experiment, config_path: Path | str, folder: Path, sweeps_folder: Path | None = None
+) -> Results:
+    """The planned runs' records below a folder.
+
+    Records of runs that the configuration does not ask for (any more) are left out, and those made with another
+    specification than it now asks for are marked; both are said in `warnings`.
+
+    Args:
+        sweeps_folder: where the experiment's sweeps are, by default where they are written.
+
+    Raises:
+        UserError: a damaged record, two of one run that differ, or another experiment's sweep.
+    """
+    planned = all_keys(experiment)
+    found = [record for record in read_records(folder) if record.experiment == experiment.name]
+    records = [record for record in found if record.key in set(planned)]
+    outdated = [
+        str(record.key.path)
+        for record in records
+        if record.spec_hash != specification_hash(specification(experiment, record.key))
+    ]
+    missing = set(planned) - {record.key for record in records}
+    warnings = []
+    if len(found) > len(records):
+        left_out = len(found) - len(records)
+        warnings.append(Note(f"{left_out} records are of runs no longer in the plan and are left out."))
+    if outdated:
+        said = (
+            "records were made with another specification than the configuration now asks for; the same snakemake "
+            "command reruns them:"
+        )
+        warnings.append(Note(f"{len(outdated)} {said}", tuple(outdated)))
+    return Results(
+        experiment=experiment.name,
+        description=experiment.description,
+        config=Path(config_path).as_posix(),
+        records=tuple(records),
+        planned=planned,
+        published=load_published(),
+        folder=folder,
+        warnings=tuple(warnings),
+        sweeps={name: _trials((sweeps_folder or sweep_folder("")) / name, experiment) for name in experiment.sweeps},
+        specifications={key: specification(experiment, key) for key in planned if key in missing},
+    )
+
+
+def _trials(folder: Path, experiment: Experiment) -> pd.DataFrame:
+    """The trials of a sweep, none before it has been run."""
+    path = folder / store.TRIALS
+    if not path.is_file():
+        return pd.DataFrame()
+    try:
+        trials = pd.read_csv(path)
+        owner = trials["experiment"][0]
+    except (ValueError, KeyError) as error:  # pandas' parser errors are ValueErrors
+        raise UserError(f"{path} is damaged: {error}. Run the sweep again; its trials are kept.") from None
+    if owner != experiment.name:
+        raise UserError(f"experiment {experiment.name}, sweeps: '{folder.name}' is a sweep of experiment {owner}")
+    return trials
+
+
+def run(experiment: Experiment, config_path: Path | str, from_mlflow: str | None = None) -> Path:
+    """Make every table that the experiment names. Returns the report's path.
+
+    Args:
+        config_path: the experiment's file, as the report's commands name it.
+        from_mlflow: tracking server or database to read the runs from, instead of the records.
+
+    Raises:
+        UserError: a damaged record, or a tracking store that cannot be used or lacks the experiment.
+    """
+    if from_mlflow is None:
+        return _write(experiment, load_results(experiment, config_path, runs_folder(experiment)))
+    with tempfile.TemporaryDirectory() as folder:
+        fetched = fetch.fetch(from_mlflow, experiment.name, Path(folder))
+        return _write(experiment, load_results(experiment, config_path, fetched, fetched / "sweeps"))
+
+
+def _names(experiment: Experiment) -> list[str]:
+    chosen = registry.names("tables") if experiment.tables == "all" else experiment.tables
+    by_number = {name: re.sub(r"\d+", lambda digits: digits[0].zfill(3), name) for name in chosen}
+    return sorted(chosen, key=lambda name: (FIRST.index(name) if name in FIRST else len(FIRST), by_number[name]))
+
+
+def _write(experiment: Experiment, results: Results) -> Path:
+    """Build everything first, then write, the report last: a table that fails leaves the old files as they were."""
+    for warning in results.warnings:
+        log.warning("%s %s", warning.text, ", ".join(warning.lines))
+    built: list[Built] = [build(name, registry.load("tables", name)(), results) for name in _names(experiment)]
+    target = tables_folder(experiment)
+    files = {f"{table.name}.{suffix}": content for table in built for suffix, content in table.files().items()}
+    files |= {f"{table.name}.tex": latex(table).encode() for table in built}
+    files[REPORT] = report(results, built).encode()
+    for name, content in files.items():
+        with atomic_path(target / name) as temporary:
+            temporary.write_bytes(content)
+    return target / REPORT
+
+
+def summary(experiment: Experiment) -> str:
+    """The leaderboard for a terminal, and where everything is."""
+    table = Leaderboard()
+    content = table.build(load_results(experiment, "", runs_folder(experiment)))
+    shown = table.display(content)
+    if content.empty:
+        text = f"Experiment '{experiment.name}' has no records yet."
+    else:
+        text = tabulate(shown[list(SUMMARY)], headers="keys", showindex=False, disable_numparse=True)
+    places = {
+        "report": tables_folder(experiment) / REPORT,
+        "tables": tables_folder(experiment),
+        "records": runs_folder(experiment),
+        "MLflow": experiment.tracking_uri,
+    }
+    return "\n".join([text, "", *(f"{name + ':':9}{place}" for name, place in places.items())])

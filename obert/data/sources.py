@@ -1,0 +1,84 @@
+"""What a configuration's `source` stands for: an asset, a folder, or a Hub name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from obert.data.wheels import ASSETS, FOLDER, PREFIX, _asset, _is_fetched
+from obert.foundation.errors import UserError
+
+if TYPE_CHECKING:
+    from obert.experiment.schema import Experiment
+
+_LOCAL_ROOTS = ("data", "results", "tests")
+
+
+def needed_assets(experiment: Experiment) -> tuple[str, ...]:
+    """Names of the assets that an experiment's model and tasks are read from, sorted.
+
+    Raises:
+        UserError: one of them is unknown.
+    """
+    # A source may be a task's own default, so the task's class is asked and not only the experiment's file.
+    from obert.experiment.recipes import load_task
+
+    sources = [experiment.model.source]
+    upstream = [experiment.upstream.task] if experiment.upstream else []
+    for name in (*experiment.tasks, *upstream):
+        sources += load_task(name, experiment.options_of(name), f"task {name}").sources
+    names = {source.removeprefix(PREFIX) for source in sources if source.startswith(PREFIX)}
+    for name in names:
+        _asset(name)
+    return tuple(sorted(names))
+
+
+def resolve(source: str) -> str | Path:
+    """Folder of an asset or a local folder, else `source` itself, a Hub name.
+
+    Raises:
+        UserError: an asset that is unknown or not fetched, or what looks like a path but does not exist.
+    """
+    if source.startswith(PREFIX):
+        name = source.removeprefix(PREFIX)
+        _asset(name)
+        if not _is_fetched(name):
+            raise UserError(
+                f"source '{source}' has not been fetched to {FOLDER / name}: run "
+                "`python -m obert assets --config configs/<experiment>.yaml` first"
+            )
+        return FOLDER / name
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return folder
+    first, *rest = source.split("/")
+    is_path = first in ("", ".", "..") or first.startswith("~") or len(rest) > 1
+    if is_path or (rest and (first in _LOCAL_ROOTS or Path(first).is_dir())):
+        raise UserError(
+            f"missing local data: there is no folder '{source}' below {Path.cwd()}. Allowed sources: an existing "
+            f"folder, {', '.join(PREFIX + name for name in ASSETS)}, or a Hugging Face Hub name <owner>/<name>."
+        )
+    return source
+
+
+def resolve_model(source: str) -> str | Path:
+    """Where a model is loaded from: a folder, or a Hugging Face Hub name as it is.
+
+    Raises:
+        UserError: an asset that is unknown or not fetched, a folder that is missing or holds no model.
+    """
+    location = resolve(source)
+    if isinstance(location, Path) and not (location / "config.json").is_file():
+        raise UserError(f"folder '{source}' holds no model: config.json and model.safetensors are expected in it")
+    return location
+
+
+def asset_file(source: str, file_name: str) -> Path | None:
+    """A file of the asset or folder that `source` names, or None if it is not in there (or `source` is a Hub name).
+
+    Raises:
+        UserError: as `resolve_model`.
+    """
+    location = resolve(source)
+    path = location / file_name if isinstance(location, Path) else None
+    return path if path is not None and path.is_file() else None

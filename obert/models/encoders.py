@@ -1,0 +1,114 @@
+"""Encoders with a task's head: loaded from a wheel, a folder or the Hub, cut to some of their layers, saved."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForMaskedLM,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from obert.data.sources import resolve_model
+from obert.experiment.schema import Model
+from obert.foundation.errors import UserError
+from obert.foundation.files import file_hash, write_text
+from obert.quantization.fake import is_quantized, quantize
+
+HEADS = {
+    "sequence_classification": AutoModelForSequenceClassification,
+    "question_answering": AutoModelForQuestionAnswering,
+    "masked_language_model": AutoModelForMaskedLM,
+}
+WEIGHTS, QUANTIZED = "model.safetensors", "quantization.json"
+SAFE = {"use_safetensors": True, "trust_remote_code": False}
+
+
+def load_pretrained(model: Model, head: str, num_labels: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A pre-trained encoder with a freshly initialised head, and its tokenizer.
+
+    The caller seeds torch's generator, which decides the head's weights.
+
+    Raises:
+        UserError: no such model, no safetensors in it, or a layer it does not have.
+    """
+    location = resolve_model(model.source)
+    try:
+        config = AutoConfig.from_pretrained(location, num_labels=num_labels, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False)
+        network = HEADS[head].from_pretrained(location, config=config, dtype=torch.float32, **SAFE)
+    except OSError as error:
+        raise UserError(f"model.source '{model.source}' cannot be loaded (safetensors only): {error}") from None
+    if model.layers is not None:
+        keep_layers(network, model.layers)
+    return network, tokenizer
+
+
+def keep_layers(network: PreTrainedModel, layers: tuple[int, ...]) -> None:
+    """Drop all encoder layers but `layers`, in place ("direct" layer dropping, oBERT section 4.3).
+
+    Raises:
+        UserError: an index that the encoder does not have.
+    """
+    encoder = network.base_model.encoder
+    count = len(encoder.layer)
+    if any(not 0 <= index < count for index in layers) or not layers:
+        raise UserError(f"model.layers {list(layers)}: the encoder has layers 0 to {count - 1}")
+    encoder.layer = nn.ModuleList(encoder.layer[index] for index in layers)
+    network.config.num_hidden_layers = len(layers)
+
+
+def load_trained(folder: Path, head: str, **options: Any) -> PreTrainedModel:
+    """A model that `save` wrote, in evaluation mode, quantised if it was."""
+    network = load_float(folder, head, **options)
+    if (folder / QUANTIZED).is_file():
+        missing, _ = quantize(network).load_state_dict(load_file(folder / WEIGHTS), strict=False)
+        if absent := [name for name in missing if "fake_quant" in name]:
+            raise UserError(f"{folder / WEIGHTS} lacks {absent[0]}: run the stage that made it again")
+    return network.eval()
+
+
+def load_float(folder: Path, head: str, **options: Any) -> PreTrainedModel:
+    """A model that `save` wrote, in evaluation mode, without its quantisation."""
+    return HEADS[head].from_pretrained(folder, dtype=torch.float32, **SAFE, **options).eval()
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer that `save` wrote."""
+    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+
+
+def save(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> str:
+    """Save a model and its tokenizer, and return the sha256 of the weights."""
+    network.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    if is_quantized(network):
+        write_text(folder / QUANTIZED, json.dumps({"bits": 8, "attention": True, "embeddings": True}) + "\n")
+    return file_hash(folder / WEIGHTS)
+
+
+def prunable_layers(network: nn.Module) -> dict[str, nn.Linear]:
+    """The layers whose weights count for sparsity: every linear layer of the encoder, by the weight's name.
+
+    Embeddings, pooler, task head, biases and LayerNorm stay dense (methods.md, shared conventions).
+    """
+    encoder = network.base_model.encoder
+    prefix = next(name for name, module in network.named_modules() if module is encoder)
+    return {
+        f"{prefix}.{name}.weight": module for name, module in encoder.named_modules() if isinstance(module, nn.Linear)
+    }
+
+
+def prunable_weights(network: nn.Module) -> dict[str, torch.Tensor]:
+    """The weights of `prunable_layers`, detached, by name, in model order."""
+    return {name: layer.weight.detach() for name, layer in prunable_layers(network).items()}

@@ -1,0 +1,1 @@
+"""8-bit training with fake quantisation, and the integer form of the exported graph."""

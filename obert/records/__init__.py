@@ -1,0 +1,1 @@
+"""Records: one file a finished run, which is the truth, and where the run came from."""

@@ -1,0 +1,1 @@
+"""The report: tables and figures as files, LaTeX and one HTML page."""

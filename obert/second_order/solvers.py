@@ -1,0 +1,186 @@
+"""Which weights of a Fisher block to prune, and how the others make up for it: three answers to the same problem.
+
+Pruning a set Q changes the loss by 1/2 dw' F dw at least, at dw = -F^-1[:, Q] (F^-1[Q, Q])^-1 w_Q (paper, eq. 3 and 4).
+
+- `independent`, the paper: groups are ranked one by one, and their own updates are summed.
+- `joint`: the same ranking; the exact update for all that is pruned in a block.
+- `greedy`: groups are removed one at a time, the inverse downdated after each (a Schur complement), so that a group's
+  cost counts what went before it in its block; the exact update for all.
+
+All of it is float64 on slabs of blocks [blocks, a, a]; there is no loop over blocks.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from obert.masks.patterns import Pattern
+from obert.second_order.fisher import Slab, spd_inverse
+
+Solver = Literal["independent", "joint", "greedy"]
+NOT_CHOSEN = torch.finfo(torch.float32).max  # a finite score that is never the lowest
+NEXT = 1 + 2**-22  # times this, a float32 is another one
+
+
+def scores(solver: Solver, slab: Slab, weights: Tensor, pattern: Pattern, name: str) -> tuple[Tensor, Tensor]:
+    """A score for each weight: the loss increase of the cheapest set with it in that the pattern lets be pruned.
+
+    Args:
+        weights: [blocks, a], those of the slab's positions; zero where not kept.
+        name: the tensor's, for messages.
+
+    Returns:
+        Scores [blocks, a], and multipliers [blocks, a] that `update` takes: (F^-1[Q, Q])^-1 w_Q of the set Q that is
+        cheapest in each group.
+    """
+    inverse = spd_inverse(slab.fisher, name)
+    if solver == "greedy":
+        return _greedy(inverse, weights, slab.kept, pattern), torch.zeros_like(weights)
+    size = pattern.size
+    result, multipliers = _cheapest_sets(_inside_groups(inverse, size), weights.unflatten(1, (-1, size)), pattern)
+    return result.flatten(1), multipliers.flatten(1)
+
+
+def update(
+    solver: Solver, slab: Slab, weights: Tensor, pruned: Tensor, multipliers: Tensor, name: str, scale: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """The change of the weights that stay, and the loss increase 1/2 dw' F dw that the quadratic model predicts.
+
+    Args:
+        pruned: [blocks, a], True for the weights that are pruned now.
+        multipliers: from `scores`.
+        scale: factor of the change.
+
+    Returns:
+        Changes [blocks, a], zero where not kept or pruned, and the sum of the loss increases.
+    """
+    stays = slab.kept & ~pruned
+    if solver == "independent":
+        change = -torch.bmm(spd_inverse(slab.fisher, name), (multipliers * pruned).unsqueeze(2)).squeeze(2) * stays
+    else:
+        force = torch.bmm(slab.fisher, (weights * pruned).unsqueeze(2)).squeeze(2) * stays
+        free = slab.fisher * stays[:, :, None] * stays[:, None, :]
+        free.diagonal(dim1=1, dim2=2).add_(~stays)
+        change = torch.bmm(spd_inverse(free, name), force.unsqueeze(2)).squeeze(2)
+    change *= scale
+    total = (change - weights * pruned).unsqueeze(2)
+    return change, torch.bmm(total.transpose(1, 2), torch.bmm(slab.fisher, total)).sum() / 2
+
+
+def _inside_groups(matrices: Tensor, size: int) -> Tensor:
+    """The diagonal blocks of order `size` of matrices [n, a, a]: [n, a / size, size, size]."""
+    tiles = matrices.unflatten(2, (-1, size)).unflatten(1, (-1, size))
+    return tiles.diagonal(dim1=1, dim2=3).permute(0, 3, 1, 2)
+
+
+def _solve_small(matrices: Tensor, vectors: Tensor) -> Tensor:
+    """Solutions of positive definite systems [..., k, k] of small order by Gauss-Jordan, over all of them at once."""
+    order = vectors.shape[-1]
+    system = torch.cat([matrices, vectors.unsqueeze(-1)], dim=-1)
+    for i in range(order):
+        row = system[..., i, :] / system[..., i, i, None]
+        column = system[..., :, i].clone()
+        column[..., i] -= 1
+        # Rows other than i lose their entry in column i; row i itself becomes `row`.
+        system = system - column.unsqueeze(-1) * row.unsqueeze(-2)
+    return system[..., -1]
+
+
+def _cheapest_sets(inverse: Tensor, weights: Tensor, pattern: Pattern) -> tuple[Tensor, Tensor]:
+    """Compare all the sets that the pattern lets be pruned in each group.
+
+    Args:
+        inverse: of the Fisher, inside the groups, [..., size, size].
+        weights: [..., size].
+
+    Returns:
+        Each weight's score, and the multipliers of the cheapest set, zero elsewhere, each [..., size].
+    """
+    if pattern.size == 1:
+        multipliers = weights / inverse[..., 0]
+        return multipliers * weights / 2, multipliers
+    best = torch.full_like(weights[..., 0], torch.inf)
+    result, multipliers = torch.full_like(weights, torch.inf), torch.zeros_like(weights)
+    for candidate in map(list, combinations(range(pattern.size), pattern.zeros)):
+        values = weights[..., candidate]
+        solution = _solve_small(inverse[..., candidate, :][..., candidate], values)
+        cost = (solution * values).sum(dim=-1) / 2
+        result[..., candidate] = torch.minimum(result[..., candidate], cost.unsqueeze(-1))
+        better = (cost < best).unsqueeze(-1)
+        everywhere = torch.zeros_like(weights)
+        everywhere[..., candidate] = solution
+        multipliers = torch.where(better, everywhere, multipliers)
+        best = torch.minimum(best, cost)
+    return result, multipliers
+
+
+def _greedy(inverse: Tensor, weights: Tensor, kept: Tensor, pattern: Pattern) -> Tensor:
+    """Scores [blocks, a]: the running maximum of the loss increases when groups are removed one at a time.
+
+    A group's score is above those of the groups removed before it even where it costs less, by the least that float32
+    shows: otherwise it could be pruned without them.
+
+    With H the inverse left after earlier removals, a set Q costs 1/2 w_Q' (H_QQ)^-1 w_Q; then H loses
+    H_:Q (H_QQ)^-1 H_Q:, and the weights move to their optimum. The downdates are kept as vectors U (H = H_0 - U'U), so
+    that a step touches the columns it needs and never the whole of H. What all groups need is held by place in the
+    group, then block and group, which keeps the innermost loops long.
+    """
+    size, zeros = pattern.size, pattern.zeros
+    blocks, order = weights.shape
+    closed = ~kept.unflatten(1, (-1, size)).all(dim=2)
+    steps = int((~closed).sum(dim=1).max())
+    values = weights.unflatten(1, (-1, size)).permute(2, 0, 1).contiguous()
+    tiles = _inside_groups(inverse, size).permute(2, 3, 0, 1).contiguous()
+    candidates = torch.tensor(list(combinations(range(size), zeros)), device=weights.device)
+    whole = candidates.expand(blocks, -1) if len(candidates) == 1 else None  # of a group, if all of it is pruned
+    downdates = inverse.new_empty(blocks, steps * zeros, order)
+    result = torch.full_like(weights, NOT_CHOSEN)
+    highest = weights.new_zeros(blocks, 1)
+    every = torch.arange(blocks, device=weights.device)[:, None]
+    for step in range(steps):
+        if whole is not None:
+            costs = _cost(tiles, values)
+        else:
+            costs, chosen = torch.stack([_cost(tiles[c][:, c], values[c]) for c in candidates]).min(dim=0)
+        cost, group = costs.masked_fill_(closed, torch.inf).min(dim=1, keepdim=True)
+        members = candidates[chosen.gather(1, group).squeeze(1)] if whole is None else whole  # [blocks, zeros]
+        live = torch.isfinite(cost)  # blocks with fewer groups are done before the others
+        removed = group * size + members
+        highest = torch.maximum(highest * NEXT, torch.where(live, cost, 0))
+        result.scatter_(1, removed, torch.where(live, highest, result.gather(1, removed)))
+        closed.scatter_(1, group, True)
+
+        done = step * zeros
+        columns = inverse[every, removed]
+        if done:
+            past = downdates[:, :done]
+            ratios = past.gather(2, removed[:, None, :].expand(-1, done, -1))
+            columns = columns.baddbmm_(ratios.transpose(1, 2), past, alpha=-1)
+        for k in range(zeros):  # Cholesky of H_QQ, one member at a time, carried along all columns
+            row = columns[:, k]
+            root = row.gather(1, removed[:, k : k + 1]).clamp_min(torch.finfo(row.dtype).tiny).rsqrt()
+            vector = row * (root * live)
+            downdates[:, done + k] = vector
+            places = vector.unflatten(1, (-1, size)).permute(2, 0, 1).contiguous()
+            values -= places * (values[members[:, k : k + 1], every, group] * root)
+            tiles -= places.unsqueeze(1) * places
+            if k + 1 < zeros:
+                later = vector.gather(1, removed[:, k + 1 :])
+                columns[:, k + 1 :] -= later.unsqueeze(2) * vector.unsqueeze(1)
+    return result
+
+
+def _cost(matrices: Tensor, vectors: Tensor) -> Tensor:
+    """1/2 v' M^-1 v of positive definite M [k, k, ...] and v [k, ...], by elimination over all of them at once."""
+    total = torch.zeros_like(vectors[0])
+    for left in range(len(vectors) - 1, -1, -1):
+        total += vectors[0].square() / matrices[0, 0]
+        if left:
+            ratios = matrices[0, 1:] / matrices[0, 0]
+            vectors = vectors[1:] - ratios * vectors[0]
+            matrices = matrices[1:, 1:] - ratios.unsqueeze(1) * matrices[0, 1:]
+    return total / 2

@@ -1,0 +1,1 @@
+"""Means, spreads and differences of scores, each with the number of runs that it is over."""

@@ -1,0 +1,125 @@
+"""The schema of a sweep (`configs/sweeps/<name>.yaml`)."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from obert.experiment.recipe import Name, Strict
+from obert.experiment.schema import Downstream, Quantize, Transfer
+
+NOT_SEARCHED = {"description", "source", "stage", "family"}  # what a recipe is, not how it does it
+Value = bool | int | float | str | None
+
+
+class Parameter(Strict):
+    """What is tried for one key of a recipe: `values`, or the numbers from `low` to `high`."""
+
+    values: tuple[Value, ...] = ()
+    low: int | float | None = None
+    high: int | float | None = None
+    step: int | float | None = Field(None, gt=0, description="between the numbers; any number by default")
+    log: bool = Field(False, description="sampler tpe: searched by the logarithm")
+
+    @field_validator("values")
+    @classmethod
+    def _distinct_numbers(cls, values: tuple[Value, ...]) -> tuple[Value, ...]:
+        for value in values:
+            if isinstance(value, str) and re.fullmatch(r"[-+]?[0-9.]+e[-+]?[0-9]+", value, re.IGNORECASE):
+                raise ValueError(f"YAML reads {value} as text: write it with a point and a sign, as in 1.0e-4")
+        if len(set(map(repr, values))) < len(values):
+            raise ValueError("a value appears twice")
+        return values
+
+    @model_validator(mode="after")
+    def _one_kind(self):
+        has_ends = self.low is not None and self.high is not None
+        if bool(self.values) == has_ends or (self.low is None) != (self.high is None):
+            raise ValueError("give 'values', or 'low' and 'high'")
+        if self.values and (self.step is not None or self.log):
+            raise ValueError("'step' and 'log' go with 'low' and 'high'")
+        if has_ends and self.low >= self.high:
+            raise ValueError(f"low {self.low:g} must be below high {self.high:g}")
+        if self.log and (self.low <= 0 or self.step is not None):
+            raise ValueError("'log' needs 'low' above 0 and takes no 'step'")
+        return self
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether a range is of whole numbers."""
+        return all(isinstance(number, int) for number in (self.low, self.high, self.step) if number is not None)
+
+    @property
+    def points(self) -> tuple[Value, ...]:
+        """The values, or the numbers of a range with a step; none of a range without."""
+        if self.step is None:
+            return self.values
+        return tuple(self.low + i * self.step for i in range(int((self.high - self.low) / self.step + 1e-9) + 1))
+
+    @property
+    def ends(self) -> tuple[Value, Value]:
+        """The first and the last of the values, or of the range."""
+        return (self.values[0], self.values[-1]) if self.values else (self.low, self.high)
+
+
+class Sweep(Strict):
+    """The content of `configs/sweeps/<name>.yaml`.
+
+    What is run is one block (`downstream`, `transfer` or `quantize`) as in an experiment, with one recipe. A trial is
+    judged by the mean of its runs' primary metrics on held-out training data; the highest is the best.
+    """
+
+    name: Name
+    description: str
+    experiment: str = Field(description="file of the experiment that gives model, tasks and teacher")
+    downstream: Downstream | None = None
+    transfer: Transfer | None = None
+    quantize: Quantize | None = None
+    space: dict[str, Parameter] = Field(
+        min_length=1,
+        description="by key of the recipe, as in methods.obert.dampening; a grid's last varies fastest",
+    )
+    sampler: Literal["grid", "tpe"] = "grid"
+    trials: int | None = Field(None, gt=0, description="sampler tpe: how many; a grid has each point once")
+    seed: int = Field(100, ge=0, description="of the sampler, and of the runs where the block names no seeds")
+    held_out: float = Field(0.2, gt=0, lt=1, description="fraction of each task's training examples")
+    stop_early: bool = Field(
+        False, description="end a trial whose score is below the others' median; the highest sparsity comes first"
+    )
+    storage: str | None = Field(
+        None, description="URL of a database, as in postgresql+psycopg://host/name; a journal file by default"
+    )
+    recipe: Name = Field(description="name of the recipe that it ends in")
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        blocks = [block for block in (self.downstream, self.transfer, self.quantize) if block is not None]
+        if len(blocks) != 1:
+            raise ValueError("give one block of what is run: 'downstream', 'transfer' or 'quantize'")
+        if self.downstream and len(self.downstream.recipes) != 1:
+            raise ValueError("downstream.recipes: a sweep searches the keys of one recipe")
+        if self.sampler == "tpe" and self.trials is None:
+            raise ValueError("sampler tpe needs the number of 'trials'")
+        if self.sampler == "grid":
+            if self.trials is not None:
+                raise ValueError("a grid has each point once: leave 'trials' out, or set sampler: tpe")
+            if endless := [key for key, parameter in self.space.items() if not parameter.points]:
+                raise ValueError(f"space.{endless[0]}: a grid needs 'values', or 'low', 'high' and 'step'")
+        return self
+
+    @property
+    def stage(self) -> Literal["downstream", "transfer", "quantize"]:
+        """The stage that is run."""
+        return "downstream" if self.downstream else "transfer" if self.transfer else "quantize"
+
+    @property
+    def block(self) -> Downstream | Transfer | Quantize:
+        """What is run."""
+        return self.downstream or self.transfer or self.quantize
+
+    @property
+    def base(self) -> str:
+        """The recipe whose keys are searched."""
+        return self.downstream.recipes[0] if self.downstream else self.block.recipe

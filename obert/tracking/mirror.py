@@ -1,0 +1,199 @@
+"""MLflow: a mirror of the records, and a source of them. With `tracking_models`, the only importer of mlflow."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from obert.foundation.files import file_hash
+from obert.foundation.locks import locked
+from obert.records.record import FILE_NAME, Record, read_record
+from obert.tracking.models import delete_models, log_model
+from obert.tracking.store import (
+    BATCH,
+    CURVES,
+    HASH_TAG,
+    PATH_TAG,
+    PREDICTIONS,
+    SKIPPED_TAG,
+    _connection,
+    _experiment_id,
+    _runs,
+)
+
+ARTIFACTS = (FILE_NAME, CURVES, PREDICTIONS)
+VERSION_TAG, VERSION = "mirror_version", "2"  # of what a mirrored run holds: those of another are made anew
+SMALL_BATCH = 100  # and that many parameters or tags
+
+
+def mirror(record: Record, folder: Path, uri: str) -> bool:
+    """Bring one record with its curves, predictions and exported model to MLflow.
+
+    There is one MLflow run for a key, however often this is called, and by however many processes at once.
+
+    Args:
+        folder: the run's folder, which holds the record's file.
+
+    Returns:
+        False if MLflow had this very record already.
+
+    Raises:
+        UserError: the store cannot be used.
+    """
+    with locked(folder / FILE_NAME), _connection(uri) as client:
+        experiment = _experiment_id(client, record.experiment, uri)
+        digest = file_hash(folder / FILE_NAME)
+        old = _runs(client, experiment, f"tags.{PATH_TAG} = '{record.key.path}'")
+        complete = [run for run in old if _digest(run) == digest][:1]
+        for run in old:
+            if run not in complete:
+                delete_models(client, experiment, run.info.run_id)
+                client.delete_run(run.info.run_id)
+        if complete:
+            return False
+        _write(client, experiment, record, folder, digest)
+        return True
+
+
+def synchronize(records_folder: Path, uri: str) -> int:
+    """Mirror every record below a folder that MLflow does not have yet. Returns how many.
+
+    Raises:
+        UserError: a damaged record, or a store that cannot be used.
+    """
+    count = 0
+    known: dict[str, dict[str, list[str]]] = {}
+    for file in sorted(records_folder.rglob(FILE_NAME)):
+        record = read_record(file)
+        if record.experiment not in known:
+            with _connection(uri) as client:
+                known[record.experiment] = _hashes(client, _experiment_id(client, record.experiment, uri))
+        if known[record.experiment].get(str(record.key.path)) != [file_hash(file)]:
+            count += mirror(record, file.parent, uri)
+    return count
+
+
+def _hashes(client: Any, experiment: str) -> dict[str, list[str]]:
+    """The hashes of what is there of each path: one where all is well."""
+    hashes: dict[str, list[str]] = {}
+    for run in _runs(client, experiment):
+        hashes.setdefault(run.data.tags.get(PATH_TAG, ""), []).append(_digest(run))
+    return hashes
+
+
+def _digest(run: Any) -> str:
+    """The hash of the record that a run mirrors, empty if it was interrupted or made by another version."""
+    return run.data.tags.get(HASH_TAG, "") if run.data.tags.get(VERSION_TAG) == VERSION else ""
+
+
+def _write(client: Any, experiment: str, record: Record, folder: Path, digest: str) -> None:
+    """One new run. The record's hash comes last: a run without it is incomplete, and is replaced the next time."""
+    from mlflow.entities import Param
+
+    start = int(record.started_at.timestamp() * 1000)
+    end = start + int(record.wall_time_seconds * 1000)
+    path = str(record.key.path)
+    params, skipped = _params(record)
+    tags = _tags(record) | ({SKIPPED_TAG: ", ".join(skipped)[:8000]} if skipped else {})
+    run = client.create_run(experiment, start_time=start, run_name=path, tags=tags).info.run_id
+    for chunk in _chunks([Param(name, value) for name, value in params.items()], SMALL_BATCH):
+        client.log_batch(run, params=chunk)
+    for chunk in _chunks(_final_metrics(record, end) + _curve_metrics(folder / CURVES, start, end), BATCH):
+        client.log_batch(run, metrics=chunk)
+    for name in ARTIFACTS:
+        if (folder / name).is_file():
+            client.log_artifact(run, str(folder / name))
+    if record.key.stage == "export":
+        log_model(client, experiment, run, record, folder, _names(record))
+    client.set_terminated(run, end_time=end)
+    client.set_tag(run, HASH_TAG, digest)
+
+
+def _chunks(items: list, size: int) -> list[list]:
+    return [items[i : i + size] for i in range(0, len(items), size)]
+
+
+def _params(record: Record) -> tuple[dict[str, str], list[str]]:
+    """The flattened specification, and the names of what is too long for MLflow (the artifact has it in full).
+
+    What is not set is left out: a `None` would make a column of numbers one of words.
+    """
+    from mlflow.utils.validation import MAX_ENTITY_KEY_LENGTH, MAX_PARAM_VAL_LENGTH
+
+    spec = {name: part for name, part in record.spec.items() if name != "key"}
+    flat = _names(record) | {name: str(value) for name, value in _flatten(spec).items() if value is not None}
+    too_long = [k for k, v in flat.items() if len(v) > MAX_PARAM_VAL_LENGTH or len(k) > MAX_ENTITY_KEY_LENGTH]
+    return {name: value for name, value in flat.items() if name not in too_long}, too_long
+
+
+def _flatten(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for name, value in content.items():
+        if isinstance(value, dict) and all(map(str.isidentifier, value)):  # not patterns by the weights' names
+            flat |= _flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def _names(record: Record) -> dict[str, str]:
+    """What a run is, the same in parameters, for the compare view, and in tags, for the search."""
+    key = record.key
+    return {
+        "stage": key.stage,
+        "task": key.task,
+        "recipe": key.recipe,
+        "method": key.method or "dense",
+        "sparsity": "0" if key.sparsity is None else f"{key.sparsity:g}",
+        "seed": str(key.seed),
+    }
+
+
+def _tags(record: Record) -> dict[str, str]:
+    from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE
+
+    commit = record.environment.get("git_commit")
+    tags = {
+        PATH_TAG: record.key.path,
+        VERSION_TAG: VERSION,
+        "family": record.family,
+        "primary_metric": record.primary_metric,
+        "git_commit": commit,
+        "git_dirty": record.environment.get("git_dirty"),
+        "status": record.status,
+        "spec_hash": record.spec_hash,
+        MLFLOW_SOURCE_NAME: f"obert {record.key.stage}",
+        MLFLOW_SOURCE_TYPE: "LOCAL",
+        MLFLOW_GIT_COMMIT: commit,
+    }
+    return _names(record) | {name: str(value) for name, value in tags.items() if value not in (None, "")}
+
+
+def _final_metrics(record: Record, time: int) -> list:
+    from mlflow.entities import Metric
+
+    values = {name: score.value for name, score in record.metrics.items()}
+    if record.primary_metric:
+        values["score"] = values[record.primary_metric]
+    values |= record.costs
+    values |= {"wall_time_seconds": record.wall_time_seconds, "peak_memory_mb": record.peak_memory_mb}
+    if record.sparsity is not None:
+        values["measured_sparsity"] = record.sparsity.measured
+    return [Metric(name, float(value), time, 0) for name, value in values.items()]
+
+
+def _curve_metrics(file: Path, start: int, end: int) -> list:
+    """The curves as step-wise metrics, spread evenly over the run's time (steps are not timed one by one)."""
+    from mlflow.entities import Metric
+
+    if not file.is_file():
+        return []
+    curves = pd.read_csv(file)
+    times = [start + (end - start) * (i + 1) // len(curves) for i in range(len(curves))]
+    return [
+        Metric(name, float(value), time, int(step))
+        for name in ("loss", "learning_rate", "sparsity")
+        for value, time, step in zip(curves[name], times, curves["step"], strict=True)
+        if not math.isnan(value)
+    ]

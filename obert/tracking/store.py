@@ -1,0 +1,109 @@
+"""Connections to an MLflow server or database."""
+
+import logging
+import os
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from obert.foundation.errors import UserError
+
+CURVES, PREDICTIONS, TRIALS = "curves.csv", "predictions.jsonl", "trials.csv"
+PATH_TAG, HASH_TAG, SKIPPED_TAG = "run_key", "record_sha256", "skipped_params"
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # which the UI otherwise guesses
+SQLITE = "sqlite:///"
+BATCH = 1000  # MLflow takes that many metrics in one request
+QUIET = ("alembic", "mlflow")
+# A request to a server that is down is tried once more, not for minutes. Writers of SQLite wait for one another.
+SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+LOCK_SECONDS = 120
+
+
+def _check(uri: str) -> None:
+    """Raise UserError for what MLflow cannot use."""
+    if not uri.startswith((SQLITE, "http://", "https://")) and "://" not in uri.removeprefix("file:"):
+        raise UserError(
+            f"tracking_uri '{uri}': MLflow's file store is no longer maintained and refuses to start; "
+            f"use a database such as {SQLITE}results/tracking/mlflow.db or a server such as http://127.0.0.1:5000"
+        )
+    if uri.startswith("file:"):
+        _check(uri.removeprefix("file://"))
+
+
+def _database(uri: str) -> Path | None:
+    """The database file of an SQLite URI, None for any other."""
+    return Path(uri.removeprefix(SQLITE).split("?")[0]) if uri.startswith(SQLITE) else None
+
+
+@contextmanager
+def _connection(uri: str):
+    """A client of the store at `uri`. MLflow's own errors become UserErrors that name it."""
+    _check(uri)
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    for name in QUIET:  # after the import, which sets levels of its own
+        logging.getLogger(name).setLevel(logging.WARNING)
+    address = uri
+    if _database(uri) is not None and "?" not in uri:
+        address = f"{uri}?timeout={LOCK_SECONDS}"
+    try:
+        yield MlflowClient(address)
+    except MlflowException as error:
+        raise UserError(
+            f"tracking store {uri} failed: {str(error).splitlines()[0][:300]}. Is the server running and the URI "
+            "right? Results are safe in the records; `obert track` mirrors them again."
+        ) from None
+
+
+def initialize(uri: str) -> None:
+    """Make a store ready: create an SQLite database's folder and bring its schema up to date.
+
+    To be called once, by one process, before parallel writers: MLflow's first connection to an empty database runs
+    its schema migration, and several at once make each other fail.
+
+    Raises:
+        UserError: a file store, or a server that does not answer.
+    """
+    _check(uri)
+    database = _database(uri)
+    if database is not None:
+        database.parent.mkdir(parents=True, exist_ok=True)
+    with _connection(uri) as client:
+        client.search_experiments(max_results=1)
+
+
+def _experiment_id(client: Any, name: str, uri: str) -> str:
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        database = _database(uri)
+        location = None if database is None else (database.parent / "artifacts" / name).resolve().as_uri()
+        try:
+            return client.create_experiment(name, artifact_location=location, tags=EXPERIMENT_TAGS)
+        except MlflowException:  # a parallel writer was faster
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+    if found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+    return found.experiment_id
+
+
+def _runs(client: Any, experiment: str, condition: str = "") -> list:
+    """All runs of an experiment that are not deleted, page by page."""
+    runs, token = [], None
+    while True:
+        page = client.search_runs([experiment], condition, max_results=BATCH, page_token=token)
+        runs.extend(page)
+        token = page.token
+        if not token:
+            return runs

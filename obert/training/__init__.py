@@ -1,0 +1,1 @@
+"""Training with the Hugging Face Trainer: features, schedules, distillation, gradual pruning, checkpoints."""

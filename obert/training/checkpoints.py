@@ -1,0 +1,82 @@
+"""Training checkpoints that are either complete, undamaged and of this very run, or not used."""
+
+import json
+import logging
+import time
+from pathlib import Path
+
+from transformers import TrainerCallback
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from obert.foundation import processes
+from obert.foundation.files import file_hash, write_text
+
+MARKER = "complete.json"
+logger = logging.getLogger(__name__)
+
+
+class TimedCheckpoints(TrainerCallback):
+    """Asks for a checkpoint when the last one is some minutes old."""
+
+    def __init__(self, minutes: float):
+        self.seconds = 60 * minutes
+        self.last = time.monotonic()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """Called after every optimiser step."""
+        if processes.agree(time.monotonic() - self.last >= self.seconds, args.device):
+            control.should_save = True
+
+    def on_save(self, args, state, control, **kwargs):
+        """Called after the Trainer has written a checkpoint."""
+        self.last = time.monotonic()
+
+
+class CheckpointMarker(TrainerCallback):
+    """Writes, last of all, the marker that makes a checkpoint complete: the run's identity and each file's sha256.
+
+    Must be the last callback, after those that add files of their own.
+
+    Args:
+        identity: hash of the run's specification and code.
+    """
+
+    def __init__(self, identity: str):
+        self.identity = identity
+
+    def on_save(self, args, state, control, **kwargs):
+        """Called by the Trainer after it has written a checkpoint."""
+        processes.wait()  # each has its own random state in the folder
+        if processes.rank() > 0:
+            return
+        folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+        hashes = {p.name: file_hash(p) for p in sorted(folder.iterdir()) if p.is_file() and p.name != MARKER}
+        write_text(folder / MARKER, json.dumps({"identity": self.identity, "files": hashes}))
+
+
+def latest_checkpoint(folder: Path, identity: str) -> Path | None:
+    """The newest checkpoint to resume from, or None. What cannot be used is named in a warning and passed over."""
+    checkpoints = sorted(
+        folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"), key=lambda p: int(p.name.rpartition("-")[2]), reverse=True
+    )
+    for checkpoint in checkpoints:
+        problem = _problem(checkpoint, identity)
+        if problem is None:
+            return checkpoint
+        logger.warning("checkpoint %s is not used: %s", checkpoint, problem)
+    return None
+
+
+def _problem(checkpoint: Path, identity: str) -> str | None:
+    try:
+        marker = json.loads((checkpoint / MARKER).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return "it was not finished"
+    except ValueError:
+        return "its marker is damaged"
+    if marker["identity"] != identity:
+        return "it belongs to another configuration or version of the code"
+    for name, expected in marker["files"].items():
+        if not (checkpoint / name).is_file() or file_hash(checkpoint / name) != expected:
+            return f"its file {name} is damaged"
+    return None

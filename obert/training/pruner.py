@@ -1,0 +1,179 @@
+"""Gradual pruning during training: events on schedule, masks held after every optimiser step, state in checkpoints."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from obert.experiment.recipe import Distillation
+from obert.foundation.errors import UserError
+from obert.foundation.files import write_text
+from obert.masks.patterns import AnyPattern
+from obert.masks.selection import Distribution, dense_masks
+from obert.models.encoders import prunable_layers
+from obert.pruning import Context, Method, prune
+from obert.tasks import Task
+from obert.training.distillation import distillation_losses
+from obert.training.features import Features
+
+MASKS, STATE, EVENTS = "masks.safetensors", "pruning_state.safetensors", "pruning_events.json"
+
+
+def check_gradients(method: Method, features: int, where: str) -> None:
+    """Raise UserError if a pruning event draws more distinct training features than there are."""
+    if method.gradient_examples() > features:
+        raise UserError(
+            f"{where}: a pruning event draws {method.gradient_examples()} training features, there are {features}. "
+            "Lower the number of gradients, or use more training examples."
+        )
+
+
+def check_first_event(method: Method, schedule: dict[int, float]) -> None:
+    """Raise UserError if the schedule prunes before the method's scores have seen the steps that they need."""
+    if min(schedule) < method.steps_needed():
+        raise UserError(
+            f"method {type(method).__name__} learns its scores in training and needs {method.steps_needed()} optimiser "
+            f"steps before the first pruning event, which is at step {min(schedule)}. Raise schedule.start_epoch."
+        )
+
+
+@dataclass(frozen=True)
+class TrainingFeatures:
+    """The training features as the data that gradients are taken on.
+
+    Attributes:
+        seed: decides, with `draw`, which features.
+    """
+
+    features: Features
+    seed: int
+    device: torch.device
+
+    def examples(self, count: int, batch_size: int, draw: int) -> Iterator[Any]:
+        """Features of similar length together, which saves padding and makes no difference to their own gradients."""
+        sizes = [batch_size] * (count // batch_size) + ([count % batch_size] if count % batch_size else [])
+        return self._batches(sizes, draw, by_length=True)
+
+    def minibatches(self, count: int, batch_size: int, draw: int) -> Iterator[Any]:
+        """Random minibatches."""
+        return self._batches([batch_size] * count, draw, by_length=False)
+
+    def _batches(self, sizes: list[int], draw: int, by_length: bool) -> Iterator[Any]:
+        generator = torch.Generator().manual_seed(self.seed + draw)
+        return (batch.to(self.device) for batch in self.features.batches(sizes, generator, by_length))
+
+
+class Pruner:
+    """A model with its masks, and the method that prunes it.
+
+    Attributes:
+        masks: True where a weight is kept.
+        sparsity: the target of the last event, 0 before the first.
+        events: step, sparsity, seconds and gradient evaluations of each event, and what the method says of it.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        task: Task,
+        method: Method,
+        data: Features,
+        seeds: dict[str, int],
+        pattern: AnyPattern,
+        distribution: Distribution = "global",
+        teacher: nn.Module | None = None,
+        distillation: Distillation | None = None,
+    ):
+        self.network = network
+        self.task = task
+        self.method = method
+        self.data = data
+        self.seeds = seeds
+        self.pattern = pattern
+        self.distribution = distribution
+        self.teacher = teacher
+        self.distillation = distillation
+        self.layers = prunable_layers(network)
+        self.hook = method.training_hook(network, self.layers, pattern)
+        self.masks = dense_masks(self.hook.weights)
+        self.events: list[dict[str, Any]] = []
+        check_gradients(method, len(data.features), f"method {type(method).__name__}")
+
+    @property
+    def sparsity(self) -> float:
+        """The target of the last event."""
+        return self.events[-1]["sparsity"] if self.events else 0.0
+
+    def prune(self, sparsity: float, step: int = 0, optimizer: torch.optim.Optimizer | None = None) -> None:
+        """Prune to a sparsity now, in evaluation mode; the mode is restored.
+
+        The gradients' data order depends on the seed and the step, so that a resumed run draws the same.
+        """
+        started = time.perf_counter()
+        device = next(self.network.parameters()).device
+        self.masks = {name: mask.to(device) for name, mask in self.masks.items()}
+        evaluations = 0
+
+        def logits(batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+            nonlocal evaluations
+            evaluations += len(batch["input_ids"])
+            return self.task.forward(self.network, batch)
+
+        def losses(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+            return self.task.losses(logits(batch), batch)
+
+        def from_teacher(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+            with torch.no_grad():
+                taught = self.task.forward(self.teacher, batch)
+            return distillation_losses(logits(batch), taught, self.distillation.temperature)
+
+        context = Context(
+            self.layers,
+            self.masks,
+            TrainingFeatures(self.data, self.seeds["gradients"] + step, device),
+            losses,
+            torch.Generator().manual_seed(self.seeds["pruning"] + step),
+            self.pattern,
+            self.distribution,
+            self.hook,
+            from_teacher if self.distillation and self.teacher is not None else None,
+        )
+        was_training = self.network.training
+        self.network.eval()
+        try:
+            self.masks = prune(self.method, context, sparsity)
+        except UserError as error:
+            raise UserError(f"pruning to {sparsity:.4g} before step {step}: {error}") from None
+        self.hook.after_event(self.masks, optimizer)
+        self.network.train(was_training)
+        self.events.append(
+            {
+                "step": step,
+                "sparsity": sparsity,
+                "seconds": time.perf_counter() - started,
+                "gradient_evaluations": evaluations,
+                **context.details,
+            }
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write masks, events and the method's own state beside a checkpoint."""
+        save_file({name: mask.cpu() for name, mask in self.masks.items()}, folder / MASKS)
+        save_file({name: value.cpu() for name, value in self.hook.state().items()}, folder / STATE)
+        write_text(folder / EVENTS, json.dumps(self.events))
+
+    def load(self, folder: Path) -> None:
+        """Read what `save` wrote."""
+        device = next(self.network.parameters()).device
+        self.masks = load_file(folder / MASKS, device=str(device))
+        self.hook.load(load_file(folder / STATE, device=str(device)))
+        self.hook.impose(self.masks)
+        self.events = json.loads((folder / EVENTS).read_text(encoding="utf-8"))

@@ -1,0 +1,63 @@
+"""Learning-rate and sparsity schedules as functions of the optimiser step."""
+
+from obert.experiment.recipe import LearningRate, SparsitySchedule
+from obert.foundation.errors import UserError
+
+
+def linear_with_rewinds(step: int, total_steps: int, steps_per_epoch: int, rate: LearningRate) -> float:
+    """Learning rate of a step (counted from 0): linear inside each cycle, back at `initial` at each rewind.
+
+    A cycle of C steps goes from `initial` at its first step to `final` at its last (methods.md 9.10); C is the cycle's
+    own length, so a shorter last cycle reaches `final` too. A warm-up rises linearly from 0 before it (methods.md 3.2),
+    and a constant phase stays at `initial`.
+    """
+    warmup = round(rate.warmup_epochs * steps_per_epoch)
+    if step < warmup:
+        return rate.initial * step / warmup
+    decay = max(warmup, round(rate.constant_until_epoch * steps_per_epoch))
+    if step < decay:
+        return rate.initial
+    starts = [decay, *(round(epoch * steps_per_epoch) for epoch in rate.rewind_epochs)]
+    first = max(start for start in starts if start <= step)
+    end = min([start for start in starts if start > step], default=total_steps)
+    progress = (step - first) / max(end - first - 1, 1)
+    return rate.initial - min(progress, 1.0) * (rate.initial - rate.final)
+
+
+def sparsity_at(progress: float, initial: float, final: float, shape: str) -> float:
+    """Sparsity at `progress` in [0, 1] through the pruning window: cubic (Zhu and Gupta 2018) or linear."""
+    return final - (final - initial) * (1 - progress) ** (3 if shape == "cubic" else 1)
+
+
+def pruning_events(schedule: SparsitySchedule, steps_per_epoch: int, final: float) -> dict[int, float]:
+    """Sparsity targets by the optimiser step that they precede: at the start, at every interval, and at the end; from
+    there at the same interval and the target, if masks are to be made anew.
+
+    A window that is a single event goes straight to the target.
+
+    Raises:
+        UserError: two events fall on one step.
+    """
+    start, end, last = schedule.start_epoch, schedule.end_epoch, schedule.rerank_until_epoch or schedule.end_epoch
+    every = schedule.every_epochs or 1.0
+    if schedule.every_steps:
+        start, end, last = (round(epoch * steps_per_epoch) / steps_per_epoch for epoch in (start, end, last))
+        every = schedule.every_steps / steps_per_epoch
+    events = {}
+    for epoch in [*_epochs(start, end, every), *_epochs(end, last, every)[1:]]:
+        progress = 1.0 if end == start else min((epoch - start) / (end - start), 1.0)
+        step = round(epoch * steps_per_epoch)
+        if step in events:
+            raise UserError(
+                f"schedule.every_epochs {every:g} is less than one optimiser step ({1 / steps_per_epoch:g} epochs): "
+                f"two pruning events fall on step {step}. Prune less often or use more training examples."
+            )
+        events[step] = sparsity_at(progress, schedule.initial_sparsity, final, schedule.shape)
+    return events
+
+
+def _epochs(start: float, end: float, every: float) -> list[float]:
+    """From `start` to `end` inclusive; the last interval may be shorter."""
+    count = int((end - start) / every + 1e-9)
+    epochs = [start + i * every for i in range(count + 1)]
+    return epochs if epochs[-1] >= end - 1e-9 else [*epochs, end]

@@ -1,0 +1,243 @@
+"""Training on the Hugging Face Trainer: distillation, learning-rate rewinds, length-grouped batches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers.trainer_callback import ProgressCallback
+from transformers.trainer_pt_utils import LengthGroupedSampler
+
+from obert.experiment.recipe import Distillation, Training
+from obert.foundation import processes
+from obert.foundation.errors import UserError
+from obert.tasks import Task
+from obert.training.distillation import distillation_losses
+from obert.training.features import Features
+from obert.training.schedules import linear_with_rewinds
+
+
+class EpochSeededSampler(LengthGroupedSampler):
+    """Batches of similar length in an order that depends on the seed and the epoch alone, so that a resumed run meets
+    the same data, and methods with the same seed are compared on the same order."""
+
+    def __init__(self, batch_size: int, lengths: list[int], seed: int):
+        super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of an epoch; the data loader calls this."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        self.generator.manual_seed(self.seed + self.epoch)
+        return super().__iter__()
+
+
+def steps_per_epoch(training: Training, features: int) -> int:
+    """Optimiser steps of one pass over the features."""
+    return math.ceil(math.ceil(features / training.batch_size) / training.gradient_accumulation)
+
+
+def share_of_batch(training: Training, count: int) -> tuple[int, int]:
+    """Batch size and accumulation of each of `count` processes, so that a step sees the recipe's batch in all.
+
+    Raises:
+        UserError: the batch cannot be shared out evenly.
+    """
+    if training.gradient_accumulation % count == 0:
+        return training.batch_size, training.gradient_accumulation // count
+    if training.gradient_accumulation == 1 and training.batch_size % count == 0:
+        return training.batch_size // count, 1
+    raise UserError(
+        f"{count} processes cannot share a batch of {training.batch_size} x {training.gradient_accumulation} "
+        "(training.batch_size x gradient_accumulation): their number must divide gradient_accumulation, or the batch "
+        "size where that is 1"
+    )
+
+
+class LossProgress(ProgressCallback):
+    """A progress bar that shows the loss, in place of a line for each step."""
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        """Called at every step."""
+        if self.training_bar is not None and logs and "loss" in logs:
+            self.training_bar.set_postfix(loss=f"{logs['loss']:.4f}", sparsity=f"{logs['sparsity']:.3f}")
+
+
+class CompressionTrainer(Trainer):
+    """The Trainer with the loss, schedule and data order of a recipe. Its state's `log_history` has each step's loss
+    and learning rate, and survives a restart.
+
+    Args:
+        task: gives the hard-label loss and the logits to distil.
+        training: the recipe's settings.
+        seeds: by purpose.
+        folder: where checkpoints go.
+        teacher: dense model to distil from, or None; used with `distillation`.
+        sparsity: called at each step, gives the sparsity to log.
+        parameter_groups: further groups of the optimiser, each with its own initial learning rate under the schedule.
+        penalty: called at each step, gives a term of the loss or None.
+    """
+
+    def __init__(
+        self,
+        network: PreTrainedModel,
+        task: Task,
+        data: Features,
+        training: Training,
+        seeds: dict[str, int],
+        folder: Path,
+        *,
+        distillation: Distillation | None = None,
+        teacher: PreTrainedModel | None = None,
+        sparsity: Callable[[], float] = lambda: 0.0,
+        parameter_groups: Sequence[dict[str, Any]] = (),
+        penalty: Callable[[], torch.Tensor | None] = lambda: None,
+        callbacks: tuple = (),
+    ):
+        self.task = task
+        self.training = training
+        self.data = data
+        self.data_seed = seeds["data order"]
+        self._step, self._batch = -1, 0
+        self.distillation = distillation
+        self.teacher = teacher
+        self.sparsity = sparsity
+        self.parameter_groups = parameter_groups
+        self.penalty = penalty
+        self.epoch_steps = steps_per_epoch(training, len(data.features))
+        self.total_steps = max(1, round(training.epochs * self.epoch_steps))
+        network.base_model.embeddings.requires_grad_(not training.freeze_embeddings)
+        batch_size, accumulation = share_of_batch(training, processes.count())
+        arguments = TrainingArguments(
+            output_dir=str(folder),
+            max_steps=self.total_steps,
+            per_device_train_batch_size=batch_size,
+            gradient_accumulation_steps=accumulation,
+            learning_rate=training.learning_rate.initial,
+            weight_decay=training.weight_decay,
+            max_grad_norm=training.max_grad_norm,
+            logging_steps=1,
+            logging_nan_inf_filter=False,
+            save_strategy="no" if training.checkpoint_steps is None else "steps",
+            save_steps=training.checkpoint_steps or 1,
+            save_total_limit=2,  # the older one serves while the newer is being written
+            seed=seeds["dropout"],
+            report_to="none",
+            remove_unused_columns=False,
+            dataloader_pin_memory=False,
+            use_cpu=not torch.cuda.is_available(),
+            ddp_backend=processes.backend(),
+            disable_tqdm=False,
+        )
+        if arguments.world_size != processes.count():  # each would train a model of its own
+            raise RuntimeError(f"{processes.count()} processes, of which the Trainer knows {arguments.world_size}")
+        super().__init__(
+            network,
+            arguments,
+            data_collator=data.collator,
+            train_dataset=data.model_inputs,
+            callbacks=list(callbacks),
+        )
+        self.remove_callback(ProgressCallback)
+        self.add_callback(LossProgress())
+        self.model_accepts_loss_kwargs = False  # the loss is a mean over the minibatch; the Trainer accumulates it
+        if teacher is not None:
+            teacher.to(self.args.device)
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> EpochSeededSampler:
+        size = self.training.batch_size * self.training.gradient_accumulation
+        return EpochSeededSampler(size, list(self.data.features["length"]), self.data_seed)
+
+    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
+        """AdamW over the weights, and over the parameter groups of their own rates."""
+        if self.optimizer is None:
+            own = [p for group in self.parameter_groups for p in group["params"]]
+            for parameter in own:
+                parameter.requires_grad_(False)
+            super().create_optimizer(model)
+            for parameter in own:
+                parameter.requires_grad_(True)
+            for group in self.parameter_groups:
+                self.optimizer.add_param_group(dict(group))
+        return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer=None) -> LambdaLR:
+        """Linear decay with rewinds; the factor is relative to the initial learning rate."""
+        rate = self.training.learning_rate
+        schedule = partial(
+            linear_with_rewinds, total_steps=num_training_steps, steps_per_epoch=self.epoch_steps, rate=rate
+        )
+        self.lr_scheduler = LambdaLR(optimizer or self.optimizer, lambda step: schedule(step) / rate.initial)
+        return self.lr_scheduler
+
+    def compute_loss(self, model, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch=None) -> Any:
+        """(1 - h) * task loss + h * distillation loss.
+
+        Raises:
+            UserError: the loss is not finite.
+        """
+        if model.training:
+            inputs = self.data.prepared(inputs, self._batch_seed())
+        with self._autocast():
+            logits = _in_float32(self.task.forward(model, inputs))
+        hardness = self.distillation.hardness if self.distillation else 0.0
+        loss = torch.zeros((), device=logits[0].device)
+        if hardness < 1:
+            loss = loss + (1 - hardness) * self.task.losses(logits, inputs).mean()
+        if hardness > 0:
+            with torch.no_grad(), self._autocast():
+                taught = _in_float32(self.task.forward(self.teacher, inputs))
+            loss = loss + hardness * distillation_losses(logits, taught, self.distillation.temperature).mean()
+        penalty = self.penalty()
+        if penalty is not None:
+            loss = loss + penalty
+        if not torch.isfinite(loss):
+            raise UserError(
+                f"the loss is not finite at step {self.state.global_step}: {self._first_not_finite(logits)}"
+            )
+        return (loss, logits) if return_outputs else loss
+
+    def _autocast(self) -> torch.autocast:
+        """bfloat16 where the recipe says so; pruning's gradients and evaluation are not made in here."""
+        enabled = self.training.precision == "bfloat16"
+        return torch.autocast(self.args.device.type, dtype=torch.bfloat16, enabled=enabled)
+
+    def _batch_seed(self) -> int:
+        """A seed for each batch of the run, whatever was drawn before it; a resumed run meets the same."""
+        step, several = self.state.global_step, processes.count()
+        self._batch = self._batch + 1 if step == self._step else 0
+        self._step = step
+        of_step = self.args.gradient_accumulation_steps * several
+        return self.data_seed + step * of_step + self._batch * several + processes.rank()
+
+    def _first_not_finite(self, logits: tuple[torch.Tensor, ...]) -> str:
+        for name, parameter in self.model.named_parameters():
+            if not torch.isfinite(parameter).all():
+                return f"parameter '{name}' holds values that are not finite. Lower the learning rate."
+        bad = "logits" if not all(torch.isfinite(x).all() for x in logits) else "the loss itself"
+        return f"all parameters are finite, {bad} are not. Check the data, or lower the learning rate."
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the present sparsity to each step's line."""
+        if "loss" in logs:
+            logs["sparsity"] = self.sparsity()
+        super().log(logs, start_time)
+
+    def curves(self) -> list[dict[str, float]]:
+        """Step, epoch, loss, learning rate and sparsity of every optimiser step so far."""
+        columns = ("step", "epoch", "loss", "learning_rate", "sparsity")
+        return [{name: line[name] for name in columns} for line in self.state.log_history if "loss" in line]
+
+
+def _in_float32(logits: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    return tuple(x.float() for x in logits)

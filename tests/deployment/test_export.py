@@ -1,0 +1,231 @@
+import gzip
+import warnings
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from transformers import BertConfig
+
+from obert.deployment.export import OPSET, OUTPUTS, export_onnx, exported_sparsity, file_sizes_mb, linear_weights
+from obert.deployment.parity import PARITY_TOLERANCE, padded_batches, parity
+from obert.engines import ModelFiles
+from obert.engines.onnxruntime import OnnxRuntime
+from obert.foundation.errors import UserError
+from obert.models.encoders import HEADS, prunable_weights
+
+# initializer_range makes logits of order 1 to 10, as those of a trained model are.
+CONFIG = BertConfig(
+    vocab_size=60,
+    hidden_size=32,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    intermediate_size=64,
+    max_position_embeddings=48,
+    initializer_range=0.3,
+)
+LENGTHS = (5, 40, 3, 17, 9, 9, 31, 12, 3, 48, 20)
+
+
+def tiny(head: str, layers: int = 2):
+    torch.manual_seed(0)
+    network = HEADS[head].from_config(CONFIG, attn_implementation="eager").eval()
+    del network.base_model.encoder.layer[layers:]
+    return network
+
+
+@pytest.fixture(params=OUTPUTS)
+def head(request):
+    return request.param
+
+
+@pytest.fixture
+def exported(head, tmp_path):
+    """A pruned model with known zeros, and its file."""
+    network = tiny(head)
+    with torch.no_grad():
+        for weight in prunable_weights(network).values():
+            weight.view(-1)[::4] = 0
+    path = tmp_path / "model.onnx"
+    export_onnx(network, head, path)
+    return network, path
+
+
+@pytest.fixture(scope="module")
+def features():
+    generator = np.random.default_rng(0)
+    return {
+        "input_ids": [generator.integers(5, CONFIG.vocab_size, n).tolist() for n in LENGTHS],
+        "attention_mask": [[1] * n for n in LENGTHS],
+        "token_type_ids": [[0] * (n // 2) + [1] * (n - n // 2) for n in LENGTHS],
+    }
+
+
+def engine(path):
+    return OnnxRuntime(ModelFiles(path, path.parent, ""), 1)
+
+
+def edit(path, layer, change):
+    """Apply `change` to the array [in, out] of a linear layer in an exported file."""
+    model = onnx.load(path)
+    node = next(node for node in model.graph.node if node.name.startswith(layer) and node.op_type in ("MatMul", "Gemm"))
+    tensor = next(tensor for tensor in model.graph.initializer if tensor.name == node.input[1])
+    array = onnx.numpy_helper.to_array(tensor).copy()
+    change(array)
+    tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+    onnx.save(model, path)
+
+
+def test_file_has_the_stated_interface(exported, head):
+    model = onnx.load(exported[1])
+    onnx.checker.check_model(model)
+    assert model.opset_import[0].version == OPSET >= 14
+    assert [i.name for i in model.graph.input] == ["input_ids", "attention_mask", "token_type_ids"]
+    for tensor in model.graph.input:
+        assert tensor.type.tensor_type.elem_type == onnx.TensorProto.INT64
+        assert [d.dim_param for d in tensor.type.tensor_type.shape.dim] == ["batch", "tokens"]
+    names = {"sequence_classification": ["logits"], "question_answering": ["start_logits", "end_logits"]}
+    assert [o.name for o in model.graph.output] == names[head]
+    assert [path.name for path in exported[1].parent.iterdir()] == ["model.onnx"], "weights must be inside"
+
+
+def test_linear_weights_are_the_models_own(exported):
+    network, path = exported
+    weights = linear_weights(path)
+    for name, weight in prunable_weights(network).items():
+        torch.testing.assert_close(weights[name].T, weight.detach(), rtol=0, atol=0)
+
+
+def test_sparsity_is_read_back(exported):
+    network, path = exported
+    found = exported_sparsity(path, network, 0.25)
+    assert found.measured == found.target == 0.25
+    assert len(found.layers) == 2 * 6
+    layer = found.layers[f"{network.base_model_prefix}.encoder.layer.1.output.dense.weight"]
+    assert (layer.zeros, layer.size) == (32 * 64 // 4, 32 * 64)
+
+
+@pytest.mark.parametrize("head", ["question_answering"], indirect=True)
+def test_weights_pruned_entirely_are_read_back(head, tmp_path):
+    """Equal tensors, which the exporter stores once."""
+    network = tiny(head)
+    attention = network.base_model.encoder.layer[0].attention.self
+    with torch.no_grad():
+        attention.query.weight.zero_()
+        attention.key.weight.zero_()
+    export_onnx(network, head, tmp_path / "model.onnx")
+    found = exported_sparsity(tmp_path / "model.onnx", network, 0.0)
+    assert sum(layer.zeros for layer in found.layers.values()) == 2 * 32 * 32
+
+
+@pytest.mark.parametrize("head", ["question_answering"], indirect=True)
+@pytest.mark.parametrize(
+    "damage", [lambda a: np.put(a, -1, 0), lambda a: np.put(a, 0, 1)], ids=["one more", "one less"]
+)
+def test_one_wrong_zero_is_caught(exported, damage):
+    network, path = exported
+    edit(path, "/bert/encoder/layer.1/intermediate/dense", damage)
+    with pytest.raises(UserError, match=r"layer\.1\.intermediate\.dense\.weight': 51[13] zeros of 2048.* 512 zeros"):
+        exported_sparsity(path, network, 0.25)
+
+
+@pytest.mark.parametrize("head", ["question_answering"], indirect=True)
+def test_file_of_another_model_is_caught(head, exported):
+    path = exported[1]
+    export_onnx(tiny(head, layers=1), head, path)
+    with pytest.raises(UserError, match=r"layer\.0.*zeros of"):
+        exported_sparsity(path, exported[0], 0.25)
+    with pytest.raises(UserError, match=r"layer\.1.*no such layer"):
+        exported_sparsity(path, tiny(head), 0.0)
+
+
+@pytest.mark.parametrize("head", ["question_answering"], indirect=True)
+def test_cut_file_is_caught(exported):
+    network, path = exported
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(UserError, match="is not a readable ONNX model"):
+        exported_sparsity(path, network, 0.25)
+
+
+def test_parity_over_batches_and_lengths_the_exporter_has_not_seen(exported, features):
+    network, path = exported
+    difference, mean, count = parity(network, engine(path), features)
+    assert mean <= difference
+    assert count == len(LENGTHS)
+    assert 0 <= difference < 1e-4
+
+
+def test_parity_finds_the_largest_difference_of_real_positions(head, exported, features):
+    """A head's bias moves every logit by as much; padding is moved by more and must not count."""
+    network, path = exported
+    moved = 0.75 * PARITY_TOLERANCE
+    runtime = engine(path)
+
+    class Shifted(OnnxRuntime):
+        def __init__(self):
+            pass
+
+        def run(self, inputs):
+            outputs = [output + np.float32(moved) for output in runtime.run(inputs)]
+            if head == "question_answering":
+                outputs = [np.where(inputs["attention_mask"] == 1, output, np.nan) for output in outputs]
+            return outputs
+
+    assert parity(network, Shifted(), features)[0] == pytest.approx(moved, abs=1e-4)
+
+
+@pytest.mark.parametrize("wrong", [0.01, float("nan")])
+def test_parity_failure_raises_with_the_figure(exported, features, wrong):
+    network, path = exported
+    with torch.no_grad():
+        list(network.parameters())[-1][0] += wrong
+    with pytest.raises(UserError, match=f"by up to {wrong:.2g}.* over 11 features; allowed is 0.001"):
+        parity(network, engine(path), features)
+
+
+@pytest.mark.parametrize("head", ["question_answering"], indirect=True)
+def test_parity_over_nothing_is_an_error(exported):
+    empty = {"input_ids": [], "attention_mask": [], "token_type_ids": []}
+    with pytest.raises(UserError, match="no validation feature"):
+        parity(exported[0], engine(exported[1]), empty)
+
+
+def test_batches_are_padded_to_their_longest(features):
+    first, second = padded_batches(features, pad_token_id=7)
+    assert first["input_ids"].shape == (8, 40)
+    assert second["input_ids"].shape == (3, 48)
+    assert first["input_ids"].dtype == np.int64
+    assert first["input_ids"][0].tolist() == features["input_ids"][0] + [7] * 35
+    assert first["attention_mask"][0].tolist() == [1] * 5 + [0] * 35
+    assert first["token_type_ids"][0].tolist() == [0, 0, 1, 1, 1] + [0] * 35
+
+
+@pytest.mark.parametrize("head", ["sequence_classification"], indirect=True)
+def test_export_is_quiet_and_the_same_every_time(head, tmp_path, capfd):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name in ("one.onnx", "two.onnx"):
+            export_onnx(tiny(head), head, tmp_path / name)
+    assert capfd.readouterr() == ("", "")
+    assert (tmp_path / "one.onnx").read_bytes() == (tmp_path / "two.onnx").read_bytes()
+
+
+@pytest.mark.parametrize("head", ["sequence_classification"], indirect=True)
+def test_failed_export_leaves_no_file(head, tmp_path, monkeypatch):
+    def half(network, example, path, **options):
+        with open(path, "wb") as file:  # noqa: PTH123 - the exporter is given a string
+            file.write(b"half")
+        raise RuntimeError("disk full")
+
+    monkeypatch.setattr(torch.onnx, "export", half)
+    with pytest.raises(RuntimeError, match="disk full"):
+        export_onnx(tiny(head), head, tmp_path / "model.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("size", [0, 1000, (1 << 20) + 1, 3 << 20])
+def test_file_sizes_equal_those_of_the_gzip_module(tmp_path, size):
+    content = np.random.default_rng(0).integers(0, 20, size, dtype=np.uint8).tobytes()
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content)
+    assert file_sizes_mb(path) == (size / 1e6, len(gzip.compress(content, compresslevel=6)) / 1e6)

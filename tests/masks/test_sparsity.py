@@ -1,0 +1,85 @@
+"""Masks: exact counts, ties, monotony, and the measurement."""
+
+import pytest
+import torch
+
+from obert.foundation.errors import UserError
+from obert.masks.counts import assert_sparsity, measure
+from obert.masks.holding import apply_masks
+from obert.masks.selection import dense_masks, global_masks, uniform_masks
+
+
+def zeros(masks):
+    return sum(int((~mask).sum()) for mask in masks.values())
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.1, 0.5, 0.703, 0.97])
+def test_count_is_exact_over_all_tensors(sparsity):
+    generator = torch.Generator().manual_seed(0)
+    scores = {"a": torch.rand(7, 11, generator=generator), "b": torch.rand(13, 5, generator=generator)}
+    masks = global_masks(scores, dense_masks(scores), sparsity)
+    assert zeros(masks) == round(142 * sparsity)
+    kept = torch.cat([scores[n][masks[n]] for n in scores])
+    pruned = torch.cat([scores[n][~masks[n]] for n in scores])
+    assert len(pruned) == 0 or pruned.max() <= kept.min()
+
+
+def test_ties_are_broken_in_model_order_and_still_counted_exactly():
+    scores = {"a": torch.zeros(2, 3), "b": torch.zeros(2, 2)}
+    masks = global_masks(scores, dense_masks(scores), 0.4)
+    assert masks["a"].flatten().tolist() == [False] * 4 + [True] * 2
+    assert masks["b"].all()
+
+
+def test_uniform_masks_reach_the_target_in_each_tensor():
+    scores = {"small": torch.tensor([[1.0, 2.0], [3.0, 4.0]]), "large": torch.arange(10.0, 20.0)}
+    masks = uniform_masks(scores, dense_masks(scores), 0.5)
+    assert masks["small"].tolist() == [[False, False], [True, True]]
+    assert masks["large"].tolist() == [False] * 5 + [True] * 5
+    measured = measure({name: scores[name] * mask for name, mask in masks.items()}, 0.5)
+    assert assert_sparsity(measured, "here", distribution="uniform") is measured
+    everything_small = measure({"small": torch.zeros(2, 2), "large": torch.cat([torch.zeros(3), torch.ones(7)])}, 0.5)
+    assert assert_sparsity(everything_small, "here") is everything_small  # 7 of 14 over both
+    with pytest.raises(RuntimeError, match="large: 3 of 10"):
+        assert_sparsity(everything_small, "here", distribution="uniform")
+
+
+def test_pruned_weights_stay_pruned_whatever_their_score():
+    scores = {"a": torch.tensor([5.0, 1.0, 2.0, 3.0])}
+    masks = {"a": torch.tensor([False, True, True, True])}
+    new = global_masks(scores, masks, 0.5)
+    assert new["a"].tolist() == [False, False, True, True]
+
+
+def test_lower_target_than_now_is_refused():
+    masks = {"a": torch.tensor([False, False, True, True])}
+    with pytest.raises(ValueError, match="below the 2 that"):
+        global_masks({"a": torch.ones(4)}, masks, 0.25)
+
+
+@pytest.mark.parametrize("sparsity", [-0.1, 1.0])
+def test_sparsity_outside_its_range_is_refused(sparsity):
+    with pytest.raises(ValueError, match="outside"):
+        global_masks({"a": torch.ones(4)}, {"a": torch.ones(4, dtype=torch.bool)}, sparsity)
+
+
+def test_score_that_is_not_finite_names_its_tensor():
+    scores = {"fine": torch.ones(3), "broken": torch.tensor([1.0, float("nan")])}
+    with pytest.raises(UserError, match="'broken'"):
+        global_masks(scores, dense_masks(scores), 0.5)
+
+
+def test_measure_counts_zeros_per_layer():
+    weights = {"a": torch.tensor([0.0, 1.0]), "b": torch.tensor([0.0, 0.0, 3.0, -0.0])}
+    measured = measure(weights, 0.5)
+    assert (measured.layers["a"].zeros, measured.layers["b"].zeros) == (1, 3)
+    assert measured.measured == pytest.approx(4 / 6)
+    assert assert_sparsity(measured, "here") is measured
+
+
+def test_lost_mask_is_an_error():
+    weights = {"a": torch.ones(10)}
+    apply_masks(weights, {"a": torch.arange(10) >= 5})
+    weights["a"][0] = 0.3
+    with pytest.raises(RuntimeError, match="4 of 10 weights are zero"):
+        assert_sparsity(measure(weights, 0.5), "here")
