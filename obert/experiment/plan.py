@@ -128,17 +128,18 @@ class Plan:
         Raises:
             UserError: any mistake, with file and key.
         """
-        return cls.of(validate(Experiment, read_yaml(Path(path)), str(path)), str(path))
+        plan = cls.of(validate(Experiment, read_yaml(Path(path)), str(path)), str(path))
+        plan._check_names()
+        return plan
 
     @classmethod
     def of(cls, experiment: Experiment, where: str | None = None) -> Plan:
-        """The plan of an experiment. Raises UserError as `load`."""
+        """The plan of an experiment. Raises UserError for what its runs cannot be made with."""
         plan = cls(experiment, where or f"experiment {experiment.name}")
         for name in experiment.tasks:
             plan.definitions.task(name, f"{plan.where}, tasks.{name}")
         for stage in stages():
             plan._add(stage)
-        plan._check_names()
         return plan
 
     def _add(self, stage: Stage) -> None:
