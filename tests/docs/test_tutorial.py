@@ -1,0 +1,59 @@
+"""The tutorial as a newcomer follows it: every command of every page, in order, in a copy of the project."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from blocks import Command, File, agrees, blocks
+
+ROOT = Path(__file__).parents[2]
+TUTORIAL = ROOT / "docs" / "tutorial"
+PAGES = ("first_run", "own_model", "own_data", "own_method")
+PARTS = ("Snakefile", "configs", "obert", "profiles", "workflow", "tests/data", "examples")
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory) -> Path:
+    """What a clone holds of what the tutorial needs."""
+    folder = tmp_path_factory.mktemp("clone") / "obert"
+    for part in PARTS:
+        if (ROOT / part).is_dir():
+            shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+        elif (ROOT / part).exists():
+            folder.mkdir(exist_ok=True)
+            shutil.copy(ROOT / part, folder)
+    return folder
+
+
+def test_every_page_is_run():
+    assert {page.stem for page in TUTORIAL.glob("*.md")} == {"index", *PAGES}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_pages_commands_do_what_it_says(page, clone):
+    steps = blocks(TUTORIAL / f"{page}.md")
+    assert sum(isinstance(step, Command) for step in steps) >= 2
+    for step in steps:
+        if isinstance(step, File):
+            path = clone / step.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(step.content, encoding="utf-8")
+        else:
+            check(step, clone)
+
+
+def check(command: Command, clone: Path) -> None:
+    environment = os.environ | {
+        "PYTHONPATH": str(clone),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "COLUMNS": "200",
+    }
+    done = subprocess.run(
+        command.line, shell=True, cwd=clone, env=environment, capture_output=True, text=True, check=False
+    )
+    printed = done.stdout + done.stderr
+    assert done.returncode == 0, f"{command.line}\n{printed}"
+    assert agrees(command.output, printed), f"{command.line}\nshown:\n{command.output}\nprinted:\n{printed}"
