@@ -59,9 +59,9 @@ def zeros_of(model):
     return {f"{n}.weight": int((m.weight == 0).sum()) for n, m in model.named_modules() if isinstance(m, nn.Linear)}
 
 
-def test_readme_script_runs(root):
-    section = (root / "README.md").read_text(encoding="utf-8").split("## As a library")[1]
-    script = section.split("```python\n")[1].split("```")[0]
+@pytest.mark.parametrize("page", ["README.md", "docs/howto/library.md"])
+def test_the_documented_script_runs(page, root):
+    script = (root / page).read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
     assert len([line for line in script.splitlines() if line.strip()]) <= 10
     names = {}
     exec(script, names)
