@@ -31,7 +31,8 @@ def versions() -> Iterator[str]:
         for requirement in requirements:
             name, allowed = re.match(r"([A-Za-z0-9._-]+)(?:\[[^\]]*\])?\s*(.*)", requirement).groups()
             if name != project["name"]:
-                yield f"| {name} | {extra or 'always'} | `{allowed or 'any'}` | {tried.get(_plain(name), 'not pinned')} |"
+                known = tried.get(_plain(name), "not pinned")
+                yield f"| {name} | {extra or 'always'} | `{allowed or 'any'}` | {known} |"
 
 
 def _plain(name: str) -> str:
