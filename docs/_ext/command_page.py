@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 def parser() -> argparse.ArgumentParser:
     """The parser of the `obert` command. The one place here that knows where it is defined."""
-    from obert.__main__ import _parser
+    from obert import cli
 
-    return _parser()
+    return cli.parser()
 
 
 def describe(command_line: argparse.ArgumentParser, level: int) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The tutorial as a newcomer follows it: every command of every page, in order, in a copy of the project."""
+"""The tutorial as a newcomer follows it, and how-to pages with a whole example: each command, in a copy of the project."""
 
 import os
 import shutil
@@ -10,8 +10,9 @@ import pytest
 from blocks import Command, File, agrees, blocks
 
 ROOT = Path(__file__).parents[2]
-TUTORIAL = ROOT / "docs" / "tutorial"
-PAGES = ("first_run", "own_model", "own_data", "own_method")
+DOCS = ROOT / "docs"
+TUTORIAL = ("tutorial/first_run", "tutorial/own_model", "tutorial/own_data", "tutorial/own_method")
+PAGES = (*TUTORIAL, "howto/add_stage")
 PARTS = ("Snakefile", "configs", "obert", "profiles", "workflow", "tests/data", "examples")
 
 
@@ -28,13 +29,13 @@ def clone(tmp_path_factory) -> Path:
     return folder
 
 
-def test_every_page_is_run():
-    assert {page.stem for page in TUTORIAL.glob("*.md")} == {"index", *PAGES}
+def test_every_page_of_the_tutorial_is_run():
+    assert {f"tutorial/{page.stem}" for page in (DOCS / "tutorial").glob("*.md")} == {"tutorial/index", *TUTORIAL}
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_the_pages_commands_do_what_it_says(page, clone):
-    steps = blocks(TUTORIAL / f"{page}.md")
+    steps = blocks(DOCS / f"{page}.md")
     assert sum(isinstance(step, Command) for step in steps) >= 2
     for step in steps:
         if isinstance(step, File):
