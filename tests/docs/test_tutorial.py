@@ -1,4 +1,4 @@
-"""The tutorial as a newcomer follows it, and how-to pages with a whole example: each command, in a copy of the project."""
+"""The tutorial as a newcomer follows it, and a how-to page that is a whole example: every command, in a copy."""
 
 import os
 import shutil

@@ -62,7 +62,7 @@ def test_tables_3_and_6(keys):
     assert source_keys(experiment, pruned)[0] == cut
 
 
-def test_everything(keys):
+def test_the_whole_grid_has_the_expected_runs(keys):
     _, keys = keys
     stages = Counter(k.stage for k in keys)
     assert stages.pop("export") == stages.pop("benchmark") == 36

@@ -54,7 +54,7 @@ def _files(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_twice_and_from_mlflow_give_the_same_bytes(experiment, tmp_path):
+def test_tables_made_twice_or_from_mlflow_have_the_same_bytes(experiment, tmp_path):
     _write(experiment)
     report = tables.run(experiment, CONFIG)
     first = _files(report.parent)
@@ -81,13 +81,13 @@ def test_the_report_is_self_contained(experiment):
         assert piece in page
 
 
-def test_no_records_at_all(experiment):
+def test_an_experiment_without_records_says_so(experiment):
     page = tables.run(experiment, CONFIG).read_text()
     assert "has no records yet" in page
     assert "has no records yet" in tables.summary(experiment)
 
 
-def test_records_out_of_plan_are_left_out_and_said(experiment):
+def test_records_outside_the_plan_are_left_out_with_a_warning(experiment):
     _write(experiment)
     smaller = experiment.model_copy(
         update={"downstream": (Downstream(recipes=("gradual",), methods=("obert",), sparsities=(0.9,)),)}
@@ -113,7 +113,7 @@ def test_a_damaged_record_is_named_and_old_files_stay(experiment):
     assert _files(folders.tables_folder(experiment)) == before
 
 
-def test_the_summary_says_what_and_where(experiment):
+def test_the_summary_names_scores_and_folders(experiment):
     _write(experiment)
     text = tables.summary(experiment)
     assert "magnitude" in text and "(n=2)" in text and "dense" in text
