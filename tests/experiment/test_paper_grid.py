@@ -57,7 +57,7 @@ def test_tables_3_and_6(plan):
     assert pruned.sources == {"model": cut, "teacher": plan.teacher("squad")}
 
 
-def test_everything(plan):
+def test_the_whole_grid_has_the_expected_runs(plan):
     stages = Counter(run.stage.name for run in plan)
     assert stages.pop("export") == stages.pop("benchmark") == 36
     assert stages == {

@@ -56,7 +56,7 @@ def _files(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_twice_and_from_mlflow_give_the_same_bytes(plan, tmp_path):
+def test_tables_made_twice_or_from_mlflow_have_the_same_bytes(plan, tmp_path):
     _write(plan)
     report = tables.run(plan, CONFIG)
     first = _files(report.parent)
@@ -83,13 +83,13 @@ def test_the_report_is_self_contained(plan):
         assert piece in page
 
 
-def test_no_records_at_all(plan):
+def test_an_experiment_without_records_says_so(plan):
     page = tables.run(plan, CONFIG).read_text()
     assert "has no records yet" in page
     assert "has no records yet" in tables.summary(plan)
 
 
-def test_records_out_of_plan_are_left_out_and_said(plan):
+def test_records_outside_the_plan_are_left_out_with_a_warning(plan):
     _write(plan)
     smaller = changed(plan, downstream=(Downstream(recipes=("gradual",), methods=("obert",), sparsities=(0.9,)),))
     folder = tables.run(smaller, CONFIG).parent
@@ -113,7 +113,7 @@ def test_a_damaged_record_is_named_and_old_files_stay(plan):
     assert _files(folders.tables_folder(plan.experiment)) == before
 
 
-def test_the_summary_says_what_and_where(plan):
+def test_the_summary_names_scores_and_folders(plan):
     _write(plan)
     text = tables.summary(plan)
     assert "magnitude" in text and "(n=2)" in text and "dense" in text

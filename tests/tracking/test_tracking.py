@@ -105,8 +105,8 @@ def test_parameters_say_what_a_run_is_and_nothing_that_is_not_set(uri, tmp_path)
         assert run.data.tags["mlflow.source.git.commit"] == "f" * 40
 
 
-def test_the_searches_of_the_readme_find_what_they_say(uri, tmp_path, root):
-    section = (root / "README.md").read_text().split("Searches that work:")[1]
+def test_the_documented_searches_find_what_they_say(uri, tmp_path, root):
+    section = (root / "docs/howto/mlflow.md").read_text().split("Some searches:")[1]
     queries = section.split("```")[1].strip().splitlines()
     runs = [
         record("downstream", score, task=task, method=method, sparsity=sparsity)
