@@ -8,8 +8,8 @@ from obert.experiment.folders import run_folder, runs_folder
 from obert.experiment.plan import all_keys, specification, specification_hash
 from obert.experiment.schema import Downstream, Experiment, Model
 from obert.foundation.errors import UserError
-from obert.tracking import mirror as tracking
 from obert.tracking import store
+from obert.tracking.mirror import synchronize
 from tables.examples import record, write_run
 
 CONFIG = "configs/example.yaml"
@@ -60,7 +60,7 @@ def test_twice_and_from_mlflow_give_the_same_bytes(experiment, tmp_path):
     first = _files(report.parent)
     assert first == _files(tables.run(experiment, CONFIG).parent)
     store.initialize(experiment.tracking_uri)
-    assert tracking.synchronize(runs_folder(experiment), experiment.tracking_uri) == 5
+    assert synchronize(runs_folder(experiment), experiment.tracking_uri) == 5
     runs_folder(experiment).rename(tmp_path / "moved")
     for path in report.parent.iterdir():
         path.unlink()
