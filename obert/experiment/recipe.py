@@ -17,7 +17,10 @@ class Strict(BaseModel):
 
 
 class LearningRate(Strict):
-    """Linear decay from `initial` to `final`, restarted at each of `rewind_epochs` (methods.md 9.10)."""
+    """Linear decay from `initial` to `final`, restarted at each of `rewind_epochs`.
+
+    See docs/explanation/training.md#learning-rate-and-rewinds.
+    """
 
     initial: float = Field(gt=0)
     final: float = Field(0.0, ge=0)
@@ -63,7 +66,10 @@ class Training(Strict):
 
 
 class Distillation(Strict):
-    """Knowledge distillation from the task's dense teacher (methods.md 9.9)."""
+    """Knowledge distillation from the task's dense teacher (Hinton et al. 2015).
+
+    See docs/explanation/training.md#distillation.
+    """
 
     hardness: float = Field(1.0, ge=0, le=1)
     temperature: float = Field(2.0, gt=0)

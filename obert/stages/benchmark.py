@@ -64,9 +64,9 @@ class Benchmark(Stage):
         """Time one model with every engine of `benchmark.engines` that runs here, in every scenario.
 
         Writes `latencies.json` (raw seconds of each iteration) and the record. Metrics by engine: throughput in
-        items/s, latency percentiles of a batch in ms, the speed-up over the dense teacher, which a teacher has none of, and the
-        task's scores over the validation examples in that very engine; of further scenarios, named in the metric,
-        speeds alone. Engines that do not run here, or would mean nothing, are named with the reason in
+        items/s, latency percentiles of a batch in ms, the speed-up over the dense teacher, which a teacher has none of,
+        and the task's scores over the validation examples in that very engine; of further scenarios, named in the
+        metric, speeds alone. Engines that do not run here, or would mean nothing, are named with the reason in
         `details["skipped"]`, those that crash, hang or cannot load or run a model in `details["failed"]`.
         `details["engines"]` names by model the first operator that an engine leaves to a fallback (`unsupported`), if
         it says that there is one, and the seconds that the linear layers take (`linear_seconds`), if it can tell.

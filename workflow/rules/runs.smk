@@ -1,6 +1,5 @@
 """The runs: a rule for each stage, alike but for what the stage says of itself."""
 
-
 for position, stage in enumerate(STAGES):
 
     rule:
