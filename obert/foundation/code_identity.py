@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from obert.foundation.registry import KINDS, PACKAGE, source_file
+from obert.foundation.registry import PACKAGE, source_file
 
 _ROOMS = ("stages", "commands", "sweeps")  # where a file named without its room is looked for
 # Those follow from the rest of the tree, or are of no meaning when the code runs.
@@ -39,7 +39,7 @@ def code_hash(stage: str | None = None, /, **names: str | Iterable[str] | None) 
 
     Args:
         stage: a file of `obert/stages/`, `obert/commands/` or `obert/sweeps/`.
-        names: files by room, e.g. `stages="downstream"`, `pruning="obert"`, `tables=["leaderboard"]`.
+        names: files by room, e.g. `stages="downstream"`, `commands="check"`, `pruning="obert"`, `tables=["setup"]`.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -47,18 +47,14 @@ def code_hash(stage: str | None = None, /, **names: str | Iterable[str] | None) 
     if stage is not None:
         names |= {_room_of(stage): stage}
     return hash_of_files(
-        _file(room, name)
+        source_file(room, name)
         for room, chosen in names.items()
         for name in ([chosen] if isinstance(chosen, str) else chosen or ())
     )
 
 
 def _room_of(stage: str) -> str:
-    return next((room for room in _ROOMS if _file(room, stage).is_file()), _ROOMS[0])
-
-
-def _file(room: str, name: str) -> Path:
-    return source_file(room, name) if room in KINDS else PACKAGE / room / f"{name}.py"
+    return next((room for room in _ROOMS if source_file(room, stage).is_file()), _ROOMS[0])
 
 
 def hash_of_files(roots: Iterable[Path]) -> str:

@@ -210,16 +210,14 @@ def test_where_an_extension_lies_does_not_count_but_what_it_imports_does(tmp_pat
     assert hash_of_files([tmp_path / "there" / fancy]) != before
 
 
-def names(stage, **extensions):
-    roots = [PACKAGE / room / f"{stage}.py" for room in ("stages", "commands")]
-    roots = [path for path in roots if path.is_file()]
-    roots += [PACKAGE / kind / f"{name}.py" for kind, name in extensions.items()]
+def names(**names_by_room):
+    roots = [PACKAGE / room / f"{name}.py" for room, name in names_by_room.items()]
     return {path.relative_to(PACKAGE).as_posix() for path in code_files(roots)}
 
 
 def test_pruning_depends_on_its_method_and_what_that_imports():
-    with_obert = names("downstream", pruning="obert", tasks="movie_reviews")
-    with_magnitude = names("downstream", pruning="magnitude", tasks="movie_reviews")
+    with_obert = names(stages="downstream", pruning="obert", tasks="movie_reviews")
+    with_magnitude = names(stages="downstream", pruning="magnitude", tasks="movie_reviews")
     own = {"pruning/obert.py", "pruning/_block_fisher.py", "pruning/_gradient_based.py"}
     own |= {"second_order/fisher.py", "second_order/solvers.py", "second_order/gradients.py"}
     assert own == with_obert - with_magnitude - {"pruning/magnitude.py"}
@@ -230,13 +228,19 @@ def test_pruning_depends_on_its_method_and_what_that_imports():
 
 
 def test_tables_do_not_depend_on_training():
-    found = names("tables", tables="leaderboard")
+    found = names(commands="tables", tables="leaderboard")
     assert not found & {"training/trainer.py", "training/gradual.py", "second_order/fisher.py", "models/encoders.py"}
 
 
 def test_extensions_are_part_of_the_hash():
     assert code_hash(stages="downstream", pruning="obert") != code_hash(stages="downstream", pruning="magnitude")
     assert code_hash(tables=["leaderboard", "latency"]) != code_hash(tables=["leaderboard"])
+
+
+def test_a_file_named_without_its_room_is_found():
+    assert code_hash("downstream", pruning="obert") == code_hash(stages="downstream", pruning="obert")
+    assert code_hash("check") == code_hash(commands="check")
+    assert code_hash("runner") == code_hash(sweeps="runner")
 
 
 def test_a_name_without_a_file_has_no_hash():
