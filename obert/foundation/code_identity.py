@@ -39,7 +39,7 @@ def code_hash(stage: str | None = None, /, **names: str | Iterable[str] | None) 
 
     Args:
         stage: a file of `obert/stages/`, `obert/commands/` or `obert/sweeps/`.
-        names: files by room, e.g. `stages="downstream"`, `commands="check"`, `pruning="obert"`, `tables=["setup"]`.
+        names: files by room, e.g. `stages="downstream"`, `commands="check"`, `pruning="obert"`, `tables=["latency"]`.
 
     Raises:
         FileNotFoundError: there is no such file.

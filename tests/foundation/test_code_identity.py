@@ -227,6 +227,18 @@ def test_pruning_depends_on_its_method_and_what_that_imports():
     assert "__init__.py" not in with_obert  # it holds the version
 
 
+def test_a_docstring_far_below_a_teacher_does_not_change_it_but_code_does(tmp_path, monkeypatch):
+    shutil.copytree(PACKAGE, tmp_path / "obert")
+    monkeypatch.setattr(code_identity, "PACKAGE", tmp_path / "obert")
+    teacher, files = tmp_path / "obert/stages/teacher.py", tmp_path / "obert/foundation/files.py"
+    text, hashes = files.read_text(), []
+    for written in (text, text.replace("Write a file atomically.", "Write."), text.replace('"sha256"', '"sha1"')):
+        files.write_text(written)
+        _forget()
+        hashes.append(hash_of_files([teacher]))
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
 def test_tables_do_not_depend_on_training():
     found = names(commands="tables", tables="leaderboard")
     assert not found & {"training/trainer.py", "training/gradual.py", "second_order/fisher.py", "models/encoders.py"}
