@@ -61,7 +61,8 @@ def experiment(root, tmp_path, monkeypatch, server):
         tracking_uri=server,
     )
     for position, run in enumerate(Plan.of(made)):
-        key, scores = run.key, {name: 100.0 * ((position + i) % 3 > 0) for i, name in enumerate("abcdef")}
+        key = run.key
+        scores = {name: 100.0 * ((position + i) % 3 > 0) for i, name in enumerate("abcdef")}
         chosen = {"recipe": key.recipe, "seed": key.seed, "method": key.method, "sparsity": key.sparsity}
         fields = {**chosen, "spec": run.specification, "spec_hash": run.specification_hash}
         write_run(runs_folder(made), record(key.stage, sum(scores.values()) / 6, **fields), scores, steps=STEPS)
@@ -91,15 +92,14 @@ def everything(uri):
 
 
 def tables_of(experiment, uri=None):
-    report = tables.run(Plan.of(experiment), CONFIG, uri)
-    return {path.name: path.read_bytes() for path in report.parent.iterdir()}
+    return {path.name: path.read_bytes() for path in tables.run(Plan.of(experiment), CONFIG, uri).parent.iterdir()}
 
 
 def assert_all_is_there(experiment, tmp_path):
     """Each run, parameter, step, tag and file, in the database once; the tables are those of the records."""
-    client, runs = MlflowClient(experiment.tracking_uri), everything(experiment.tracking_uri)
     plan = Plan.of(experiment)
-    assert set(runs) == {str(run.key.path) for run in plan}
+    client, runs = MlflowClient(experiment.tracking_uri), everything(experiment.tracking_uri)
+    assert set(runs) == {str(planned.key.path) for planned in plan}
     fetched = fetch(experiment.tracking_uri, "example", tmp_path / "all")
     for planned in plan:
         key, folder = planned.key, planned.folder
