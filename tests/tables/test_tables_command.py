@@ -9,8 +9,8 @@ from obert.experiment.folders import runs_folder
 from obert.experiment.plan import Plan
 from obert.experiment.schema import Downstream, Experiment, Model
 from obert.foundation.errors import UserError
-from obert.tracking import mirror as tracking
 from obert.tracking import store
+from obert.tracking.mirror import synchronize
 from tables.examples import record, write_run
 
 CONFIG = "configs/example.yaml"
@@ -62,7 +62,7 @@ def test_tables_made_twice_or_from_mlflow_have_the_same_bytes(plan, tmp_path):
     first = _files(report.parent)
     assert first == _files(tables.run(plan, CONFIG).parent)
     store.initialize(plan.experiment.tracking_uri)
-    assert tracking.synchronize(runs_folder(plan.experiment), plan.experiment.tracking_uri) == 5
+    assert synchronize(runs_folder(plan.experiment), plan.experiment.tracking_uri) == 5
     runs_folder(plan.experiment).rename(tmp_path / "moved")
     for path in report.parent.iterdir():
         path.unlink()
