@@ -2,40 +2,22 @@
 the wrong device."""
 
 import copy
-from pathlib import Path
 
 import pytest
 import torch
+from events import OBERT, SMALL, TINY, masks_of
 from pretended import GPU, OnGpu, PretendedGpu, move
 
 from obert.experiment.recipes import load_method, load_task
 from obert.foundation import registry
 from obert.foundation.memory import free_memory
 from obert.masks.holding import FixedPattern
-from obert.masks.patterns import parse_pattern
-from obert.masks.selection import dense_masks
-from obert.models.encoders import keep_layers, load_trained, prunable_layers, prunable_weights
-from obert.pruning import Context, prune
+from obert.models.encoders import load_trained
 from obert.quantization.fake import quantize
 from obert.second_order.fisher import spd_inverse
 from obert.training.distillation import distillation_losses
 
-TINY = Path(__file__).parents[1] / "data" / "tiny_bert"
 CPU = torch.device("cpu")
-SMALL = {
-    "mfac": {"num_gradients": 8, "gradient_batch_size": 4, "recomputations": 2},
-    "obd": {"num_gradients": 16, "gradient_batch_size": 8},
-    "obert": {"num_gradients": 16, "gradients": "per_example", "gradient_batch_size": 8, "fisher_block_size": 48},
-    "platon": {"window": 2},
-    "woodfisher": {"num_gradients": 40, "gradient_batch_size": 2, "fisher_block_size": 64},
-}
-OBERT = {
-    "independent": ("unstructured", {"solver": "independent"}),
-    "joint": ("2:4", {"solver": "joint"}),
-    "recursion": ("unstructured", {"accumulation": "recursion", "dampening": 1e-4}),
-    "several passes": ("1x4", {"fisher_memory": 2e-3, "recomputations": 2}),
-    "minibatches": ("unstructured", {"gradients": "minibatch", "num_gradients": 6, "fisher_block_size": 64}),
-}
 
 
 @pytest.fixture(autouse=True)
@@ -46,60 +28,10 @@ def _memory_of_a_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 1 << 30)
 
 
-class Tokens:
-    """Minibatches of random tokens and labels, made on the CPU and moved."""
-
-    def __init__(self, device):
-        self.device = device
-
-    def examples(self, count, batch_size, draw):
-        return self.minibatches(-(-count // batch_size), batch_size, draw)
-
-    def minibatches(self, count, batch_size, draw):
-        generator = torch.Generator().manual_seed(draw)
-        for _ in range(count):
-            tokens = torch.randint(5, 280, (batch_size, 12), generator=generator)
-            labels = torch.randint(2, (batch_size,), generator=generator)
-            batch = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens), "labels": labels}
-            yield {name: value.to(self.device) for name, value in batch.items()}
-
-
-def masks_of(method, device, pattern="unstructured"):
-    """Masks and weights after two events, with the steps of training that the method needs."""
-    torch.manual_seed(0)
-    network = load_trained(TINY, "sequence_classification")
-    keep_layers(network, (0,))
-    if device == GPU:
-        move(network)
-    layers, pattern = prunable_layers(network), parse_pattern(pattern)
-    task, data = load_task("sst2", {"source": str(TINY)}, "test"), Tokens(device)
-    hook = method.training_hook(network, layers, pattern)
-    learned = [p for group in hook.parameter_groups() for p in group["params"]]
-    others = [p for p in network.parameters() if not any(p is own for own in learned)]
-    optimizer = torch.optim.AdamW([{"params": others}, *hook.parameter_groups()], lr=1e-3)
-    masks = dense_masks(hook.weights)
-
-    def losses(batch):
-        return task.losses(task.forward(network, batch), batch)
-
-    for event, sparsity in enumerate((0.3, 0.5)):
-        for batch in data.minibatches(3, 4, 10 + event):
-            optimizer.zero_grad()
-            loss, penalty = losses(batch).mean(), hook.penalty(0.5)
-            (loss if penalty is None else loss + penalty).backward()
-            optimizer.step()
-            hook.after_step(masks, at_target=event > 0)
-        context = Context(layers, masks, data, losses, torch.Generator().manual_seed(1), pattern, hook=hook)
-        masks = prune(method, context, sparsity)
-        hook.after_event(masks, optimizer)
-    hook.finish()
-    return masks, prunable_weights(network)
-
-
 def assert_same(method, pattern="unstructured"):
-    expected = masks_of(method, CPU, pattern)
+    expected = masks_of(method, lambda network: network, CPU, pattern)
     with PretendedGpu():
-        found = masks_of(copy.deepcopy(method), GPU, pattern)
+        found = masks_of(copy.deepcopy(method), move, GPU, pattern)
     for own, other in zip(found, expected, strict=True):
         assert own.keys() == other.keys()
         assert all(isinstance(own[name], OnGpu) for name in own)
