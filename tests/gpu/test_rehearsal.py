@@ -5,9 +5,14 @@ import subprocess
 import sys
 import zipfile
 
+import carry
 import parts
 import pytest
+import torch
 from places import ROOT
+
+from obert.models.encoders import load_tokenizer, load_trained, prunable_weights
+from obert.tasks.squad import Squad
 
 KEYS = {
     "environment": {"transformers", "python"},
@@ -54,22 +59,27 @@ def test_every_part_gives_its_line(tmp_path, capsys, monkeypatch):
     assert list(map(json.loads, (out / parts.LINES).read_text().splitlines())) == lines
 
 
-def test_what_is_done_is_not_repeated_and_what_failed_is(tmp_path, capsys):
+def test_what_is_done_is_not_repeated_and_what_failed_is(tmp_path, capsys, monkeypatch):
+    """With a part that is real, and one that reads a file."""
     (tmp_path / parts.LINES).write_text('{"part": "environment", "error": "the first time"}\n')
-    options = ("--parts", "environment", "kernels")
-    (tmp_path / "dense").write_text("")  # where the part would make a folder
+    real, file = parts.Part.command.fget, tmp_path / "figures.json"
+    reading = [sys.executable, "-c", f"print('noise'); print(open({str(file)!r}).read())"]
+    monkeypatch.setattr(parts.Part, "command", property(lambda self: real(self) if ":" not in self.name else reading))
+    options = ("--parts", "environment", "squad:obert", "squad:magnitude")
     assert rehearse(tmp_path, *options) == 1
     *lines, last = lines_of(capsys)
-    assert [line["part"] for line in lines] == ["environment", "kernels"]
-    assert "error" not in lines[0]
-    assert "dense" in lines[1]["error"]
-    assert last == {"left": ["kernels"], "failed": ["kernels"]}
-    (tmp_path / "dense").unlink()
+    assert [line["part"] for line in lines[:1]] == ["environment"]
+    assert lines[0].keys() > KEYS["environment"]
+    assert all("FileNotFoundError" in line["error"] and "figures.json" in line["error"] for line in lines[1:])
+    both = ["squad:obert", "squad:magnitude"]
+    assert (last["left"], sorted(last["failed"])) == (both, sorted(both))
+    file.write_text('{"f1": 7}')
     assert rehearse(tmp_path, *options) == 0
     *lines, last = lines_of(capsys)
-    assert [line["part"] for line in lines] == ["kernels"]
-    assert lines[0]["scenarios"]["1x8"]["max_difference"] < 1e-5
+    assert sorted((line["part"], line["f1"]) for line in lines) == [("squad:magnitude", 7), ("squad:obert", 7)]
     assert last == {"left": [], "failed": []}
+    assert rehearse(tmp_path, *options) == 0
+    assert lines_of(capsys) == [{"left": [], "failed": []}]
 
 
 def test_a_part_that_cannot_end_in_time_is_not_begun(tmp_path, capsys):
@@ -105,3 +115,17 @@ def test_carried_wheels_are_used_where_packages_are_missing(tmp_path):
         capture_output=True, text=True,
     )  # fmt: skip
     assert (done.stdout, done.returncode) == ("7 ['--rehearse']\n", 0), done.stderr
+
+
+def test_what_is_carried_is_the_model_and_the_data(root, tmp_path):
+    data = root / "tests" / "data"
+    carry.carry_weights(data / "tiny_bert", tmp_path / "model")
+    carry.carry_data(data / "city_qa", tmp_path / "data")
+    expected = prunable_weights(load_trained(data / "tiny_bert", "question_answering"))
+    found = prunable_weights(load_trained(tmp_path / "model", "question_answering"))
+    assert load_tokenizer(tmp_path / "model").vocab_size == load_tokenizer(data / "tiny_bert").vocab_size
+    for name, weight in expected.items():
+        assert torch.equal(found[name], weight.half().float())
+    splits = [Squad(source=str(folder)).read() for folder in (data / "city_qa", tmp_path / "data")]
+    for name, split in splits[0].items():
+        assert splits[1][name].to_list() == split.to_list()
