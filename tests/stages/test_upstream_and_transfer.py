@@ -79,7 +79,7 @@ def test_transfer_keeps_every_zero_of_the_upstream_model(plan, method, task):
     count = sum(int(zeros.sum()) for zeros in before.values())
     assert record.details["pattern"] == {"zeros_before": count, "zeros_kept": count}
     dense_teacher = plan.teacher(task)
-    assert record.inputs.keys() == {str(source.key.path), str(dense_teacher.path)}
+    assert record.inputs.keys() == {str(source.key.path), str(dense_teacher.key.path)}
     name = "bert.encoder.layer.0.output.dense.weight"
     assert not torch.equal(file_of(run)[name], file_of(source)[name])  # it has trained
 
