@@ -3,7 +3,7 @@
 import pandas as pd
 
 from obert.report.rendering import Built
-from obert.statistics.estimates import DASH
+from obert.statistics.formatting import DASH
 
 SPECIAL = {
     "\\": r"\textbackslash{}",

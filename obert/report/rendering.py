@@ -12,7 +12,7 @@ from obert.data.wheels import ASSETS, PREFIX
 from obert.experiment.keys import RunKey
 from obert.records.record import Record
 from obert.report.page import Block, Part, render
-from obert.statistics.estimates import DASH
+from obert.statistics.formatting import DASH
 from obert.tables import Note, Results, Table
 from obert.tables._figures import fix_layout, save
 from obert.tables._measured import DENSE

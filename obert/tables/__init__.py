@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from obert.experiment.keys import RunKey, arguments
 from obert.foundation.errors import UserError
 from obert.records.record import Record
-from obert.statistics.estimates import format_number
+from obert.statistics.formatting import format_number
 from obert.tables._published import Published
 from obert.tracking.store import CURVES, PREDICTIONS
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from obert.experiment.keys import RunKey
 from obert.records.record import Record
-from obert.statistics.estimates import Summary, summarize
+from obert.statistics.estimates import Summary
 from obert.tables import Results
 
 DENSE = "dense"
@@ -25,7 +25,7 @@ class Group:
     @classmethod
     def of(cls, records: Sequence[Record], metric: str | None = None) -> "Group":
         """The group of some records, one a seed, with the summary of a metric, the primary one by default."""
-        return cls(records[0].key, tuple(records), summarize(score(record, metric) for record in records))
+        return cls(records[0].key, tuple(records), Summary.of(score(record, metric) for record in records))
 
     @property
     def method(self) -> str:
@@ -66,7 +66,7 @@ class Group:
         sums = [
             sum(r.costs[c] for c in costs if c in r.costs) for r in self.records if any(c in r.costs for c in costs)
         ]
-        return summarize(sums).mean
+        return Summary.of(sums).mean
 
 
 def score(record: Record | None, metric: str | None = None) -> float:

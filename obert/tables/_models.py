@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import pandas as pd
 
-from obert.statistics.estimates import DASH, format_number
+from obert.statistics.formatting import DASH, format_number
 from obert.tables import Note, Results, Table
 from obert.tables._deployed import Deployed, Speed, measured, planned, published
 from obert.tables._planned import paper_notes

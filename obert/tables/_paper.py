@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import pandas as pd
 
-from obert.statistics.estimates import DASH, format_number, format_summary
+from obert.statistics.formatting import DASH, format_number, format_summary
 from obert.tables import Note, Results, Table
 from obert.tables._measured import Group, epochs_of, epochs_text, metric_of, metrics_of, recovery, score
 from obert.tables._planned import PAPER, as_planned, paper_notes

@@ -8,7 +8,7 @@ import numpy as np
 
 from obert.foundation.errors import UserError
 from obert.records.record import Record
-from obert.statistics.estimates import RESAMPLES, Resampled, bootstrap_means, check_same_examples, pool
+from obert.statistics.estimates import RESAMPLES, Resampled, bootstrap_means, check_same_examples, mean_over_seeds
 from obert.tables import Note, Results
 from obert.tables._measured import Group, epochs_of, epochs_text, groups
 
@@ -47,7 +47,7 @@ def differences(results: Results, block: list[Group], seed: int = 0) -> Pairs:
     scores = [{r.key.seed: s for r in g.records if (s := results.scores(r.key)) is not None} for g in block]
     shared = {(i, j): tuple(sorted(set(scores[i]) & set(scores[j]))) for i, j in permutations(range(len(block)), 2)}
     wanted = dict.fromkeys((i, seeds) for pair, seeds in shared.items() if seeds for i in pair)
-    pooled = {(i, seeds): pool(scores[i][s] for s in seeds) for i, seeds in wanted}
+    pooled = {(i, seeds): mean_over_seeds(scores[i][s] for s in seeds) for i, seeds in wanted}
     for i, seeds in pooled:
         first = next(iter(pooled))
         try:

@@ -7,7 +7,7 @@ import pandas as pd
 from obert.experiment.schema import Scenario
 from obert.foundation import registry
 from obert.records.record import Record
-from obert.statistics.estimates import DASH, format_number
+from obert.statistics.formatting import DASH, format_number
 from obert.tables import Note, Results, Table
 from obert.tables._engines import THROUGHPUT, engine_notes
 

@@ -6,7 +6,7 @@ from dataclasses import astuple
 import pandas as pd
 
 from obert.records.record import Record
-from obert.statistics.estimates import DASH, format_difference, format_number, format_summary
+from obert.statistics.formatting import DASH, format_difference, format_number, format_summary
 from obert.tables import Note, Results, Table
 from obert.tables._engines import SPEEDUP, THROUGHPUT, engine_notes, engines_of, size_and_speed
 from obert.tables._measured import DENSE, Group, groups, metric_of, recovery, scale, score

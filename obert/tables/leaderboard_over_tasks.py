@@ -5,7 +5,8 @@ from itertools import permutations
 
 import pandas as pd
 
-from obert.statistics.estimates import DASH, average, format_difference, format_number, format_summary, summarize
+from obert.statistics.estimates import Summary, mean_over_tasks
+from obert.statistics.formatting import DASH, format_difference, format_number, format_summary
 from obert.tables import Note, Results, Table
 from obert.tables._measured import Group, groups, recovery, score
 from obert.tables._ranking import DIFFERENCE, RULE, blocks, differences, pool_note, ranks
@@ -94,7 +95,7 @@ def _rows(results: Results, found: dict[str, list[Group]]) -> list[dict]:
     rows = [_row(members, list(dense.values())) for members in by_method]
     pairs = {task: differences(results, of_task, seed) for seed, (task, of_task) in enumerate(found.items())}
     over_tasks = {
-        pair: average([pairs[task][pair].scaled(100 / dense[task]) for task in found])
+        pair: mean_over_tasks([pairs[task][pair].scaled(100 / dense[task]) for task in found])
         for pair in permutations(range(len(rows)), 2)
     }
     order = sorted(range(len(rows)), key=lambda i: (-rows[i]["recovery_mean"], rows[i]["method"]))
@@ -113,7 +114,7 @@ def _row(members: tuple[Group, ...], dense: list[float]) -> dict:
     group = members[0]
     of_task = [{r.key.seed: recovery(score(r), d) for r in g.records} for g, d in zip(members, dense, strict=True)]
     seeds = sorted(set.intersection(*map(set, of_task)))
-    over_tasks = summarize(sum(of_seed[s] for of_seed in of_task) / len(of_task) for s in seeds)
+    over_tasks = Summary.of(sum(of_seed[s] for of_seed in of_task) / len(of_task) for s in seeds)
     return {
         "sparsity": group.sparsity,
         "recipe": group.key.recipe,
@@ -122,5 +123,5 @@ def _row(members: tuple[Group, ...], dense: list[float]) -> dict:
         "recovery_mean": over_tasks.mean,
         "recovery_std": over_tasks.std,
         "n": over_tasks.n,
-        "seconds": summarize(g.mean("pruning_seconds", "training_seconds") for g in members).mean,
+        "seconds": Summary.of(g.mean("pruning_seconds", "training_seconds") for g in members).mean,
     } | {f"{g.key.task}_recovery": recovery(g.score.mean, d) for g, d in zip(members, dense, strict=True)}

@@ -5,7 +5,7 @@ import math
 
 import pandas as pd
 
-from obert.statistics.estimates import format_number, format_summary
+from obert.statistics.formatting import format_number, format_summary
 from obert.tables import Note, Results, Table
 from obert.tables._measured import Group, epochs_of, epochs_text, groups, metric_of, scale, score
 
