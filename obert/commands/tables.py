@@ -15,8 +15,9 @@ from obert.foundation import registry
 from obert.foundation.errors import UserError
 from obert.foundation.files import atomic_path
 from obert.records.record import read_records
-from obert.report.latex import latex
-from obert.report.rendering import Built, build, report
+from obert.report.built import build_table
+from obert.report.files import table_files
+from obert.report.report_page import report_page
 from obert.tables import Note, Results
 from obert.tables._published import load_published
 from obert.tables.leaderboard import Leaderboard
@@ -120,11 +121,10 @@ def _write(experiment: Experiment, results: Results) -> Path:
     """Build everything first, then write, the report last: a table that fails leaves the old files as they were."""
     for warning in results.warnings:
         log.warning("%s %s", warning.text, ", ".join(warning.lines))
-    built: list[Built] = [build(name, registry.load("tables", name)(), results) for name in _names(experiment)]
+    built = [build_table(name, registry.load("tables", name)(), results) for name in _names(experiment)]
     target = tables_folder(experiment)
-    files = {f"{table.name}.{suffix}": content for table in built for suffix, content in table.files().items()}
-    files |= {f"{table.name}.tex": latex(table).encode() for table in built}
-    files[REPORT] = report(results, built).encode()
+    files = {name: content for table in built for name, content in table_files(table).items()}
+    files[REPORT] = report_page(results, built).encode()
     for name, content in files.items():
         with atomic_path(target / name) as temporary:
             temporary.write_bytes(content)

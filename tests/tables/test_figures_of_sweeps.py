@@ -7,13 +7,14 @@ from obert.commands.tables import load_results
 from obert.experiment.checks import load_experiment
 from obert.foundation import registry
 from obert.foundation.errors import UserError
-from obert.report.rendering import build, csv_text
+from obert.report.built import build_table
+from obert.report.text import to_csv
 from obert.tables._sweeps import draw_history, draw_importances
 from tables.examples import trials
 
 
 def figure(number, results):
-    return build(f"figure{number}", registry.load("tables", f"figure{number}")(), results)
+    return build_table(f"figure{number}", registry.load("tables", f"figure{number}")(), results)
 
 
 @pytest.mark.parametrize(
@@ -67,9 +68,9 @@ def test_trials_are_read_from_their_folder_and_another_experiments_are_refused(r
     def load():
         return load_results(experiment, "configs/smoke.yaml", tmp_path / "runs", tmp_path / "sweeps").sweeps
 
-    file.write_text(csv_text(trials(failing=(2,)).assign(experiment="smoke")))
-    assert csv_text(load()["smoke"]) == file.read_text()
-    file.write_text(csv_text(trials()))
+    file.write_text(to_csv(trials(failing=(2,)).assign(experiment="smoke")))
+    assert to_csv(load()["smoke"]) == file.read_text()
+    file.write_text(to_csv(trials()))
     with pytest.raises(UserError, match="'smoke' is a sweep of experiment example"):
         load()
     file.write_text("nothing")

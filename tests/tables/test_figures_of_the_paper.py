@@ -3,7 +3,7 @@
 import pytest
 
 from obert.foundation import registry
-from obert.report.rendering import build
+from obert.report.built import build_table
 from obert.tables._published import load_published
 from obert.tables._schedules import published_curve
 from tables.examples import record
@@ -12,7 +12,7 @@ TRAINING = {"epochs": 10.0, "learning_rate": {"rewind_epochs": []}}
 
 
 def figure(number, results):
-    return build(f"figure{number}", registry.load("tables", f"figure{number}")(), results)
+    return build_table(f"figure{number}", registry.load("tables", f"figure{number}")(), results)
 
 
 def gradual(recipe, rewinds):

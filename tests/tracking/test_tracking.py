@@ -10,7 +10,7 @@ from tables.examples import record, trials, write_run
 from obert.foundation.errors import UserError
 from obert.foundation.files import write_text
 from obert.records.record import Score, write_record
-from obert.report.rendering import csv_text
+from obert.report.text import to_csv
 from obert.tracking import fetch, mirror, store, sweeps
 from obert.tracking import mirror as tracking
 
@@ -160,7 +160,7 @@ def test_parallel_writers_after_one_initialization(uri, tmp_path):
 
 def test_a_sweep_is_a_run_with_its_trials_nested(uri, tmp_path):
     folder = tmp_path / "sweeps" / "ablation"
-    write_text(folder / store.TRIALS, csv_text(trials(failing=(3,))))
+    write_text(folder / store.TRIALS, to_csv(trials(failing=(3,))))
     write_text(folder / "journal.log", "not for MLflow")
     assert [sweeps.mirror_sweep(folder, uri), sweeps.mirror_sweep(folder, uri)] == [True, False]
     runs = {run.info.run_name: run for run in _runs(uri)}
@@ -184,7 +184,7 @@ def test_a_sweep_is_a_run_with_its_trials_nested(uri, tmp_path):
 def test_a_sweep_that_went_on_replaces_what_was_there(uri, tmp_path):
     folder = tmp_path / "sweeps" / "ablation"
     for table in (trials()[:8], trials()):
-        write_text(folder / store.TRIALS, csv_text(table))
+        write_text(folder / store.TRIALS, to_csv(table))
         assert sweeps.mirror_sweep(folder, uri)
         assert len(_runs(uri)) == 1 + table["trial"].nunique()
 
