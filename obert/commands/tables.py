@@ -18,6 +18,7 @@ from obert.records.record import read_records
 from obert.report.built import build_table
 from obert.report.files import table_files
 from obert.report.report_page import report_page
+from obert.stages import MODEL
 from obert.tables import Note, Results
 from obert.tables._published import load_published
 from obert.tables.leaderboard import Leaderboard
@@ -68,6 +69,7 @@ def load_results(plan: Plan, config_path: Path | str, folder: Path, sweeps_folde
         published=load_published(),
         folder=folder,
         warnings=tuple(warnings),
+        origins={run.key: run.sources[MODEL].key for run in plan if MODEL in run.sources},
         sweeps={name: _trials((sweeps_folder or sweep_folder("")) / name, experiment) for name in experiment.sweeps},
         specifications={key: plan[key].specification for key in planned if key in missing},
     )

@@ -22,7 +22,7 @@ def report_page(results: Results, tables: list[BuiltTable]) -> str:
         sections=sections,
         empty=[built for built in tables if built.content.empty],
         environment=_environment(results.records),
-        data=_data(results.stage("teacher") + results.stage("downstream")),
+        data=_data(results.of_stage("teacher", "downstream")),
         reruns=_reruns(results),
     )
 

@@ -14,7 +14,7 @@ THROUGHPUT, SPEEDUP = "_throughput", "_speedup"
 def engines_of(results: Results) -> list[str]:
     """Every engine that was timed, skipped or failed, sorted; further scenarios of one are not its own."""
     found = set()
-    for record in results.stage("benchmark"):
+    for record in results.of_stage("benchmark"):
         found.update(name.removesuffix(THROUGHPUT) for name in record.metrics if name.endswith(THROUGHPUT))
         found.update(*(record.details.get(kind, ()) for kind in ("skipped", "failed")))
     return sorted(found & set(registry.names("engines")))
@@ -25,7 +25,7 @@ def size_and_speed(results: Results, key: RunKey, engines: list[str]) -> dict[st
     chosen = {"task": key.task, "recipe": key.recipe, "method": key.method, "sparsity": key.sparsity}
     metrics = {}
     for stage in ("benchmark", "export"):
-        for record in results.stage(stage, **chosen)[:1]:
+        for record in results.of_stage(stage, **chosen)[:1]:
             metrics |= {name: value.value for name, value in record.metrics.items()}
     row = {"size_gzip_mb": metrics.get("model_size_gzip_mb", math.nan)}
     for engine in engines:
@@ -35,7 +35,7 @@ def size_and_speed(results: Results, key: RunKey, engines: list[str]) -> dict[st
 
 def engine_notes(results: Results) -> tuple[Note, ...]:
     """Why an engine has no timing, and what it left to a fallback; with the runs, unless it is so in all of them."""
-    records = results.stage("benchmark")
+    records = results.of_stage("benchmark")
     runs: dict[str, list[str]] = {}
     for record in records:
         for text in _texts(record):

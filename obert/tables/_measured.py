@@ -45,7 +45,7 @@ class Group:
     @property
     def pattern(self) -> str:
         """Which weights are pruned together."""
-        return pattern_name(self.records[0])
+        return pattern_name(recipe_of(self.records[0]))
 
     @property
     def epochs(self) -> float | None:
@@ -78,12 +78,11 @@ def score(record: Record | None, metric: str | None = None) -> float:
 
 
 def groups(results: Results, task: str, *stages: str) -> list[Group]:
-    """A task's runs of some stages, seeds together, in the order of the plan; by default what ends on the task."""
+    """A task's runs, seeds together, in the order of the plan: of the given stages, or of all that end on a task."""
+    records = results.of_stage(*stages) if stages else results.of_kind(on_task=True)
     collected: dict[tuple, list[Record]] = {}
-    for stage in stages or ("transfer", "downstream", "quantize"):
-        for record in results.stage(stage, task=task):
-            key = record.key
-            collected.setdefault((key.sparsity, key.recipe, key.method), []).append(record)
+    for key, record in ((record.key, record) for record in records if record.key.task == task):
+        collected.setdefault((key.sparsity, key.recipe, key.method), []).append(record)
     return [Group.of(seeds) for seeds in collected.values()]
 
 
@@ -110,9 +109,9 @@ def recipe_of(record: Record) -> dict[str, Any]:
     return record.spec.get("recipe") or {}
 
 
-def pattern_name(record: Record) -> str:
-    """The pattern of a run's own pruning; `mixed` where layers differ."""
-    pattern = recipe_of(record).get("pattern", UNSTRUCTURED)
+def pattern_name(recipe: dict[str, Any]) -> str:
+    """The pattern that a recipe prunes in; `mixed` where layers differ."""
+    pattern = recipe.get("pattern", UNSTRUCTURED)
     return pattern if isinstance(pattern, str) else "mixed"
 
 
@@ -134,7 +133,7 @@ def epochs_text(epochs: set[float | None]) -> str:
 
 def scale(results: Results) -> str:
     """Model and data sizes of the measured runs, from the records; a line without full stop."""
-    trained = results.stage("teacher") + results.stage("downstream")
+    trained = results.of_stage("teacher", "downstream")
     if not trained:
         return ""
     models = {

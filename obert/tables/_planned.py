@@ -22,19 +22,17 @@ def as_planned(results: Results) -> Results:
 
 
 def _without_scores(results: Results, key: RunKey) -> Record:
-    spec = results.specifications.get(key, {})
     layers = _layers(results, key)
     model = {} if layers is None else {"layers": layers}
-    return Record.model_construct(experiment=results.experiment, key=key, spec=spec, model=model)
+    return Record.model_construct(experiment=results.experiment, key=key, spec=results.specification(key), model=model)
 
 
 def _layers(results: Results, key: RunKey) -> int | None:
-    """Layers of a model that is not there yet: of the upstream run that drops some, or of the task's teacher."""
-    upstream = [k for k in results.planned if k.stage == "upstream" and k.recipe in key.origin]
-    for source in upstream:
-        record = results.by_key.get(source)
-        spec = record.spec if record else results.specifications.get(source, {})
-        if kept := (spec.get("recipe") or {}).get("layers"):
+    """Layers of a model that is not there yet: of what it is made from, or of the task's teacher."""
+    for made in results.history(key):
+        if made in results.by_key:
+            return results.by_key[made].model.get("layers")
+        if kept := (results.specification(made).get("recipe") or {}).get("layers"):
             return len(kept)
     dense = results.dense(key.task)
     return None if dense is None else dense.model.get("layers")

@@ -87,7 +87,7 @@ def pool_note(results: Results) -> tuple[Note, ...]:
         f"budgets {_listed(f'{recipe} {epochs_text(epochs)}' for recipe, epochs in budgets.items())}",
         f"made on {_hardware(records)}",
     ]
-    timed = results.stage("benchmark")
+    timed = results.of_stage("benchmark")
     if timed:
         parts.append(f"timed on {_hardware(timed)}")
     return (Note(f"Pool: {'; '.join(parts)}."),)

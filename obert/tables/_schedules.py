@@ -36,7 +36,7 @@ CAPTION = (
 def curves_of(results: Results, belongs: Callable[[Record], bool] = lambda record: True) -> pd.DataFrame:
     """The curves of one run on a task, the first method and seed, for each recipe, task and target sparsity."""
     parts, seen = [], set()
-    for record in results.stage("downstream"):
+    for record in results.of_kind(prunes=True, on_task=True):
         key = record.key
         identity = (key.recipe, key.task, key.sparsity)
         if identity in seen or not belongs(record):
@@ -114,7 +114,7 @@ class PaperSchedule(Table):
         return pd.concat([paper, measured], ignore_index=True) if len(measured) else paper
 
     def notes(self, results: Results) -> tuple[Note, ...]:
-        runs = [record.key for record in as_planned(results).stage("downstream") if self.belongs(record)]
+        runs = [record.key for record in as_planned(results).of_kind(prunes=True, on_task=True) if self.belongs(record)]
         return paper_notes(results, runs, self.needs)
 
     def draw(self, content: pd.DataFrame) -> Figure:

@@ -33,7 +33,7 @@ class Latency(Table):
 
     def build(self, results: Results) -> pd.DataFrame:
         rows = []
-        for record in results.stage("benchmark"):
+        for record in results.of_stage("benchmark"):
             scenarios = [Scenario.model_validate(values) for values in record.details.get("scenarios", [{}])]
             for engine in registry.names("engines"):
                 places = [engine, *(f"{engine}_{scenario}" for scenario in scenarios[1:])]

@@ -10,7 +10,6 @@ from obert.tables._figures import DASHES, STYLE, empty_figure, method_styles, pa
 from obert.tables._measured import DENSE
 
 WINDOW = 0.03  # of a run's steps
-STAGES = ("teacher", "transfer", "downstream", "quantize", "upstream_teacher", "upstream")
 COLUMNS = ("task", "recipe", "method", "target", "epoch", "loss")
 
 
@@ -27,7 +26,7 @@ class TrainingCurves(Table):
 
     def build(self, results: Results) -> pd.DataFrame:
         parts, seen = [], set()
-        for key in (record.key for stage in STAGES for record in results.stage(stage)):
+        for key in (record.key for record in results.of_kind(trains=True)):
             identity = (key.stage, key.task, key.recipe, key.method, key.sparsity)
             if identity in seen:
                 continue

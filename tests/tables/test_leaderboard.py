@@ -126,7 +126,7 @@ def test_runs_on_other_examples_are_not_compared(make_results, tmp_path):
 
 @pytest.mark.parametrize("line", ["{", '{"id": "a"}', '{"id": "a", "score": "x"}', "3"])
 def test_damaged_predictions_are_named(results, tmp_path, line):
-    path = tmp_path / "runs" / results.stage("downstream")[0].key.path / "predictions.jsonl"
+    path = tmp_path / "runs" / results.of_stage("downstream")[0].key.path / "predictions.jsonl"
     path.write_text(f"{line}\n")
     with pytest.raises(UserError, match=r"predictions\.jsonl, line 1 is damaged"):
         Leaderboard().build(results)
