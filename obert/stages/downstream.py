@@ -34,7 +34,7 @@ class Downstream(TrainingStage):
 
     def plan(self, plan: Plan) -> Iterator[tuple[RunKey, Sources]]:
         for index, block in enumerate(self.blocks(plan.experiment)):
-            where = f"{plan.where}, downstream.{index}"
+            where = plan.place("downstream", index)
             for task in plan.tasks_of(block, where):
                 for name in block.recipes:
                     recipe = plan.definitions.recipe(name, task, f"{where}.recipes", self.name)

@@ -34,7 +34,7 @@ class Quantize(TrainingStage):
     def plan(self, plan: Plan) -> Iterator[tuple[RunKey, Sources]]:
         models = plan.of_stage("transfer", "downstream")
         for index, block in enumerate(self.blocks(plan.experiment)):
-            where = f"{plan.where}, quantize.{index}"
+            where = plan.place("quantize", index)
             chosen = {lineage_of(label) for label in block.models}
             seeds = block.seeds or plan.experiment.seeds
             for task in plan.tasks_of(block, where):

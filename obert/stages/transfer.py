@@ -37,7 +37,7 @@ class Transfer(TrainingStage):
         made = plan.of_stage("upstream_teacher", "upstream")
         known = {PRETRAINED, *(run.key.lineage[0] for run in made)}
         for index, block in enumerate(self.blocks(plan.experiment)):
-            where = f"{plan.where}, upstream.transfer.{index}"
+            where = plan.place("upstream.transfer", index)
             for name in block.upstream:
                 if name not in known:
                     raise unknown_name("upstream recipe", name, known, f"{where}.upstream")

@@ -18,7 +18,12 @@ def test_pruning_depends_on_its_method_and_what_that_imports():
     own = {"pruning/obert.py", "pruning/_block_fisher.py", "pruning/_gradient_based.py"}
     own |= {"second_order/fisher.py", "second_order/solvers.py", "second_order/gradients.py"}
     assert own == with_obert - with_magnitude - {"pruning/magnitude.py"}
-    assert {"training/trainer.py", "masks/selection.py", "tasks/_classification.py", "experiment/recipes.py"} <= with_magnitude
+    assert {
+        "training/trainer.py",
+        "masks/selection.py",
+        "tasks/_classification.py",
+        "experiment/recipes.py",
+    } <= with_magnitude
     assert not any(name.startswith(("tables/", "engines/", "tracking/")) for name in with_obert)
 
 

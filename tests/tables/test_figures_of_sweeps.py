@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from obert.commands.tables import load_results
-from obert.experiment.checks import load_experiment
+from obert.experiment.plan import Plan
 from obert.foundation import registry
 from obert.foundation.errors import UserError
 from obert.report.built import build_table
@@ -63,10 +63,10 @@ def test_another_key_is_no_line(make_results, example_runs):
 def test_trials_are_read_from_their_folder_and_another_experiments_are_refused(root, tmp_path):
     (tmp_path / "sweeps" / "smoke").mkdir(parents=True)
     file = tmp_path / "sweeps" / "smoke" / "trials.csv"
-    experiment = load_experiment("configs/smoke.yaml")
+    plan = Plan.load("configs/smoke.yaml")
 
     def load():
-        return load_results(experiment, "configs/smoke.yaml", tmp_path / "runs", tmp_path / "sweeps").sweeps
+        return load_results(plan, "configs/smoke.yaml", tmp_path / "runs", tmp_path / "sweeps").sweeps
 
     file.write_text(to_csv(trials(failing=(2,)).assign(experiment="smoke")))
     assert to_csv(load()["smoke"]) == file.read_text()

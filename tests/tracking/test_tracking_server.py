@@ -13,9 +13,8 @@ from mlflow import MlflowClient
 from tables.examples import record, write_run
 
 from obert.commands import tables, track
-from obert.experiment import folders
 from obert.experiment.folders import runs_folder
-from obert.experiment.plan import all_keys, specification, specification_hash
+from obert.experiment.plan import Plan
 from obert.experiment.schema import Downstream, Experiment, Model
 from obert.foundation.files import file_hash
 from obert.records.record import FILE_NAME, read_records
@@ -59,11 +58,11 @@ def experiment(root, tmp_path, monkeypatch, server):
         downstream=(Downstream(recipes=("gradual",), methods=("magnitude", "obert"), sparsities=(0.8, 0.9)),),
         tracking_uri=server,
     )
-    for position, key in enumerate(all_keys(made)):
+    for position, run in enumerate(Plan.of(made)):
+        key = run.key
         scores = {name: 100.0 * ((position + i) % 3 > 0) for i, name in enumerate("abcdef")}
         chosen = {"recipe": key.recipe, "seed": key.seed, "method": key.method, "sparsity": key.sparsity}
-        spec = specification(made, key)
-        fields = {**chosen, "spec": spec, "spec_hash": specification_hash(spec)}
+        fields = {**chosen, "spec": run.specification, "spec_hash": run.specification_hash}
         write_run(runs_folder(made), record(key.stage, sum(scores.values()) / 6, **fields), scores, steps=STEPS)
     return made
 
@@ -91,21 +90,21 @@ def everything(uri):
 
 
 def tables_of(experiment, uri=None):
-    return {path.name: path.read_bytes() for path in tables.run(experiment, CONFIG, uri).parent.iterdir()}
+    return {path.name: path.read_bytes() for path in tables.run(Plan.of(experiment), CONFIG, uri).parent.iterdir()}
 
 
 def assert_all_is_there(experiment, tmp_path):
     """Each run, parameter, step, tag and file, in the database once; the tables are those of the records."""
+    plan = Plan.of(experiment)
     client, runs = MlflowClient(experiment.tracking_uri), everything(experiment.tracking_uri)
-    assert set(runs) == {str(key.path) for key in all_keys(experiment)}
+    assert set(runs) == {str(planned.key.path) for planned in plan}
     fetched = fetch.fetch(experiment.tracking_uri, "example", tmp_path / "all")
-    for key in all_keys(experiment):
-        run, folder = runs[str(key.path)], folders.run_folder(experiment, key)
+    for planned in plan:
+        key, folder = planned.key, planned.folder
+        run = runs[str(key.path)]
         assert run.info.status == "FINISHED"
         assert run.data.tags["seed"] == run.data.params["seed"] == str(key.seed)
-        assert run.data.params["recipe.training.epochs"] == str(
-            specification(experiment, key)["recipe"]["training"]["epochs"]
-        )
+        assert run.data.params["recipe.training.epochs"] == str(planned.recipe.training.epochs)
         assert run.data.tags[store.HASH_TAG] == file_hash(folder / FILE_NAME)
         assert {file.path for file in client.list_artifacts(run.info.run_id)} == set(tracking.ARTIFACTS)
         for name in tracking.ARTIFACTS:
