@@ -25,7 +25,7 @@ def figure(number, results):
         (5, {1e-7: [88.0, 68.0], 1e-3: [86.0, 66.0]}, ("num_gradients 100", "fisher_block_size 10")),
     ],
 )
-def test_lines_are_the_trials_beside_the_best(results, number, expected, fixed):
+def test_ablation_varies_one_parameter_around_the_best_trial(results, number, expected, fixed):
     built = figure(number, results)
     found = {value: line.sort_values("sparsity")["score"].tolist() for value, line in built.content.groupby("value")}
     assert found == {value: pytest.approx(scores) for value, scores in expected.items()}
@@ -38,29 +38,29 @@ def test_lines_are_the_trials_beside_the_best(results, number, expected, fixed):
     assert "held out, not on validation" in built.caption
 
 
-def test_failed_trials_are_left_out(make_results, example_runs):
+def test_ablation_leaves_failed_trials_out(make_results, example_runs):
     best = 5
     content = figure(4, make_results(example_runs, sweeps={"ablation": trials(failing=(best,))})).content
     assert content["value"].unique().tolist() == [50] and content["score"].tolist() == pytest.approx([87.0, 67.0])
 
 
-def test_a_sweep_that_has_not_been_run_gives_its_command(make_results, example_runs):
+def test_ablation_of_a_sweep_without_trials_gives_its_command(make_results, example_runs):
     built = figure(5, make_results(example_runs, sweeps={"ablation": pd.DataFrame()}))
     assert built.content.empty
     assert built.notes[0].lines == ("python -m obert sweep --config configs/sweeps/ablation.yaml",)
 
 
-def test_without_a_sweep_it_is_said_how_to_have_one(make_results, example_runs):
+def test_ablation_without_a_sweep_says_how_to_get_one(make_results, example_runs):
     built = figure(3, make_results(example_runs))
     assert "No sweep of this experiment varies fisher_block_size" in built.notes[0].text
 
 
-def test_another_key_is_no_line(make_results, example_runs):
+def test_ablation_ignores_sweeps_of_other_parameters(make_results, example_runs):
     sweeps = {"quantize": trials().rename(columns={"methods.obert.dampening": "training.epochs"})}
     assert figure(5, make_results(example_runs, sweeps=sweeps)).content.empty
 
 
-def test_trials_are_read_from_their_folder_and_another_experiments_are_refused(root, tmp_path):
+def test_load_results_reads_trials_and_refuses_those_of_another_experiment(root, tmp_path):
     (tmp_path / "sweeps" / "smoke").mkdir(parents=True)
     file = tmp_path / "sweeps" / "smoke" / "trials.csv"
     plan = Plan.load("configs/smoke.yaml")
@@ -80,7 +80,7 @@ def test_trials_are_read_from_their_folder_and_another_experiments_are_refused(r
     assert load()["smoke"].empty
 
 
-def test_history_has_a_point_a_complete_trial_and_the_best_so_far():
+def test_history_shows_complete_trials_and_the_best_so_far():
     axis = draw_history(trials(failing=(1,))).axes[0]
     points, best = axis.get_lines()
     assert points.get_xdata().tolist() == [0, 2, 3, 4, 5, 6, 7]
@@ -88,7 +88,7 @@ def test_history_has_a_point_a_complete_trial_and_the_best_so_far():
     assert axis.get_title() == "7 complete, 1 failed"
 
 
-def test_importances_are_bars_the_highest_on_top():
+def test_importances_are_bars_with_the_highest_on_top():
     axis = draw_importances({"a": 0.7, "b": 0.3}).axes[0]
     assert [bar.get_width() for bar in axis.patches] == [0.3, 0.7]
     assert [label.get_text() for label in axis.get_yticklabels()] == ["b", "a"]

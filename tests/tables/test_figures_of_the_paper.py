@@ -20,7 +20,7 @@ def gradual(recipe, rewinds):
     return record("downstream", 70.0, method="obert", sparsity=0.9, recipe=recipe, spec=spec)
 
 
-def test_figure_1_has_table_1_on_squad_and_what_is_measured(results):
+def test_figure_1_shows_squad_of_table_1_and_measured_scores(results):
     content = figure(1, results).content
     theirs, ours = (content[content["source"] == source] for source in ("published", "measured"))
     assert len(theirs) == 9 and set(theirs["task"]) == {"squad"} and set(theirs["dense"]) == {88.54}
@@ -30,7 +30,7 @@ def test_figure_1_has_table_1_on_squad_and_what_is_measured(results):
     assert sorted(ours["score"]) == [0.0, 75.0, 87.5]  # two seeds each: movement, magnitude, oBERT
 
 
-def test_figure_1_tells_published_and_measured_apart(results):
+def test_figure_1_draws_published_and_measured_lines_differently(results):
     axes = figure(1, results).figure.axes
     assert [axis.get_title() for axis in axes] == ["squad", "movie_reviews"]
     for axis, source in zip(axes, ("published", "measured"), strict=True):
@@ -39,7 +39,7 @@ def test_figure_1_tells_published_and_measured_apart(results):
 
 
 @pytest.mark.parametrize(("epochs", "start", "end", "final"), [(10, 2, 8, 3e-5), (30, 2, 26, 8e-6)])
-def test_published_schedules_are_those_of_table_9(root, epochs, start, end, final):
+def test_published_schedules_match_table_9(root, epochs, start, end, final):
     """Cubic from 70 to 90 %: halfway 90 - 20 / 8 = 87.5 %. The learning rate reaches its end before each rewind."""
     curve = published_curve(load_published().schedule("obert", epochs)).set_index("epoch")
     sparsity, rate = curve["sparsity"], curve["learning_rate"]
@@ -53,7 +53,7 @@ def test_published_schedules_are_those_of_table_9(root, epochs, start, end, fina
 
 
 @pytest.mark.parametrize(("number", "recipe"), [(6, "one_cycle"), (7, "one_cycle"), (8, "rewound"), (9, "rewound")])
-def test_figures_6_to_9_go_by_rewinds(make_results, number, recipe):
+def test_figures_6_to_9_take_runs_by_number_of_rewinds(make_results, number, recipe):
     one_shot = record("downstream", 70.0, method="obert", sparsity=0.9, recipe="one_shot")
     runs = [(gradual("one_cycle", [8.0]), None, 20), (gradual("rewound", [2.0, 6.0]), None, 20), (one_shot, None, 0)]
     built = figure(number, make_results(runs))
@@ -65,7 +65,7 @@ def test_figures_6_to_9_go_by_rewinds(make_results, number, recipe):
     assert line.get_ydata().max() == pytest.approx(8e-5 * 0.95 if number in (6, 8) else 90.0)
 
 
-def test_a_figure_without_runs_says_which_it_takes(make_results):
+def test_figure_8_without_runs_says_which_runs_it_takes(make_results):
     results = make_results([(gradual("one_cycle", []), None, 20)])
     assert not any("belongs" in note.text for note in figure(6, results).notes)
     assert "rewound more than once" in figure(8, results).notes[-1].text

@@ -25,7 +25,7 @@ def test_table_1_is_complete(published):
     assert pruned == {("Soft MvP", 10): 6, ("oBERT", 10): 6, ("LT-BERT", 30): 6, ("oBERT", 30): 9}
 
 
-def test_values_that_are_easily_misread(published):
+def test_table_1_values_that_are_easily_misread_are_right(published):
     cells = {(n.task, n.label, n.epochs, n.sparsity): n for n in published.table("obert", "1")}
     assert cells["qqp", "Soft MvP", 10, 0.97].value == 89.10
     assert cells["squad", "oBERT", 30, 0.97].std == 0.11
@@ -155,7 +155,7 @@ def test_recipes_follow_the_published_schedules(published, epochs):
     assert recipe.schedule == schedule.sparsity
 
 
-def test_recipes_and_methods_fit_the_numbers(published):
+def test_recipes_and_methods_of_published_numbers_exist_and_fit(published):
     """Recipes that reproduce a number exist, prune as it was pruned, and train for the published epochs."""
     named = [number for number in published.numbers if number.recipe is not None]
     assert len(named) > 40
@@ -175,14 +175,14 @@ def test_recipes_and_methods_fit_the_numbers(published):
         ("{paper: p, table: '1', task: t, metric: f1, value: 991.0}", "f1 is in percent, found 991"),
     ],
 )
-def test_mistakes_are_named(tmp_path, line, message):
+def test_mistake_in_the_file_is_named_with_its_key(tmp_path, line, message):
     path = tmp_path / "published.yaml"
     path.write_text(f"papers: {{p: {{title: a, reference: b, model: c}}}}\nnumbers:\n- {line}\n")
     with pytest.raises(UserError, match=message):
         load_published(path)
 
 
-def test_a_cell_appears_once(tmp_path):
+def test_two_numbers_for_one_cell_are_an_error(tmp_path):
     line = "{paper: p, table: '1', task: t, metric: m, value: 1.0}"
     path = tmp_path / "published.yaml"
     path.write_text(f"papers: {{p: {{title: a, reference: b, model: c}}}}\nnumbers: [{line}, {line}]\n")

@@ -56,7 +56,7 @@ def _files(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_twice_and_from_mlflow_give_the_same_bytes(plan, tmp_path):
+def test_rebuilding_from_records_or_mlflow_gives_the_same_bytes(plan, tmp_path):
     _write(plan)
     report = tables.run(plan, CONFIG)
     first = _files(report.parent)
@@ -73,7 +73,7 @@ def test_twice_and_from_mlflow_give_the_same_bytes(plan, tmp_path):
     assert b"\\begin{tabular}" in first["table1.tex"] and b"figure2.png" in first["figure2.tex"]
 
 
-def test_the_report_is_self_contained(plan):
+def test_report_is_self_contained(plan):
     _write(plan)
     page = tables.run(plan, CONFIG).read_text()
     assert "An &lt;example&gt;." in page
@@ -83,13 +83,13 @@ def test_the_report_is_self_contained(plan):
         assert piece in page
 
 
-def test_no_records_at_all(plan):
+def test_experiment_without_records_gets_a_report_that_says_so(plan):
     page = tables.run(plan, CONFIG).read_text()
     assert "has no records yet" in page
     assert "has no records yet" in tables.summary(plan)
 
 
-def test_records_out_of_plan_are_left_out_and_said(plan):
+def test_records_outside_the_plan_are_left_out_with_a_warning(plan):
     _write(plan)
     smaller = changed(plan, downstream=(Downstream(recipes=("gradual",), methods=("obert",), sparsities=(0.9,)),))
     folder = tables.run(smaller, CONFIG).parent
@@ -97,13 +97,13 @@ def test_records_out_of_plan_are_left_out_and_said(plan):
     assert "2 records are of runs no longer in the plan" in (folder / "leaderboard.md").read_text()
 
 
-def test_records_of_another_specification_are_marked(plan):
+def test_records_of_another_specification_give_a_warning(plan):
     _write(plan, spec_hash="1" * 64)
     folder = tables.run(plan, CONFIG).parent
     assert "5 records were made with another specification" in (folder / "leaderboard.md").read_text()
 
 
-def test_a_damaged_record_is_named_and_old_files_stay(plan):
+def test_damaged_record_is_named_and_leaves_the_old_files(plan):
     _write(plan)
     before = _files(tables.run(plan, CONFIG).parent)
     path = list(plan)[2].folder / "metrics.json"
@@ -113,7 +113,7 @@ def test_a_damaged_record_is_named_and_old_files_stay(plan):
     assert _files(folders.tables_folder(plan.experiment)) == before
 
 
-def test_the_summary_says_what_and_where(plan):
+def test_summary_shows_the_leaderboard_and_where_files_are(plan):
     _write(plan)
     text = tables.summary(plan)
     assert "magnitude" in text and "(n=2)" in text and "dense" in text
