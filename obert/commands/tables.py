@@ -30,6 +30,10 @@ FIRST = (  # the order of the report; the others follow by name
     "latency", "table1",
 )  # fmt: skip
 SUMMARY = ("task", "sparsity %", "method", "recipe", "score", "recovery %")
+SUMMARY_LEGEND = (
+    "Scores are in percent: mean ± standard deviation over n seeds. Recovery is the score as a percentage of the dense "
+    "model's."
+)
 log = logging.getLogger(__name__)
 
 
@@ -53,13 +57,13 @@ def load_results(plan: Plan, config_path: Path | str, folder: Path, sweeps_folde
     warnings = []
     if len(found) > len(records):
         left_out = len(found) - len(records)
-        warnings.append(Note(f"{left_out} records are of runs no longer in the plan and are left out."))
+        warnings.append(Note(f"Records left out because the configuration no longer plans their runs: {left_out}."))
     if outdated:
-        said = (
-            "records were made with another specification than the configuration now asks for; the same snakemake "
-            "command reruns them:"
+        text = (
+            f"Records made with another specification than the configuration now has: {len(outdated)}. The same "
+            "snakemake command makes them again:"
         )
-        warnings.append(Note(f"{len(outdated)} {said}", tuple(outdated)))
+        warnings.append(Note(text, tuple(outdated)))
     return Results(
         experiment=experiment.name,
         description=experiment.description,
@@ -129,18 +133,23 @@ def _write(experiment: Experiment, results: Results) -> Path:
 
 
 def summary(plan: Plan) -> str:
-    """The leaderboard for a terminal, and where everything is."""
+    """The leaderboard for a terminal, how many runs are missing, and where everything is."""
     experiment, table = plan.experiment, Leaderboard()
-    content = table.build(load_results(plan, "", runs_folder(experiment)))
+    results = load_results(plan, "", runs_folder(experiment))
+    content = table.build(results)
     shown = table.display(content)
+    lines: list[str] = []
     if content.empty:
-        text = f"Experiment '{experiment.name}' has no records yet."
+        lines.append(f"Experiment '{experiment.name}' has no records yet.")
     else:
-        text = tabulate(shown[list(SUMMARY)], headers="keys", showindex=False, disable_numparse=True)
+        leaderboard = tabulate(shown[list(SUMMARY)], headers="keys", showindex=False, disable_numparse=True)
+        lines += [leaderboard, "", SUMMARY_LEGEND]
+        if results.missing:
+            lines.append(f"{len(results.missing)} of {len(plan)} planned runs have no record yet.")
     places = {
         "report": tables_folder(experiment) / REPORT,
         "tables": tables_folder(experiment),
         "records": runs_folder(experiment),
         "MLflow": experiment.tracking_uri,
     }
-    return "\n".join([text, "", *(f"{name + ':':9}{place}" for name, place in places.items())])
+    return "\n".join([*lines, "", *(f"{name + ':':9}{place}" for name, place in places.items())])

@@ -38,7 +38,7 @@ class Table(ABC):
         return None
 
     def notes(self, results: Results) -> tuple[Note, ...]:
-        """What is to be said below."""
+        """Notes below the table."""
         return ()
 
     def draw(self, content: pd.DataFrame) -> Figure | None:

@@ -31,7 +31,7 @@ class Deployed:
         compression: `dense`, a pattern, or either `and QAT`; another paper's name of its model.
         model: recipe and method, empty for a published one.
         key: of the run that times it, None for a published one.
-        recall: score as percent of the own dense model's.
+        recall: score as a percentage of the dense model's.
         size_mb: of the exported file, in MB (10^6 bytes).
         size_gzip_mb: of the same after gzip.
         compression_ratio: the dense model's gzipped size over it.

@@ -12,7 +12,7 @@ THROUGHPUT, SPEEDUP = "_throughput", "_speedup"
 
 
 def engines_of(results: Results) -> list[str]:
-    """Every engine that was timed, skipped or failed, sorted; further scenarios of one are not its own."""
+    """Every engine that was timed, skipped or failed, sorted. The further scenarios of an engine are left out."""
     found = set()
     for record in results.of_stage("benchmark"):
         found.update(name.removesuffix(THROUGHPUT) for name in record.metrics if name.endswith(THROUGHPUT))
@@ -34,7 +34,7 @@ def size_and_speed(results: Results, key: RunKey, engines: list[str]) -> dict[st
 
 
 def engine_notes(results: Results) -> tuple[Note, ...]:
-    """Why an engine has no timing, and what it left to a fallback; with the runs, unless it is so in all of them."""
+    """Why an engine has no timing, or uses a fallback. Runs are listed unless the note holds for all of them."""
     records = results.of_stage("benchmark")
     runs: dict[str, list[str]] = {}
     for record in records:
@@ -47,7 +47,7 @@ def _texts(record: Record) -> Iterator[str]:
     for engine, reason in record.details.get("skipped", {}).items():
         yield f"{engine} was not timed. {reason}."
     for engine, reason in record.details.get("failed", {}).items():
-        yield f"{engine} failed, so it was not timed. {reason.splitlines()[0].removesuffix('.')}."
+        yield f"{engine} failed: {reason.splitlines()[0].removesuffix('.')}."
     for engine, said in record.details.get("engines", {}).items():
         if operator := said.get("unsupported", {}).get("candidate"):
-            yield f"{engine} leaves a part of the model to a fallback that is slower. First: {operator}."
+            yield f"{engine} runs a part of the model with a slower fallback. First operator: {operator}."

@@ -87,7 +87,7 @@ def groups(results: Results, task: str, *stages: str) -> list[Group]:
 
 
 def recovery(mean: float, dense: float) -> float:
-    """Percent of the own dense model's score that is left."""
+    """The score as a percentage of the dense model's."""
     return 100 * mean / dense if dense else math.nan
 
 
@@ -131,8 +131,8 @@ def epochs_text(epochs: set[float | None]) -> str:
     return f"{trained[0]:g} to {trained[-1]:g} epochs"
 
 
-def scale(results: Results) -> str:
-    """Model and data sizes of the measured runs, from the records; a line without full stop."""
+def scale_text(results: Results) -> str:
+    """Model and data sizes of the measured runs, from the records; without a full stop."""
     trained = results.of_stage("teacher", "downstream")
     if not trained:
         return ""

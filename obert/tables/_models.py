@@ -13,9 +13,9 @@ from obert.tables._planned import paper_notes
 ROW = "row"
 ROW_COLUMNS = ("task", "metric", "layers", "sparsity", "compression", "model")
 LEGEND = (
-    "Recall, or recovery: score as percent of the own dense model's. Difference: measured minus published score, in "
-    "points. Speed-up: over the dense float32 model in the same engine and process; the score beside it is that of the "
-    "very file that was timed, in that engine. First seed. A dash: not published, or not run."
+    "Recall, or recovery: the score as a percentage of the dense model's. Difference: measured minus published score, "
+    "in points. Speed-up: over the dense float32 model in the same engine and process. The score beside it was "
+    "measured with the timed file in that engine. All of the first seed. A dash: not published, or not run."
 )
 
 

@@ -19,8 +19,8 @@ PUBLISHED = ("published", "published_std", "published_n", "approximate")
 MEASURED = ("measured", "measured_std", "measured_n", "difference", "recovery")
 LEGEND = (
     "A star marks what the paper calls approximate. Measured: mean ± sample standard deviation over n seeds of this "
-    "experiment. Difference: measured minus published, in points. Recovery: measured as percent of the own dense model "
-    "in the same code. A dash: not published, or not run. Column groups after the paper's are this experiment's own."
+    "experiment. Difference: measured minus published, in points. Recovery: the measured score as a percentage of the "
+    "dense model's. A dash: not published, or not run. Columns after the paper's are this experiment's own."
 )
 
 

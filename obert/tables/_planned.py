@@ -1,4 +1,4 @@
-"""What of a paper's table has not been run, and what its numbers are of."""
+"""Notes of a paper's table: where its numbers are from, at what scale ours are, and which runs are missing."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -7,7 +7,7 @@ from obert.experiment import folders
 from obert.experiment.keys import RunKey
 from obert.records.record import FILE_NAME, Record
 from obert.tables import Note, Results
-from obert.tables._measured import scale
+from obert.tables._measured import scale_text
 
 PAPER = "obert"
 
@@ -15,7 +15,7 @@ PAPER = "obert"
 def as_planned(results: Results) -> Results:
     """The results with a record without scores for each planned run that has none.
 
-    So the rule that puts a run into a table says too which missing ones belong there.
+    The rule that puts a run into a table then also tells which missing runs belong there.
     """
     missing = tuple(_without_scores(results, key) for key in results.missing)
     return replace(results, records=results.records + missing)
@@ -48,14 +48,14 @@ def paper_notes(results: Results, keys: Iterable[RunKey], needs: str, model: str
     """
     paper = results.published.papers[PAPER]
     notes = [Note(f"Published: {paper.title}. {paper.reference}; {model or paper.model}.")]
-    if scale(results):
-        notes.append(Note(f"Measured, another scale unless it says the same: {scale(results)}."))
+    if scale_text(results):
+        notes.append(Note(f"Measured with {scale_text(results)}. This is another scale, unless it is the paper's."))
     return (*notes, *_missing_notes(results, tuple(dict.fromkeys(keys)), needs))
 
 
 def _missing_notes(results: Results, keys: tuple[RunKey, ...], needs: str) -> tuple[Note, ...]:
     if not keys:
-        return (Note(f"{results.config} plans no run that belongs here: {needs}."),)
+        return (Note(f"{results.config} plans no run that belongs here. Needed: {needs}."),)
     missing = [key for key in keys if key not in results.by_key]
     if not missing:
         return ()

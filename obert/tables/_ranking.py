@@ -1,4 +1,4 @@
-"""Ranks of methods on equal terms, from the paired bootstrap, and the pool that they are ranked in."""
+"""Ranks of methods that share a recipe and a sparsity, from the paired bootstrap, and what takes part."""
 
 import math
 from collections.abc import Iterable
@@ -13,16 +13,16 @@ from obert.tables import Note, Results
 from obert.tables._measured import Group, epochs_of, epochs_text, groups
 
 RULE = (
-    "a method's rank is 1 plus the number of methods that are better than it, that is whose difference to it has a "
-    "95 % paired-bootstrap interval above 0; methods that cannot be told apart so share a rank. Not corrected for "
-    "many comparisons"
+    "A method's rank is 1 plus the number of methods that are better than it. A method is better if the 95 % "
+    "paired-bootstrap interval of the difference lies above 0; methods that cannot be told apart share a rank. Ranks "
+    "are not corrected for multiple comparisons."
 )
 DIFFERENCE = ("difference", "difference_low", "difference_high")  # to the best, as columns
 Pairs = dict[tuple[int, int], Resampled]
 
 
 def blocks(found: Iterable[Group]) -> list[list[Group]]:
-    """What is compared on equal terms: groups of one sparsity and recipe, best first, best recipe first."""
+    """Groups that are compared with each other: those of one sparsity and recipe, best first, best recipe first."""
     blocks: dict[tuple, list[Group]] = {}
     for group in found:
         blocks.setdefault((group.sparsity, group.key.recipe), []).append(group)
@@ -70,8 +70,8 @@ def ranks(count: int, pairs: Pairs) -> list[int]:
     return [1 + sum(is_better[i, j] for i in range(count) if i != j) for j in range(count)]
 
 
-def pool_note(results: Results) -> tuple[Note, ...]:
-    """Who is compared: tasks, methods, seeds, budgets and hardware; nothing without any runs."""
+def pool_notes(results: Results) -> tuple[Note, ...]:
+    """What is compared: tasks, methods, seeds, budgets and hardware. No note without runs."""
     found = {task: groups(results, task) for task in results.tasks}
     members = [group for of_task in found.values() for group in of_task]
     if not members:
@@ -90,7 +90,7 @@ def pool_note(results: Results) -> tuple[Note, ...]:
     timed = results.of_stage("benchmark")
     if timed:
         parts.append(f"timed on {_hardware(timed)}")
-    return (Note(f"Pool: {'; '.join(parts)}."),)
+    return (Note(f"Compared here (the pool): {'; '.join(parts)}."),)
 
 
 def _listed(values: Iterable[object]) -> str:

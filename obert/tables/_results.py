@@ -94,12 +94,12 @@ class Results:
             current = self.origins.get(current)
 
     def specification(self, key: RunKey) -> dict[str, Any]:
-        """What a run was made with, or is to be made with; empty where neither is known."""
+        """What a run was made with or, without a record, what the configuration asks for; empty if unknown."""
         record = self.by_key.get(key)
         return record.spec if record else self.specifications.get(key, {})
 
     def dense(self, task: str) -> Record | None:
-        """The task's own dense teacher."""
+        """The dense teacher of a task."""
         return next(iter(self.of_stage("teacher", task=task)), None)
 
     def command(self, key: RunKey) -> str:

@@ -27,9 +27,9 @@ KINDS = {
     True: "whose learning rate is rewound more than once",
 }
 CAPTION = (
-    "Published: what Table 9 of Kurtic et al. 2022 states of Figure {number} ({epochs} epochs, learning rate of SQuAD, "
-    "target of 90 %); the figure's own values are not printed. The others: training curves of this experiment's "
-    "gradual runs {kind}, of one run (first method and seed) for each recipe, task and target."
+    "Published: the schedule of Figure {number} as Table 9 of Kurtic et al. 2022 states it ({epochs} epochs, learning "
+    "rate of SQuAD, target of 90 %); the figure's own values are not printed. The others: training curves of this "
+    "experiment's gradual runs {kind}. One run, of the first method and seed, stands for each recipe, task and target."
 )
 
 

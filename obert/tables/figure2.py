@@ -18,9 +18,9 @@ class Figure2(Table):
 
     title = "Figure 2 of the oBERT paper: recall against speed and size"
     caption = (
-        "Recall is the score as percent of the dense model's; dotted lines: 99 and 92.5 %. Published points: "
-        "Table 17 (BERT-base, SQuAD v1.1, DeepSparse on a c5.12xlarge); the others are this experiment's, over its own "
-        "dense model in the same engine and process. Labels: layers, sparsity in percent, and q for quantised."
+        "Recall is the score as a percentage of the dense model's; dotted lines: 99 and 92.5 %. Published points: "
+        "Table 17 (BERT-base, SQuAD v1.1, DeepSparse on a c5.12xlarge); the others are this experiment's, relative to "
+        "its dense model in the same engine and process. Labels: layers, sparsity in percent, and q for quantised."
     )
 
     section = "Published and measured"

@@ -9,7 +9,7 @@ from obert.statistics.estimates import Summary, mean_over_tasks
 from obert.statistics.formatting import DASH, format_difference, format_number, format_summary
 from obert.tables import Note, Results, Table
 from obert.tables._measured import Group, groups, recovery, score
-from obert.tables._ranking import DIFFERENCE, RULE, blocks, differences, pool_note, ranks
+from obert.tables._ranking import DIFFERENCE, RULE, blocks, differences, pool_notes, ranks
 
 COLUMNS = (
     "sparsity", "recipe", "family", "rank", "method", "recovery_mean", "recovery_std", "n", *DIFFERENCE, "mean_rank",
@@ -21,11 +21,11 @@ class LeaderboardOverTasks(Table):
 
     title = "Leaderboard over tasks"
     caption = (
-        "Recovery is the score as percent of the own dense model's, averaged over all tasks of the pool: mean ± sample "
-        "standard deviation over the n seeds that every task has. The difference to the best, in points of recovery, "
-        f"has a paired-bootstrap interval over examples, resampled task by task. Ranks: {RULE}. The mean rank averages "
-        "a method's ranks on the single tasks. The dense models count as given. Seconds (pruning and training) are "
-        "means over tasks and seeds."
+        "Recovery is the score as a percentage of the dense model's, averaged over all tasks: mean ± sample standard "
+        "deviation over the n seeds that every task has. The difference to the best is in points of recovery; its "
+        f"interval is a paired bootstrap over examples, resampled task by task. {RULE} The mean rank averages a "
+        "method's ranks on the single tasks. The dense scores are taken as exact. Seconds (of pruning and training) "
+        "are means over tasks and seeds."
     )
 
     section = "Leaderboards"
@@ -54,7 +54,7 @@ class LeaderboardOverTasks(Table):
             "method": content["method"],
             "rank": per_row(lambda r: format_number(r, 0), "rank"),
             "recovery %": per_row(format_summary, "recovery_mean", "recovery_std", "n"),
-            "to the best": per_row(format_difference, "difference", "difference_low", "difference_high"),
+            "difference to the best": per_row(format_difference, "difference", "difference_low", "difference_high"),
             "mean rank": per_row(lambda r: format_number(r, 1), "mean_rank"),
         }
         for column in content.columns:
@@ -66,12 +66,12 @@ class LeaderboardOverTasks(Table):
     def notes(self, results: Results) -> tuple[Note, ...]:
         tasks = _tasks(results)
         if len(tasks) < 2:
-            return (Note("There are fewer than two tasks with a dense model and compressed ones."),)
+            return (Note("This leaderboard needs two tasks or more that have a dense model and compressed ones."),)
         found = {task: {_identity(group) for group in groups(results, task)} for task in tasks}
         absent = sorted(set.union(*found.values()) - set.intersection(*found.values()))
         lines = tuple(f"{recipe}: {method or 'dense'}, {100 * (s or 0):g} %" for s, recipe, method in absent)
-        left_out = (Note(f"{len(absent)} rows that not every task has are left out:", lines),) if absent else ()
-        return (*pool_note(results), *left_out)
+        left_out = (Note(f"{len(absent)} rows are left out, because a task lacks them:", lines),) if absent else ()
+        return (*pool_notes(results), *left_out)
 
 
 def _tasks(results: Results) -> list[str]:

@@ -19,7 +19,7 @@ class TrainingCurves(Table):
     title = "Training curves"
     caption = (
         "Training loss (with distillation where the recipe has it) against epoch, a running mean over 3 % of the steps "
-        "of one run: the first seed of each recipe, method and target sparsity. One-shot recipes train nothing."
+        "of one run: the first seed of each recipe, method and target sparsity. One-shot recipes do not train."
     )
 
     section = "Training and sparsity"

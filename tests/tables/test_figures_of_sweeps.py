@@ -35,7 +35,7 @@ def test_ablation_varies_one_parameter_around_the_best_trial(results, number, ex
     (note,) = built.notes
     for part in (*fixed, "example, 2 layers", "recipe one_shot", "1 seed", "movie_reviews 800", "20 %"):
         assert part in note.text
-    assert "held out, not on validation" in built.caption
+    assert "held out, not on validation examples" in built.caption
 
 
 def test_ablation_leaves_failed_trials_out(make_results, example_runs):

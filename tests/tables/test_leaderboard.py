@@ -77,8 +77,8 @@ def test_engine_without_a_timing_shows_dashes_and_the_reason(make_results):
     run = "benchmark/movie_reviews/gradual/obert-0.9/seed0"
     assert [(note.text, note.lines) for note in table.notes(results)[-3:]] == [
         ("deepsparse was not timed. DeepSparse needs an environment.", ()),
-        ("onnxruntime failed, so it was not timed. ended by SIGABRT.", (run,)),
-        ("pytorch leaves a part of the model to a fallback that is slower. First: Sin 'b'.", (run,)),
+        ("onnxruntime failed: ended by SIGABRT.", (run,)),
+        ("pytorch runs a part of the model with a slower fallback. First operator: Sin 'b'.", (run,)),
     ]
 
 

@@ -50,7 +50,7 @@ def test_ranks_and_differences_go_by_recovery_over_all_tasks(recovered):
 def test_notes_state_the_pool_and_the_rows_left_out(recovered):
     pool, left_out = LeaderboardOverTasks().notes(recovered)
     assert pool.text == (
-        "Pool: tasks movie_reviews, city_qa; methods magnitude, movement, obert; seeds 0, 1; "
+        "Compared here (the pool): tasks movie_reviews, city_qa; methods magnitude, movement, obert; seeds 0, 1; "
         "budgets gradual 10 epochs; made on Example CPU, 1 thread."
     )
     assert left_out.lines == ("gradual: movement, 90 %",)
@@ -59,4 +59,4 @@ def test_notes_state_the_pool_and_the_rows_left_out(recovered):
 def test_experiment_of_one_task_has_no_rows(results):
     table = LeaderboardOverTasks()
     assert table.build(results).empty
-    assert "fewer than two tasks" in table.notes(results)[0].text
+    assert "needs two tasks or more" in table.notes(results)[0].text

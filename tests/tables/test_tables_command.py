@@ -94,13 +94,16 @@ def test_records_outside_the_plan_are_left_out_with_a_warning(plan):
     smaller = changed(plan, downstream=(Downstream(recipes=("gradual",), methods=("obert",), sparsities=(0.9,)),))
     folder = tables.run(smaller, CONFIG).parent
     assert "magnitude" not in (folder / "leaderboard.csv").read_text()
-    assert "2 records are of runs no longer in the plan" in (folder / "leaderboard.md").read_text()
+    assert "no longer plans their runs: 2." in (folder / "leaderboard.md").read_text()
 
 
 def test_records_of_another_specification_give_a_warning(plan):
     _write(plan, spec_hash="1" * 64)
     folder = tables.run(plan, CONFIG).parent
-    assert "5 records were made with another specification" in (folder / "leaderboard.md").read_text()
+    assert (
+        "Records made with another specification than the configuration now has: 5."
+        in (folder / "leaderboard.md").read_text()
+    )
 
 
 def test_damaged_record_is_named_and_leaves_the_old_files(plan):
@@ -113,8 +116,9 @@ def test_damaged_record_is_named_and_leaves_the_old_files(plan):
     assert _files(folders.tables_folder(plan.experiment)) == before
 
 
-def test_summary_shows_the_leaderboard_and_where_files_are(plan):
-    _write(plan)
+def test_summary_shows_the_leaderboard_the_missing_runs_and_where_files_are(plan):
+    _write(plan, list(plan.runs)[:-1])
     text = tables.summary(plan)
     assert "magnitude" in text and "(n=2)" in text and "dense" in text
+    assert f"1 of {len(plan)} planned runs have no record yet." in text
     assert "report.html" in text and plan.experiment.tracking_uri in text
