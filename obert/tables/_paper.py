@@ -10,11 +10,11 @@ import pandas as pd
 
 from obert.statistics.formatting import DASH, format_number, format_summary
 from obert.tables import Note, Results, Table
-from obert.tables._measured import Group, epochs_of, epochs_text, metric_of, metrics_of, recovery, score
+from obert.tables._measured import DENSE, Group, epochs_of, epochs_text, metric_of, metrics_of, recovery, score
 from obert.tables._planned import PAPER, as_planned, paper_notes
 from obert.tables._published import Number
 
-ROW, DENSE = "row", "dense"
+ROW = "row"
 PUBLISHED = ("published", "published_std", "published_n", "approximate")
 MEASURED = ("measured", "measured_std", "measured_n", "difference", "recovery")
 LEGEND = (

@@ -1,10 +1,11 @@
 """Ranks of methods that share a recipe and a sparsity, from the paired bootstrap, and what takes part."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import permutations
 
 import numpy as np
+import pandas as pd
 
 from obert.foundation.errors import UserError
 from obert.records.record import Record
@@ -68,6 +69,11 @@ def ranks(count: int, pairs: Pairs) -> list[int]:
     """Of each position in a block: 1 plus the number of those that are better than it."""
     is_better = {pair: difference.interval().is_positive for pair, difference in pairs.items()}
     return [1 + sum(is_better[i, j] for i in range(count) if i != j) for j in range(count)]
+
+
+def texts_by_row(content: pd.DataFrame, text: Callable[..., str], *columns: str) -> list[str]:
+    """The text of each row, from its values in some columns."""
+    return [text(*values) for values in content[list(columns)].itertuples(index=False)]
 
 
 def pool_notes(results: Results) -> tuple[Note, ...]:

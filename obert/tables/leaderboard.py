@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import astuple
+from functools import partial
 
 import pandas as pd
 
@@ -10,7 +11,7 @@ from obert.statistics.formatting import DASH, format_difference, format_number, 
 from obert.tables import Note, Results, Table
 from obert.tables._engines import SPEEDUP, THROUGHPUT, engine_notes, engines_of, size_and_speed
 from obert.tables._measured import DENSE, Group, groups, metric_of, recovery, scale_text, score
-from obert.tables._ranking import DIFFERENCE, RULE, blocks, differences, pool_notes, ranks
+from obert.tables._ranking import DIFFERENCE, RULE, blocks, differences, pool_notes, ranks, texts_by_row
 
 COLUMNS = (
     "task", "metric", "sparsity_target", "sparsity_measured", "rank", "method", "recipe", "family", "score_mean",
@@ -49,9 +50,7 @@ class Leaderboard(Table):
         return pd.DataFrame(rows, columns=columns)
 
     def display(self, content: pd.DataFrame) -> pd.DataFrame:
-        def per_row(function, *columns):
-            return [function(*values) for values in content[list(columns)].itertuples(index=False)]
-
+        per_row = partial(texts_by_row, content)
         shown = {
             "task": content["task"],
             "metric": content["metric"],

@@ -1,6 +1,7 @@
 """The leaderboard over all tasks: methods that were run on each of them, by mean recovery."""
 
 from dataclasses import astuple
+from functools import partial
 from itertools import permutations
 
 import pandas as pd
@@ -8,8 +9,8 @@ import pandas as pd
 from obert.statistics.estimates import Summary, mean_over_tasks
 from obert.statistics.formatting import DASH, format_difference, format_number, format_summary
 from obert.tables import Note, Results, Table
-from obert.tables._measured import Group, groups, recovery, score
-from obert.tables._ranking import DIFFERENCE, RULE, blocks, differences, pool_notes, ranks
+from obert.tables._measured import DENSE, Group, groups, recovery, score
+from obert.tables._ranking import DIFFERENCE, RULE, blocks, differences, pool_notes, ranks, texts_by_row
 
 COLUMNS = (
     "sparsity", "recipe", "family", "rank", "method", "recovery_mean", "recovery_std", "n", *DIFFERENCE, "mean_rank",
@@ -44,9 +45,7 @@ class LeaderboardOverTasks(Table):
         return pd.DataFrame(rows, columns=columns)
 
     def display(self, content: pd.DataFrame) -> pd.DataFrame:
-        def per_row(function, *columns):
-            return [function(*values) for values in content[list(columns)].itertuples(index=False)]
-
+        per_row = partial(texts_by_row, content)
         shown = {
             "sparsity %": per_row(lambda s: format_number(100 * s, 1), "sparsity"),
             "recipe": content["recipe"],
@@ -69,7 +68,7 @@ class LeaderboardOverTasks(Table):
             return (Note("This leaderboard needs two tasks or more that have a dense model and compressed ones."),)
         found = {task: {_identity(group) for group in groups(results, task)} for task in tasks}
         absent = sorted(set.union(*found.values()) - set.intersection(*found.values()))
-        lines = tuple(f"{recipe}: {method or 'dense'}, {100 * (s or 0):g} %" for s, recipe, method in absent)
+        lines = tuple(f"{recipe}: {method or DENSE}, {100 * (s or 0):g} %" for s, recipe, method in absent)
         left_out = (Note(f"{len(absent)} rows are left out, because a task lacks them:", lines),) if absent else ()
         return (*pool_notes(results), *left_out)
 

@@ -99,11 +99,8 @@ def test_records_outside_the_plan_are_left_out_with_a_warning(plan):
 
 def test_records_of_another_specification_give_a_warning(plan):
     _write(plan, spec_hash="1" * 64)
-    folder = tables.run(plan, CONFIG).parent
-    assert (
-        "Records made with another specification than the configuration now has: 5."
-        in (folder / "leaderboard.md").read_text()
-    )
+    text = (tables.run(plan, CONFIG).parent / "leaderboard.md").read_text()
+    assert "Records made with another specification than the configuration now has: 5." in text
 
 
 def test_damaged_record_is_named_and_leaves_the_old_files(plan):
