@@ -35,8 +35,8 @@ from obert.experiment.schema import Benchmark, Downstream, Experiment, Model
 from obert.masks.counts import LayerSparsity, Sparsity
 from obert.records.provenance import environment
 from obert.records.record import Record, Score, write_record
-from obert.tracking import mirror as tracking
 from obert.tracking import store as tracking_store
+from obert.tracking.mirror import synchronize
 
 EXAMPLES, STEPS, LAYERS = 1000, 300, 12
 SIZES = {
@@ -184,7 +184,7 @@ def compare(folder: Path, records: int | None, store) -> dict[str, object]:
         found["seconds_from_records"] = _timed(lambda: tables.run(plan, "configs/speed.yaml"))
         files = {path.name: path.read_bytes() for path in tables_folder(made).iterdir()}
         tracking_store.initialize(uri)
-        found["seconds_to_fill_mlflow"] = _timed(lambda: tracking.synchronize(runs_folder(made), uri))
+        found["seconds_to_fill_mlflow"] = _timed(lambda: synchronize(runs_folder(made), uri))
         found["seconds_from_mlflow"] = _timed(lambda: tables.run(plan, "configs/speed.yaml", uri))
         found["same_files"] = files == {path.name: path.read_bytes() for path in tables_folder(made).iterdir()}
         found["report_mb"] = len(files[tables.REPORT]) / 1e6

@@ -57,7 +57,7 @@ def test_paper_configuration_plans_the_runs_of_tables_3_and_6(plan):
     assert pruned.sources == {"model": cut, "teacher": plan.teacher("squad")}
 
 
-def test_paper_configuration_has_the_expected_number_of_runs_by_stage(plan):
+def test_the_whole_grid_has_the_expected_runs(plan):
     stages = Counter(run.stage.name for run in plan)
     assert stages.pop("export") == stages.pop("benchmark") == 36
     assert stages == {

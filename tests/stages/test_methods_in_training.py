@@ -35,7 +35,7 @@ def with_recipe(plan, recipe):
         }
     )
     overrides = {TASK: {"smoke_gradual": recipe}}
-    return changed(plan, downstream=(block,), quantize=(), recipe_overrides=overrides)
+    return changed(plan, downstream=(block,), quantize=(), benchmark=None, recipe_overrides=overrides)
 
 
 @pytest.fixture

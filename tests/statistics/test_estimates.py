@@ -23,7 +23,7 @@ def test_summary_of_one_run_has_no_standard_deviation():
     assert summary.mean == 86.0 and math.isnan(summary.std) and summary.n == 1
 
 
-def test_summary_leaves_out_nan_and_may_be_empty():
+def test_missing_values_are_not_counted():
     assert Summary.of([]).n == 0 and math.isnan(Summary.of([]).mean)
     assert Summary.of([math.nan, 80.0]).n == 1
 

@@ -25,7 +25,7 @@ def figure(number, results):
         (5, {1e-7: [88.0, 68.0], 1e-3: [86.0, 66.0]}, ("num_gradients 100", "fisher_block_size 10")),
     ],
 )
-def test_ablation_varies_one_parameter_around_the_best_trial(results, number, expected, fixed):
+def test_each_line_has_the_trials_that_differ_from_the_best_in_one_value(results, number, expected, fixed):
     built = figure(number, results)
     found = {value: line.sort_values("sparsity")["score"].tolist() for value, line in built.content.groupby("value")}
     assert found == {value: pytest.approx(scores) for value, scores in expected.items()}
@@ -44,18 +44,18 @@ def test_ablation_leaves_failed_trials_out(make_results, example_runs):
     assert content["value"].unique().tolist() == [50] and content["score"].tolist() == pytest.approx([87.0, 67.0])
 
 
-def test_ablation_of_a_sweep_without_trials_gives_its_command(make_results, example_runs):
+def test_a_sweep_without_trials_gives_its_command(make_results, example_runs):
     built = figure(5, make_results(example_runs, sweeps={"ablation": pd.DataFrame()}))
     assert built.content.empty
     assert built.notes[0].lines == ("python -m obert sweep --config configs/sweeps/ablation.yaml",)
 
 
-def test_ablation_without_a_sweep_says_how_to_get_one(make_results, example_runs):
+def test_an_experiment_without_a_sweep_is_told_how_to_add_one(make_results, example_runs):
     built = figure(3, make_results(example_runs))
     assert "No sweep of this experiment varies fisher_block_size" in built.notes[0].text
 
 
-def test_ablation_ignores_sweeps_of_other_parameters(make_results, example_runs):
+def test_trials_of_another_key_draw_no_line(make_results, example_runs):
     sweeps = {"quantize": trials().rename(columns={"methods.obert.dampening": "training.epochs"})}
     assert figure(5, make_results(example_runs, sweeps=sweeps)).content.empty
 

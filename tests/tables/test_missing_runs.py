@@ -26,7 +26,7 @@ def test_missing_run_is_named_by_the_table_that_its_pattern_belongs_to(make_resu
     assert other().notes(results)[-1].text.startswith("configs/example.yaml plans no run that belongs here")
 
 
-def test_complete_table_has_no_note_on_missing_runs(make_results):
+def test_no_note_is_written_where_no_run_is_missing(make_results):
     done = record("downstream", 60.0, method="obert", sparsity=0.5, recipe="one_shot")
     assert not any("belong" in note.text for note in Table1().notes(make_results([(done, None, 0)])))
 

@@ -48,7 +48,7 @@ def open_report(request, browser, two_tasks, tmp_path):
     context.close()
 
 
-def test_report_loads_nothing_else_and_fits_the_window(open_report):
+def test_the_report_renders_without_a_network_and_fits_the_window(open_report):
     page = open_report(*registry.names("tables"))
     assert page.said == []
     assert page.asked == [page.url]

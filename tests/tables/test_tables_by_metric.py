@@ -57,7 +57,7 @@ def test_table_4_shows_both_metrics_of_models_pruned_in_an_n_m_pattern(make_resu
     assert rows["city_qa", "f1", 0.5][own, "recovery"] == pytest.approx(75.0)
 
 
-def test_table_5_takes_pruned_models_trained_without_distillation(make_results):
+def test_table_5_lists_models_trained_without_distillation(make_results):
     chosen = {"task": "city_qa", "method": "obert", "sparsity": 0.9}
     distilled = {"distillation": {"hardness": 1.0}}
     rows = rows_of(

@@ -9,8 +9,8 @@ from obert.experiment.folders import runs_folder
 from obert.experiment.plan import Plan
 from obert.experiment.schema import Downstream, Experiment, Model
 from obert.foundation.errors import UserError
-from obert.tracking import mirror as tracking
 from obert.tracking import store
+from obert.tracking.mirror import synchronize
 from tables.examples import record, write_run
 
 CONFIG = "configs/example.yaml"
@@ -56,13 +56,13 @@ def _files(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_rebuilding_from_records_or_mlflow_gives_the_same_bytes(plan, tmp_path):
+def test_tables_made_twice_or_from_mlflow_have_the_same_bytes(plan, tmp_path):
     _write(plan)
     report = tables.run(plan, CONFIG)
     first = _files(report.parent)
     assert first == _files(tables.run(plan, CONFIG).parent)
     store.initialize(plan.experiment.tracking_uri)
-    assert tracking.synchronize(runs_folder(plan.experiment), plan.experiment.tracking_uri) == 5
+    assert synchronize(runs_folder(plan.experiment), plan.experiment.tracking_uri) == 5
     runs_folder(plan.experiment).rename(tmp_path / "moved")
     for path in report.parent.iterdir():
         path.unlink()
@@ -83,7 +83,7 @@ def test_report_is_self_contained(plan):
         assert piece in page
 
 
-def test_experiment_without_records_gets_a_report_that_says_so(plan):
+def test_an_experiment_without_records_says_so(plan):
     page = tables.run(plan, CONFIG).read_text()
     assert "has no records yet" in page
     assert "has no records yet" in tables.summary(plan)
@@ -113,7 +113,7 @@ def test_damaged_record_is_named_and_leaves_the_old_files(plan):
     assert _files(folders.tables_folder(plan.experiment)) == before
 
 
-def test_summary_shows_the_leaderboard_the_missing_runs_and_where_files_are(plan):
+def test_the_summary_names_scores_missing_runs_and_folders(plan):
     _write(plan, list(plan.runs)[:-1])
     text = tables.summary(plan)
     assert "magnitude" in text and "(n=2)" in text and "dense" in text

@@ -57,14 +57,14 @@ def test_loading_every_table_imports_no_training_library():
     assert done.stdout.strip() == "[]"
 
 
-def test_accuracy_vs_sparsity_leaves_dense_models_out(make_results):
+def test_dense_models_are_left_out_of_curves(make_results):
     dense = record("transfer", 70.0, recipe="transfer@whole", method="dense", sparsity=0.0)
     pruned = record("transfer", 60.0, recipe="transfer@pruned", method="obert", sparsity=0.9)
     runs = [(dense, None, 0), (pruned, None, 0)]
     assert AccuracyVsSparsity().build(make_results(runs))["panel"].tolist() == ["transfer@pruned"]
 
 
-def test_schedules_keep_both_sides_of_a_pruning_step(results):
+def test_schedules_hold_both_sides_of_a_jump_in_sparsity(results):
     """Twenty steps over ten epochs, pruned after epoch 2: the curve holds both sides of the jump."""
     content = Schedules().build(results)
     assert len(content) == 20 and set(content["method"]) == {"obert"}

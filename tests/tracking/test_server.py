@@ -18,29 +18,31 @@ from obert.experiment.plan import Plan
 from obert.experiment.schema import Downstream, Experiment, Model
 from obert.foundation.files import file_hash
 from obert.records.record import FILE_NAME, read_records
-from obert.tracking import fetch, store
-from obert.tracking import mirror as tracking
+from obert.tracking import store
+from obert.tracking.fetch import fetch
+from obert.tracking.mirror import synchronize
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 CONFIG = "configs/example.yaml"
+ARTIFACTS = (FILE_NAME, "curves.csv", "predictions.jsonl")
 WRITERS = 8
 STEPS = 1100  # three curves of them are more than a request takes
 # Waits for the others, mirrors its share as stages do, then everything as `obert track` does.
 WRITER = """
 import sys, time
 from pathlib import Path
-from obert import tracking
-from obert.records import FILE_NAME, read_record
+from obert.records.record import FILE_NAME
+from obert.tracking.mirror import mirror_run, synchronize
 
 runs, uri, worker, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 (runs.parent / f"ready{worker}").touch()
 while len(list(runs.parent.glob("ready*"))) < count:
     time.sleep(0.01)
 for file in sorted(runs.rglob(FILE_NAME))[worker::count]:
-    tracking.mirror(read_record(file), file.parent, uri)
-tracking.synchronize(runs, uri)
+    mirror_run(file.parent, uri)
+synchronize(runs, uri)
 """
 
 
@@ -98,7 +100,7 @@ def assert_all_is_there(experiment, tmp_path):
     plan = Plan.of(experiment)
     client, runs = MlflowClient(experiment.tracking_uri), everything(experiment.tracking_uri)
     assert set(runs) == {str(planned.key.path) for planned in plan}
-    fetched = fetch.fetch(experiment.tracking_uri, "example", tmp_path / "all")
+    fetched = fetch(experiment.tracking_uri, "example", tmp_path / "all")
     for planned in plan:
         key, folder = planned.key, planned.folder
         run = runs[str(key.path)]
@@ -106,10 +108,10 @@ def assert_all_is_there(experiment, tmp_path):
         assert run.data.tags["seed"] == run.data.params["seed"] == str(key.seed)
         assert run.data.params["recipe.training.epochs"] == str(planned.recipe.training.epochs)
         assert run.data.tags[store.HASH_TAG] == file_hash(folder / FILE_NAME)
-        assert {file.path for file in client.list_artifacts(run.info.run_id)} == set(tracking.ARTIFACTS)
-        for name in tracking.ARTIFACTS:
+        assert {file.path for file in client.list_artifacts(run.info.run_id)} == set(ARTIFACTS)
+        for name in ARTIFACTS:
             assert (fetched / key.path / name).read_bytes() == (folder / name).read_bytes()
-        curves = pd.read_csv(folder / "curves.csv")
+        curves = pd.read_csv(folder / "curves.csv", dtype=str).astype(float)
         for name in ("loss", "learning_rate", "sparsity"):
             history = client.get_metric_history(run.info.run_id, name)
             assert {metric.step: metric.value for metric in history} == dict(
@@ -140,7 +142,7 @@ def test_eight_parallel_writers_lose_nothing_and_do_nothing_twice(experiment, po
         assert count("tags") == sum(len(run.data.tags) for run in runs)
         finals = sum(len(run.data.metrics) - 3 for run in runs)
         assert count("metrics") == 3 * STEPS * len(runs) + finals
-    assert tracking.synchronize(runs_folder(experiment), experiment.tracking_uri) == 0
+    assert synchronize(runs_folder(experiment), experiment.tracking_uri) == 0
 
 
 def half_made(uri):
@@ -178,7 +180,7 @@ def test_a_killed_writer_leaves_nothing_half_made_that_counts(experiment, tmp_pa
     uri = experiment.tracking_uri
     lost = stop_in_the_middle(start(experiment), uri)
     complete = {path for path, run in everything(uri).items() if is_complete(run)}
-    fetched = fetch.fetch(uri, "example", tmp_path / "fetched")
+    fetched = fetch(uri, "example", tmp_path / "fetched")
     assert {str(made.key.path) for made in read_records(fetched)} == complete
     assert lost not in complete
     track.run(experiment)
