@@ -14,11 +14,10 @@ from obert.experiment.schema import Experiment
 from obert.foundation import registry
 from obert.foundation.errors import UserError
 from obert.foundation.files import atomic_path
-from obert.records.record import read_records
+from obert.records.record import MODEL, read_records
 from obert.report.built import build_table
 from obert.report.files import table_files
 from obert.report.report_page import report_page
-from obert.stages import MODEL
 from obert.tables import Note, Results
 from obert.tables._published import load_published
 from obert.tables.leaderboard import Leaderboard

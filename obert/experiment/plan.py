@@ -19,7 +19,8 @@ from obert.experiment.schema import Experiment, OnTasks
 from obert.experiment.seeds import PURPOSES, derive_seed
 from obert.foundation import registry
 from obert.foundation.errors import UserError, unknown_name
-from obert.stages import MODEL, Stage, stages
+from obert.records.record import MODEL
+from obert.stages import Stage, stages
 
 if TYPE_CHECKING:
     from obert.experiment.recipe import Recipe

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from obert.foundation.registry import PACKAGE, source_file
 
-_ROOMS = ("stages", "commands", "sweeps")  # where a file named without its room is looked for
 # Those follow from the rest of the tree, or are of no meaning when the code runs.
 _SILENT_FIELDS = {"ctx", "kind", "type_comment", "type_ignores"}
 _INSTALLED = {"site-packages", "dist-packages"}  # a module there has no folder of its own
@@ -32,29 +31,22 @@ class _Source:
     imports: frozenset[Path]
 
 
-def code_hash(stage: str | None = None, /, **names: str | Iterable[str] | None) -> str:
+def code_hash(**names: str | Iterable[str] | None) -> str:
     """Hash of the code that something runs: the files named, and whatever they import.
 
     Extensions are found by name, not by import statement, so a stage depends only on those it is given.
 
     Args:
-        stage: a file of `obert/stages/`, `obert/commands/` or `obert/sweeps/`.
         names: files by room, e.g. `stages="downstream"`, `commands="check"`, `pruning="obert"`, `tables=["latency"]`.
 
     Raises:
         FileNotFoundError: there is no such file.
     """
-    if stage is not None:
-        names |= {_room_of(stage): stage}
     return hash_of_files(
         source_file(room, name)
         for room, chosen in names.items()
         for name in ([chosen] if isinstance(chosen, str) else chosen or ())
     )
-
-
-def _room_of(stage: str) -> str:
-    return next((room for room in _ROOMS if source_file(room, stage).is_file()), _ROOMS[0])
 
 
 def hash_of_files(roots: Iterable[Path]) -> str:

@@ -13,6 +13,7 @@ from obert.foundation.files import write_text
 from obert.masks.counts import Sparsity, _Part
 
 FILE_NAME = "metrics.json"
+MODEL, CURVES, PREDICTIONS = "model", "curves.csv", "predictions.jsonl"  # what may lie beside it
 
 
 class Score(_Part):

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from obert.experiment.keys import RunKey
 from obert.experiment.schema import Downstream as Block
 from obert.foundation.errors import UserError, unknown_name
-from obert.stages import MODEL, TEACHER, Sources, TrainingStage
+from obert.records.record import MODEL
+from obert.stages import TEACHER, Sources, TrainingStage
 from obert.stages._grid import pruned
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from obert.experiment.keys import RunKey, lineage_of
 from obert.experiment.schema import Quantize as Block
 from obert.foundation.errors import unknown_name
-from obert.stages import MODEL, TEACHER, Sources, TrainingStage
+from obert.records.record import MODEL
+from obert.stages import TEACHER, Sources, TrainingStage
 
 if TYPE_CHECKING:
     from obert.experiment.plan import Plan, PlannedRun

@@ -9,7 +9,8 @@ from obert.experiment.keys import RunKey
 from obert.experiment.schema import PRETRAINED
 from obert.experiment.schema import Transfer as Block
 from obert.foundation.errors import unknown_name
-from obert.stages import MODEL, TEACHER, Sources, TrainingStage
+from obert.records.record import MODEL
+from obert.stages import TEACHER, Sources, TrainingStage
 
 if TYPE_CHECKING:
     from obert.experiment.plan import Plan, PlannedRun

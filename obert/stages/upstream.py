@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from obert.experiment.keys import RunKey
-from obert.stages import MODEL, TEACHER, Sources, TrainingStage
+from obert.records.record import MODEL
+from obert.stages import TEACHER, Sources, TrainingStage
 from obert.stages._grid import pruned
 
 if TYPE_CHECKING:

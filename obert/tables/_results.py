@@ -11,10 +11,9 @@ import pandas as pd
 
 from obert.experiment.keys import RunKey
 from obert.foundation.errors import UserError
-from obert.records.record import Record
+from obert.records.record import CURVES, PREDICTIONS, Record
 from obert.stages import stage
 from obert.tables._published import Published
-from obert.tracking.store import CURVES, PREDICTIONS
 
 CURVE_COLUMNS = ("step", "epoch", "loss", "learning_rate", "sparsity")
 

@@ -7,29 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from obert.foundation.locks import locked
-from obert.records.record import FILE_NAME, Record, read_with_bytes
+from obert.records.record import CURVES, FILE_NAME, PREDICTIONS, Record, read_with_bytes
 from obert.tracking.models import delete_models, log_model
-from obert.tracking.store import (
-    BATCH,
-    CURVES,
-    HASH_TAG,
-    LOCK,
-    PATH_TAG,
-    PREDICTIONS,
-    SKIPPED_TAG,
-    connection,
-    experiment_id,
-    find_runs,
-)
+from obert.tracking.store import BATCH, HASH_TAG, LOCK, PATH_TAG, SKIPPED_TAG, connection, experiment_id, find_runs
 
 VERSION_TAG, VERSION = "mirror_version", "2"  # of what a mirrored run holds: those of another are made anew
 SMALL_BATCH = 100  # MLflow takes that many parameters in one request,
 MAX_NAME, MAX_VALUE = 250, 6000  # of these lengths at most
-
-
-def mirror(record: Record, folder: Path, uri: str) -> bool:
-    """As `mirror_run`, which its callers are to call: the record is read again, and within the lock."""
-    return mirror_run(folder, uri)
 
 
 def mirror_run(folder: Path, uri: str) -> bool:

@@ -32,9 +32,9 @@ from obert.masks.selection import dense_masks
 from obert.models.encoders import load_tokenizer, load_trained, prunable_layers
 from obert.pruning import Context, GradientData, prune
 from obert.pruning.obert import OptimalBertSurgeon
+from obert.records.record import MODEL
 from obert.second_order.fisher import RecursiveFisher
 from obert.second_order.gradients import exact_float32
-from obert.stages import MODEL
 from obert.tasks import model_inputs
 from obert.training.features import Features
 from obert.training.prediction import predict_logits

@@ -34,7 +34,7 @@ from obert.experiment.plan import Plan, PlannedRun
 from obert.experiment.schema import Benchmark, Downstream, Experiment, Model
 from obert.masks.counts import LayerSparsity, Sparsity
 from obert.records.provenance import environment
-from obert.records.record import Record, Score, write_record
+from obert.records.record import CURVES, PREDICTIONS, Record, Score, write_record
 from obert.tracking import store as tracking_store
 from obert.tracking.mirror import synchronize
 
@@ -89,7 +89,7 @@ def _write_run(run: PlannedRun, generator: np.random.Generator, shared: dict) ->
             json.dumps({"id": f"review-{i}", "prediction": int(i), "score": 100.0 * r}) for i, r in enumerate(right)
         ]
         folder.mkdir(parents=True)
-        (folder / tracking_store.PREDICTIONS).write_text("\n".join(lines) + "\n")
+        (folder / PREDICTIONS).write_text("\n".join(lines) + "\n")
         fields |= {
             "metrics": {"accuracy": Score(value=100 * right.mean(), count=EXAMPLES)},
             "primary_metric": "accuracy",
@@ -108,7 +108,7 @@ def _write_run(run: PlannedRun, generator: np.random.Generator, shared: dict) ->
         curves = pd.DataFrame({"step": steps, "epoch": steps / STEPS, "loss": generator.exponential(size=STEPS)})
         curves["learning_rate"] = 1e-4 * (1 - steps / STEPS)
         curves["sparsity"] = sparsity * (steps * 5 // (STEPS + 1)) / 4
-        curves.to_csv(folder / tracking_store.CURVES, index=False)
+        curves.to_csv(folder / CURVES, index=False)
     if key.stage == "export":
         fields["metrics"] = {"model_size_gzip_mb": Score(value=100 * (1 - sparsity), count=1)}
     if key.stage == "benchmark":
