@@ -14,9 +14,10 @@ from obert.experiment.schema import Experiment
 from obert.foundation import registry
 from obert.foundation.errors import UserError
 from obert.foundation.files import atomic_path
-from obert.records.record import read_records
-from obert.report.latex import latex
-from obert.report.rendering import Built, build, report
+from obert.records.record import MODEL, read_records
+from obert.report.built import build_table
+from obert.report.files import table_files
+from obert.report.report_page import report_page
 from obert.tables import Note, Results
 from obert.tables._published import load_published
 from obert.tables.leaderboard import Leaderboard
@@ -28,6 +29,10 @@ FIRST = (  # the order of the report; the others follow by name
     "latency", "table1",
 )  # fmt: skip
 SUMMARY = ("task", "sparsity %", "method", "recipe", "score", "recovery %")
+SUMMARY_LEGEND = (
+    "Scores are in percent: mean ± standard deviation over n seeds. Recovery is the score as a percentage of the dense "
+    "model's."
+)
 log = logging.getLogger(__name__)
 
 
@@ -51,13 +56,13 @@ def load_results(plan: Plan, config_path: Path | str, folder: Path, sweeps_folde
     warnings = []
     if len(found) > len(records):
         left_out = len(found) - len(records)
-        warnings.append(Note(f"{left_out} records are of runs no longer in the plan and are left out."))
+        warnings.append(Note(f"Records left out because the configuration no longer plans their runs: {left_out}."))
     if outdated:
-        said = (
-            "records were made with another specification than the configuration now asks for; the same snakemake "
-            "command reruns them:"
+        text = (
+            f"Records made with another specification than the configuration now has: {len(outdated)}. The same "
+            "snakemake command makes them again:"
         )
-        warnings.append(Note(f"{len(outdated)} {said}", tuple(outdated)))
+        warnings.append(Note(text, tuple(outdated)))
     return Results(
         experiment=experiment.name,
         description=experiment.description,
@@ -67,6 +72,7 @@ def load_results(plan: Plan, config_path: Path | str, folder: Path, sweeps_folde
         published=load_published(),
         folder=folder,
         warnings=tuple(warnings),
+        origins={run.key: run.sources[MODEL].key for run in plan if MODEL in run.sources},
         sweeps={name: _trials((sweeps_folder or sweep_folder("")) / name, experiment) for name in experiment.sweeps},
         specifications={key: plan[key].specification for key in planned if key in missing},
     )
@@ -115,11 +121,10 @@ def _write(experiment: Experiment, results: Results) -> Path:
     """Build everything first, then write, the report last: a table that fails leaves the old files as they were."""
     for warning in results.warnings:
         log.warning("%s %s", warning.text, ", ".join(warning.lines))
-    built: list[Built] = [build(name, registry.load("tables", name)(), results) for name in _names(experiment)]
+    built = [build_table(name, registry.load("tables", name)(), results) for name in _names(experiment)]
     target = tables_folder(experiment)
-    files = {f"{table.name}.{suffix}": content for table in built for suffix, content in table.files().items()}
-    files |= {f"{table.name}.tex": latex(table).encode() for table in built}
-    files[REPORT] = report(results, built).encode()
+    files = {name: content for table in built for name, content in table_files(table).items()}
+    files[REPORT] = report_page(results, built).encode()
     for name, content in files.items():
         with atomic_path(target / name) as temporary:
             temporary.write_bytes(content)
@@ -127,18 +132,23 @@ def _write(experiment: Experiment, results: Results) -> Path:
 
 
 def summary(plan: Plan) -> str:
-    """The leaderboard for a terminal, and where everything is."""
+    """The leaderboard for a terminal, how many runs are missing, and where everything is."""
     experiment, table = plan.experiment, Leaderboard()
-    content = table.build(load_results(plan, "", runs_folder(experiment)))
+    results = load_results(plan, "", runs_folder(experiment))
+    content = table.build(results)
     shown = table.display(content)
+    lines: list[str] = []
     if content.empty:
-        text = f"Experiment '{experiment.name}' has no records yet."
+        lines.append(f"Experiment '{experiment.name}' has no records yet.")
     else:
-        text = tabulate(shown[list(SUMMARY)], headers="keys", showindex=False, disable_numparse=True)
+        leaderboard = tabulate(shown[list(SUMMARY)], headers="keys", showindex=False, disable_numparse=True)
+        lines += [leaderboard, "", SUMMARY_LEGEND]
+        if results.missing:
+            lines.append(f"{len(results.missing)} of {len(plan)} planned runs have no record yet.")
     places = {
         "report": tables_folder(experiment) / REPORT,
         "tables": tables_folder(experiment),
         "records": runs_folder(experiment),
         "MLflow": experiment.tracking_uri,
     }
-    return "\n".join([text, "", *(f"{name + ':':9}{place}" for name, place in places.items())])
+    return "\n".join([*lines, "", *(f"{name + ':':9}{place}" for name, place in places.items())])

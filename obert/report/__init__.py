@@ -1,1 +1,1 @@
-"""The report: tables and figures as files, LaTeX and one HTML page."""
+"""The report: tables as CSV, Markdown, LaTeX and HTML, figures as PNG and SVG, and one page with all of them."""

@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from obert.report.rendering import Built
-from obert.statistics.estimates import DASH
+from obert.report.built import BuiltTable
+from obert.statistics.formatting import DASH
 
 SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -18,8 +18,8 @@ SPECIAL = {
 FITTED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
 
 
-def latex(built: Built) -> str:
-    """A table or figure with caption, warnings and notes; commands that belong to a note are comments."""
+def to_latex(built: BuiltTable) -> str:
+    """A table or figure with caption, warnings and notes. The lines of a note, which are commands, become comments."""
     kind = "table" if built.figure is None else "figure"
     body = (
         _tabular(built.shown) if built.figure is None else f"\\includegraphics[width=\\linewidth]{{{built.name}.png}}"

@@ -1,4 +1,4 @@
-"""Means, spreads and differences: one estimator each, always with the number of runs, written in one way."""
+"""Means over seeds, and means and differences over examples with bootstrap intervals: one estimator each."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,6 @@ from scipy import stats
 
 from obert.foundation.errors import UserError
 
-DASH = "\N{EN DASH}"
 CONFIDENCE = 0.95
 RESAMPLES = 2000
 ROUNDING = 1e-9  # what sums of scores in another order may differ by
@@ -24,6 +23,13 @@ class Summary:
     mean: float
     std: float
     n: int
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> "Summary":
+        """The summary of one value for each run. None and NaN do not count. The std of one run is NaN, not 0."""
+        known = np.asarray([v for v in values if v is not None and not math.isnan(v)], dtype=float)
+        mean = float(known.mean()) if len(known) else math.nan
+        return cls(mean, float(known.std(ddof=1)) if len(known) > 1 else math.nan, len(known))
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Resampled:
-    """A mean over examples, and the same mean over resamples of them (NaN for fewer than two examples)."""
+    """A mean over examples, and its bootstrap distribution (NaN for fewer than two examples)."""
 
     mean: float
     distribution: np.ndarray
@@ -61,14 +67,7 @@ class Resampled:
         return Difference(self.mean, float(low), float(high))
 
 
-def summarize(values: Iterable[float]) -> Summary:
-    """Mean and sample standard deviation over seeds. One run has no spread: its std is NaN, not 0."""
-    values = np.asarray([v for v in values if v is not None and not math.isnan(v)], dtype=float)
-    mean = float(values.mean()) if len(values) else math.nan
-    return Summary(mean, float(values.std(ddof=1)) if len(values) > 1 else math.nan, len(values))
-
-
-def pool(scores: Iterable[pd.Series]) -> pd.Series:
+def mean_over_seeds(scores: Iterable[pd.Series]) -> pd.Series:
     """Mean score of each example over seeds.
 
     Seeds judge the same examples, so an example's scores are not independent: the example is what is resampled.
@@ -112,8 +111,8 @@ def bootstrap_means(scores: Sequence[pd.Series], seed: int = 0) -> list[Resample
     return [Resampled(float(mean), row) for mean, row in zip(table.mean(axis=1), resampled, strict=True)]
 
 
-def average(parts: Sequence[Resampled]) -> Resampled:
-    """The mean of means over different, independently resampled sets of examples."""
+def mean_over_tasks(parts: Sequence[Resampled]) -> Resampled:
+    """The mean of the tasks' means. Each task has its own examples, which were resampled independently."""
     return Resampled(
         float(np.mean([part.mean for part in parts])), np.mean([part.distribution for part in parts], axis=0)
     )
@@ -129,26 +128,3 @@ def check_same_examples(first: pd.Series, second: pd.Series) -> None:
             f"a paired comparison needs the same examples: predictions for {len(first)} and {len(second)} examples "
             f"share {shared} ids. One of the runs was made with other data: run it again."
         )
-
-
-def format_number(value: float | None, digits: int = 2, signed: bool = False) -> str:
-    """A number with `digits` decimals, thousands separated; a dash if there is none."""
-    if value is None or pd.isna(value):
-        return DASH
-    return f"{value:{'+' if signed else ''},.{digits}f}"
-
-
-def format_summary(mean: float, std: float, n: float, digits: int = 2) -> str:
-    """E.g. "88.24 ± 0.41 (n=3)"; without ± for one run; a dash for none."""
-    if pd.isna(mean):
-        return DASH
-    spread = "" if pd.isna(std) else f" ± {format_number(std, digits)}"
-    return f"{format_number(mean, digits)}{spread} (n={int(n)})"
-
-
-def format_difference(mean: float, low: float, high: float, digits: int = 2) -> str:
-    """E.g. "-0.30 [-0.80, +0.20]"; without bounds where there are none; a dash without a difference."""
-    if pd.isna(mean) or pd.isna(low):
-        return format_number(mean, digits, signed=True)
-    bounds = ", ".join(format_number(bound, digits, signed=True) for bound in (low, high))
-    return f"{format_number(mean, digits, signed=True)} [{bounds}]"

@@ -21,7 +21,7 @@ from obert.foundation.files import atomic_path, file_hash, write_text
 from obert.foundation.locks import locked
 from obert.pruning._block_fisher import SharedFisher, sharing
 from obert.records.record import FILE_NAME, MODEL, Record, read_record
-from obert.report.rendering import csv_text
+from obert.report.text import to_csv
 from obert.sweeps.schema import Value
 from obert.sweeps.search import Search, load_sweep
 from obert.sweeps.trials import Outcome, Runs, Trials
@@ -146,7 +146,7 @@ def _finish(search: Search, trials: Trials) -> Path:
     content = search.recipe_content(best.parameters, _source(search, outcomes))
     search.recipe(content)
     table = _table(search, outcomes)
-    write_text(search.folder / TRIALS, csv_text(table))
+    write_text(search.folder / TRIALS, to_csv(table))
     figures = {"history": draw_history(table)}
     if importances := trials.importances():
         figures["importances"] = draw_importances(importances)

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 
 from obert.experiment.keys import RunKey
 from obert.records.record import Record
+from obert.stages import stage
 from obert.tables import Results
 from obert.tables._engines import SPEEDUP, THROUGHPUT, engines_of
-from obert.tables._measured import metric_of, pattern_name, recovery, score
+from obert.tables._measured import DENSE, metric_of, pattern_name, recovery, score
 from obert.tables._planned import PAPER, as_planned
 
 PATTERNS = {"1x4": "4-block"}
@@ -30,7 +31,7 @@ class Deployed:
         compression: `dense`, a pattern, or either `and QAT`; another paper's name of its model.
         model: recipe and method, empty for a published one.
         key: of the run that times it, None for a published one.
-        recall: score as percent of the own dense model's.
+        recall: score as a percentage of the dense model's.
         size_mb: of the exported file, in MB (10^6 bytes).
         size_gzip_mb: of the same after gzip.
         compression_ratio: the dense model's gzipped size over it.
@@ -65,11 +66,11 @@ class Deployed:
         return self.task, self.layers, self.sparsity, self.compression
 
 
-def measured(results: Results) -> list[Deployed]:
+def measured_models(results: Results) -> list[Deployed]:
     """Every exported model, in the order of the plan."""
     found = []
-    for export in results.stage("export"):
-        trained = _trained(results, export.key)
+    for export in results.of_stage("export"):
+        trained = results.by_key.get(results.origins.get(export.key))
         if trained is None:
             continue
         dense = results.dense(export.key.task)
@@ -83,7 +84,7 @@ def measured(results: Results) -> list[Deployed]:
                 layers=trained.model.get("layers"),
                 sparsity=export.key.sparsity or 0.0,
                 compression=_compression(results, trained),
-                model=f"{trained.key.recipe}: {trained.key.method or 'dense'}",
+                model=f"{trained.key.recipe}: {trained.key.method or DENSE}",
                 key=export.key.at("benchmark"),
                 score=score(trained),
                 recall=recovery(score(trained), score(dense)),
@@ -92,18 +93,18 @@ def measured(results: Results) -> list[Deployed]:
                 compression_ratio=_metric(dense_export, "model_size_gzip_mb") / size,
                 weights_millions=weights,
                 weights_ratio=_weights(dense, dense_export) / weights if weights else math.nan,
-                speeds=_speeds(results, export.key),
+                speeds=_speeds(results, export.key, is_teacher=trained is dense),
             )
         )
     return found
 
 
-def planned(results: Results) -> list[Deployed]:
+def planned_models(results: Results) -> list[Deployed]:
     """Every model that is to be exported, with or without a record."""
-    return measured(as_planned(results))
+    return measured_models(as_planned(results))
 
 
-def published(results: Results, table: str, engine: str) -> list[Deployed]:
+def published_models(results: Results, table: str, engine: str) -> list[Deployed]:
     """The rows of a published table, with the speeds in `engine`."""
     cells: dict[tuple, dict[str, float]] = {}
     for number in results.published.table(PAPER, table):
@@ -118,33 +119,19 @@ def published(results: Results, table: str, engine: str) -> list[Deployed]:
     return rows
 
 
-def _trained(results: Results, key: RunKey) -> Record | None:
-    """The run that the model of an export is from."""
-    chosen = {"task": key.task, "recipe": key.recipe, "method": key.method, "sparsity": key.sparsity, "seed": key.seed}
-    stages = ("teacher", "transfer", "downstream", "quantize")
-    return next((record for stage in stages for record in results.stage(stage, **chosen)), None)
-
-
 def _compression(results: Results, trained: Record) -> str:
     if trained.key.method is None:
-        name = "dense"
+        name = DENSE
     else:
-        pattern = pattern_name(_pruning(results, trained))
+        pattern = _pattern(results, trained.key)
         name = PATTERNS.get(pattern, pattern)
     return f"{name} and QAT" if trained.key.stage == "quantize" else name
 
 
-def _pruning(results: Results, record: Record) -> Record:
-    """The run that a model's zeros are from: itself, or one that it started from."""
-    while record.key.stage in ("quantize", "transfer"):
-        chosen = {"lineage": record.key.origin, "method": record.key.method, "sparsity": record.key.sparsity}
-        stages = ("upstream", "transfer", "downstream")
-        sources = [source for stage in stages for source in results.stage(stage, **chosen)]
-        sources = [r for r in sources if r.key.stage == "upstream" or r.key.task == record.key.task]
-        if not sources:
-            return record
-        record = sources[0]
-    return record
+def _pattern(results: Results, key: RunKey) -> str:
+    """The pattern of a model's zeros: that of the run in its history that pruned."""
+    pruning = next((run for run in results.history(key) if stage(run.stage).prunes), key)
+    return pattern_name(results.specification(pruning).get("recipe") or {})
 
 
 def _weights(trained: Record | None, export: Record | None) -> float:
@@ -155,16 +142,15 @@ def _weights(trained: Record | None, export: Record | None) -> float:
     return trained.model.get("prunable_parameters", math.nan) * (1 - sparsity) / 1e6
 
 
-def _speeds(results: Results, key: RunKey) -> dict[str, Speed]:
-    chosen = {"task": key.task, "recipe": key.recipe, "method": key.method, "sparsity": key.sparsity}
+def _speeds(results: Results, key: RunKey, is_teacher: bool) -> dict[str, Speed]:
+    """The speeds of an exported model by engine. The teacher, over which speed-ups are, has one of 1."""
+    record = results.by_key.get(key.at("benchmark"))
     speeds = {}
-    for record in results.stage("benchmark", **chosen)[:1]:
-        for engine in engines_of(results):
-            if (name := f"{engine}{THROUGHPUT}") in record.metrics:
-                own = _metric(record, f"{engine}{SPEEDUP}") if key.method or key.origin else 1.0
-                speeds[engine] = Speed(
-                    record.metrics[name].value, own, _metric(record, f"{engine}_{metric_of(results, key.task)}")
-                )
+    for engine in engines_of(results) if record else ():
+        if (name := f"{engine}{THROUGHPUT}") in record.metrics:
+            own = 1.0 if is_teacher else _metric(record, f"{engine}{SPEEDUP}")
+            scored = _metric(record, f"{engine}_{metric_of(results, key.task)}")
+            speeds[engine] = Speed(record.metrics[name].value, own, scored)
     return speeds
 
 

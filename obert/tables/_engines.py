@@ -12,9 +12,9 @@ THROUGHPUT, SPEEDUP = "_throughput", "_speedup"
 
 
 def engines_of(results: Results) -> list[str]:
-    """Every engine that was timed, skipped or failed, sorted; further scenarios of one are not its own."""
+    """Every engine that was timed, skipped or failed, sorted. The further scenarios of an engine are left out."""
     found = set()
-    for record in results.stage("benchmark"):
+    for record in results.of_stage("benchmark"):
         found.update(name.removesuffix(THROUGHPUT) for name in record.metrics if name.endswith(THROUGHPUT))
         found.update(*(record.details.get(kind, ()) for kind in ("skipped", "failed")))
     return sorted(found & set(registry.names("engines")))
@@ -25,7 +25,7 @@ def size_and_speed(results: Results, key: RunKey, engines: list[str]) -> dict[st
     chosen = {"task": key.task, "recipe": key.recipe, "method": key.method, "sparsity": key.sparsity}
     metrics = {}
     for stage in ("benchmark", "export"):
-        for record in results.stage(stage, **chosen)[:1]:
+        for record in results.of_stage(stage, **chosen)[:1]:
             metrics |= {name: value.value for name, value in record.metrics.items()}
     row = {"size_gzip_mb": metrics.get("model_size_gzip_mb", math.nan)}
     for engine in engines:
@@ -34,8 +34,8 @@ def size_and_speed(results: Results, key: RunKey, engines: list[str]) -> dict[st
 
 
 def engine_notes(results: Results) -> tuple[Note, ...]:
-    """Why an engine has no timing, and what it left to a fallback; with the runs, unless it is so in all of them."""
-    records = results.stage("benchmark")
+    """Why an engine has no timing, or uses a fallback. Runs are listed unless the note holds for all of them."""
+    records = results.of_stage("benchmark")
     runs: dict[str, list[str]] = {}
     for record in records:
         for text in _texts(record):
@@ -47,7 +47,7 @@ def _texts(record: Record) -> Iterator[str]:
     for engine, reason in record.details.get("skipped", {}).items():
         yield f"{engine} was not timed. {reason}."
     for engine, reason in record.details.get("failed", {}).items():
-        yield f"{engine} failed, so it was not timed. {reason.splitlines()[0].removesuffix('.')}."
+        yield f"{engine} failed: {reason.splitlines()[0].removesuffix('.')}."
     for engine, said in record.details.get("engines", {}).items():
         if operator := said.get("unsupported", {}).get("candidate"):
-            yield f"{engine} leaves a part of the model to a fallback that is slower. First: {operator}."
+            yield f"{engine} runs a part of the model with a slower fallback. First operator: {operator}."

@@ -7,7 +7,7 @@ from typing import Any
 
 from obert.experiment.keys import RunKey
 from obert.records.record import Record
-from obert.statistics.estimates import Summary, summarize
+from obert.statistics.estimates import Summary
 from obert.tables import Results
 
 DENSE = "dense"
@@ -25,7 +25,7 @@ class Group:
     @classmethod
     def of(cls, records: Sequence[Record], metric: str | None = None) -> "Group":
         """The group of some records, one a seed, with the summary of a metric, the primary one by default."""
-        return cls(records[0].key, tuple(records), summarize(score(record, metric) for record in records))
+        return cls(records[0].key, tuple(records), Summary.of(score(record, metric) for record in records))
 
     @property
     def method(self) -> str:
@@ -45,7 +45,7 @@ class Group:
     @property
     def pattern(self) -> str:
         """Which weights are pruned together."""
-        return pattern_name(self.records[0])
+        return pattern_name(recipe_of(self.records[0]))
 
     @property
     def epochs(self) -> float | None:
@@ -66,7 +66,7 @@ class Group:
         sums = [
             sum(r.costs[c] for c in costs if c in r.costs) for r in self.records if any(c in r.costs for c in costs)
         ]
-        return summarize(sums).mean
+        return Summary.of(sums).mean
 
 
 def score(record: Record | None, metric: str | None = None) -> float:
@@ -78,17 +78,16 @@ def score(record: Record | None, metric: str | None = None) -> float:
 
 
 def groups(results: Results, task: str, *stages: str) -> list[Group]:
-    """A task's runs of some stages, seeds together, in the order of the plan; by default what ends on the task."""
+    """A task's runs, seeds together, in the order of the plan: of the given stages, or of all that end on a task."""
+    records = results.of_stage(*stages) if stages else results.of_kind(on_task=True)
     collected: dict[tuple, list[Record]] = {}
-    for stage in stages or ("transfer", "downstream", "quantize"):
-        for record in results.stage(stage, task=task):
-            key = record.key
-            collected.setdefault((key.sparsity, key.recipe, key.method), []).append(record)
+    for key, record in ((record.key, record) for record in records if record.key.task == task):
+        collected.setdefault((key.sparsity, key.recipe, key.method), []).append(record)
     return [Group.of(seeds) for seeds in collected.values()]
 
 
 def recovery(mean: float, dense: float) -> float:
-    """Percent of the own dense model's score that is left."""
+    """The score as a percentage of the dense model's."""
     return 100 * mean / dense if dense else math.nan
 
 
@@ -110,9 +109,9 @@ def recipe_of(record: Record) -> dict[str, Any]:
     return record.spec.get("recipe") or {}
 
 
-def pattern_name(record: Record) -> str:
-    """The pattern of a run's own pruning; `mixed` where layers differ."""
-    pattern = recipe_of(record).get("pattern", UNSTRUCTURED)
+def pattern_name(recipe: dict[str, Any]) -> str:
+    """The pattern that a recipe prunes in; `mixed` where layers differ."""
+    pattern = recipe.get("pattern", UNSTRUCTURED)
     return pattern if isinstance(pattern, str) else "mixed"
 
 
@@ -132,9 +131,9 @@ def epochs_text(epochs: set[float | None]) -> str:
     return f"{trained[0]:g} to {trained[-1]:g} epochs"
 
 
-def scale(results: Results) -> str:
-    """Model and data sizes of the measured runs, from the records; a line without full stop."""
-    trained = results.stage("teacher") + results.stage("downstream")
+def scale_text(results: Results) -> str:
+    """Model and data sizes of the measured runs, from the records; without a full stop."""
+    trained = results.of_stage("teacher", "downstream")
     if not trained:
         return ""
     models = {

@@ -5,17 +5,17 @@ from typing import ClassVar
 
 import pandas as pd
 
-from obert.statistics.estimates import DASH, format_number
+from obert.statistics.formatting import DASH, format_number
 from obert.tables import Note, Results, Table
-from obert.tables._deployed import Deployed, Speed, measured, planned, published
+from obert.tables._deployed import Deployed, Speed, measured_models, planned_models, published_models
 from obert.tables._planned import paper_notes
 
 ROW = "row"
 ROW_COLUMNS = ("task", "metric", "layers", "sparsity", "compression", "model")
 LEGEND = (
-    "Recall, or recovery: score as percent of the own dense model's. Difference: measured minus published score, in "
-    "points. Speed-up: over the dense float32 model in the same engine and process; the score beside it is that of the "
-    "very file that was timed, in that engine. First seed. A dash: not published, or not run."
+    "Recall, or recovery: the score as a percentage of the dense model's. Difference: measured minus published score, "
+    "in points. Speed-up: over the dense float32 model in the same engine and process. The score beside it was "
+    "measured with the timed file in that engine. All of the first seed. A dash: not published, or not run."
 )
 
 
@@ -35,8 +35,8 @@ class ModelTable(Table):
         return True
 
     def build(self, results: Results) -> pd.DataFrame:
-        theirs = {row.place: row for row in published(results, self.table, self.engine)}
-        ours = [model for model in measured(results) if self.belongs(model)]
+        theirs = {row.place: row for row in published_models(results, self.table, self.engine)}
+        ours = [model for model in measured_models(results) if self.belongs(model)]
         engines = sorted({engine for row in ours for engine in row.speeds})
         columns = [(ROW, name) for name in ROW_COLUMNS]
         columns += [("published", name) for name in self.sizes]
@@ -73,7 +73,7 @@ class ModelTable(Table):
         return pd.DataFrame(shown)
 
     def notes(self, results: Results) -> tuple[Note, ...]:
-        keys = [model.key for model in planned(results) if self.belongs(model)]
+        keys = [model.key for model in planned_models(results) if self.belongs(model)]
         return paper_notes(results, keys, self.needs, self.of)
 
 

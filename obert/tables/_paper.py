@@ -8,19 +8,19 @@ from typing import ClassVar
 
 import pandas as pd
 
-from obert.statistics.estimates import DASH, format_number, format_summary
+from obert.statistics.formatting import DASH, format_number, format_summary
 from obert.tables import Note, Results, Table
-from obert.tables._measured import Group, epochs_of, epochs_text, metric_of, metrics_of, recovery, score
+from obert.tables._measured import DENSE, Group, epochs_of, epochs_text, metric_of, metrics_of, recovery, score
 from obert.tables._planned import PAPER, as_planned, paper_notes
 from obert.tables._published import Number
 
-ROW, DENSE = "row", "dense"
+ROW = "row"
 PUBLISHED = ("published", "published_std", "published_n", "approximate")
 MEASURED = ("measured", "measured_std", "measured_n", "difference", "recovery")
 LEGEND = (
     "A star marks what the paper calls approximate. Measured: mean ± sample standard deviation over n seeds of this "
-    "experiment. Difference: measured minus published, in points. Recovery: measured as percent of the own dense model "
-    "in the same code. A dash: not published, or not run. Column groups after the paper's are this experiment's own."
+    "experiment. Difference: measured minus published, in points. Recovery: the measured score as a percentage of the "
+    "dense model's. A dash: not published, or not run. Columns after the paper's are this experiment's own."
 )
 
 

@@ -13,9 +13,8 @@ POINT = ("recipe", "method", "sparsity", "score_mean", "score_std", "n")
 FRONT = "on_front"
 FADED = 0.4
 RULE = (
-    "A model is on the front (ringed, on the line, named by its recipe) where no other has a higher mean score without "
-    "being behind in the other direction, or the reverse. Fronts go by means over seeds; error bars are sample "
-    "standard deviations"
+    "A model is on the front (ringed, joined by the line, labelled with its recipe) if no other model is at least as "
+    "good in both directions and better in one. Scores are means over seeds, error bars sample standard deviations."
 )
 
 

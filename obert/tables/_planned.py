@@ -1,4 +1,4 @@
-"""What of a paper's table has not been run, and what its numbers are of."""
+"""Notes of a paper's table: where its numbers are from, at what scale ours are, and which runs are missing."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -7,7 +7,7 @@ from obert.experiment import folders
 from obert.experiment.keys import RunKey
 from obert.records.record import FILE_NAME, Record
 from obert.tables import Note, Results
-from obert.tables._measured import scale
+from obert.tables._measured import scale_text
 
 PAPER = "obert"
 
@@ -15,26 +15,24 @@ PAPER = "obert"
 def as_planned(results: Results) -> Results:
     """The results with a record without scores for each planned run that has none.
 
-    So the rule that puts a run into a table says too which missing ones belong there.
+    The rule that puts a run into a table then also tells which missing runs belong there.
     """
     missing = tuple(_without_scores(results, key) for key in results.missing)
     return replace(results, records=results.records + missing)
 
 
 def _without_scores(results: Results, key: RunKey) -> Record:
-    spec = results.specifications.get(key, {})
     layers = _layers(results, key)
     model = {} if layers is None else {"layers": layers}
-    return Record.model_construct(experiment=results.experiment, key=key, spec=spec, model=model)
+    return Record.model_construct(experiment=results.experiment, key=key, spec=results.specification(key), model=model)
 
 
 def _layers(results: Results, key: RunKey) -> int | None:
-    """Layers of a model that is not there yet: of the upstream run that drops some, or of the task's teacher."""
-    upstream = [k for k in results.planned if k.stage == "upstream" and k.recipe in key.origin]
-    for source in upstream:
-        record = results.by_key.get(source)
-        spec = record.spec if record else results.specifications.get(source, {})
-        if kept := (spec.get("recipe") or {}).get("layers"):
+    """Layers of a model that is not there yet: of what it is made from, or of the task's teacher."""
+    for made in results.history(key):
+        if made in results.by_key:
+            return results.by_key[made].model.get("layers")
+        if kept := (results.specification(made).get("recipe") or {}).get("layers"):
             return len(kept)
     dense = results.dense(key.task)
     return None if dense is None else dense.model.get("layers")
@@ -50,14 +48,14 @@ def paper_notes(results: Results, keys: Iterable[RunKey], needs: str, model: str
     """
     paper = results.published.papers[PAPER]
     notes = [Note(f"Published: {paper.title}. {paper.reference}; {model or paper.model}.")]
-    if scale(results):
-        notes.append(Note(f"Measured, another scale unless it says the same: {scale(results)}."))
+    if scale_text(results):
+        notes.append(Note(f"Measured with {scale_text(results)}. This is another scale, unless it is the paper's."))
     return (*notes, *_missing_notes(results, tuple(dict.fromkeys(keys)), needs))
 
 
 def _missing_notes(results: Results, keys: tuple[RunKey, ...], needs: str) -> tuple[Note, ...]:
     if not keys:
-        return (Note(f"{results.config} plans no run that belongs here: {needs}."),)
+        return (Note(f"{results.config} plans no run that belongs here. Needed: {needs}."),)
     missing = [key for key in keys if key not in results.by_key]
     if not missing:
         return ()

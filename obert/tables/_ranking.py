@@ -1,28 +1,29 @@
-"""Ranks of methods on equal terms, from the paired bootstrap, and the pool that they are ranked in."""
+"""Ranks of methods that share a recipe and a sparsity, from the paired bootstrap, and what takes part."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import permutations
 
 import numpy as np
+import pandas as pd
 
 from obert.foundation.errors import UserError
 from obert.records.record import Record
-from obert.statistics.estimates import RESAMPLES, Resampled, bootstrap_means, check_same_examples, pool
+from obert.statistics.estimates import RESAMPLES, Resampled, bootstrap_means, check_same_examples, mean_over_seeds
 from obert.tables import Note, Results
 from obert.tables._measured import Group, epochs_of, epochs_text, groups
 
 RULE = (
-    "a method's rank is 1 plus the number of methods that are better than it, that is whose difference to it has a "
-    "95 % paired-bootstrap interval above 0; methods that cannot be told apart so share a rank. Not corrected for "
-    "many comparisons"
+    "A method's rank is 1 plus the number of methods that are better than it. A method is better if the 95 % "
+    "paired-bootstrap interval of the difference lies above 0; methods that cannot be told apart share a rank. Ranks "
+    "are not corrected for multiple comparisons."
 )
 DIFFERENCE = ("difference", "difference_low", "difference_high")  # to the best, as columns
 Pairs = dict[tuple[int, int], Resampled]
 
 
 def blocks(found: Iterable[Group]) -> list[list[Group]]:
-    """What is compared on equal terms: groups of one sparsity and recipe, best first, best recipe first."""
+    """Groups that are compared with each other: those of one sparsity and recipe, best first, best recipe first."""
     blocks: dict[tuple, list[Group]] = {}
     for group in found:
         blocks.setdefault((group.sparsity, group.key.recipe), []).append(group)
@@ -47,7 +48,7 @@ def differences(results: Results, block: list[Group], seed: int = 0) -> Pairs:
     scores = [{r.key.seed: s for r in g.records if (s := results.scores(r.key)) is not None} for g in block]
     shared = {(i, j): tuple(sorted(set(scores[i]) & set(scores[j]))) for i, j in permutations(range(len(block)), 2)}
     wanted = dict.fromkeys((i, seeds) for pair, seeds in shared.items() if seeds for i in pair)
-    pooled = {(i, seeds): pool(scores[i][s] for s in seeds) for i, seeds in wanted}
+    pooled = {(i, seeds): mean_over_seeds(scores[i][s] for s in seeds) for i, seeds in wanted}
     for i, seeds in pooled:
         first = next(iter(pooled))
         try:
@@ -70,8 +71,13 @@ def ranks(count: int, pairs: Pairs) -> list[int]:
     return [1 + sum(is_better[i, j] for i in range(count) if i != j) for j in range(count)]
 
 
-def pool_note(results: Results) -> tuple[Note, ...]:
-    """Who is compared: tasks, methods, seeds, budgets and hardware; nothing without any runs."""
+def texts_by_row(content: pd.DataFrame, text: Callable[..., str], *columns: str) -> list[str]:
+    """The text of each row, from its values in some columns."""
+    return [text(*values) for values in content[list(columns)].itertuples(index=False)]
+
+
+def pool_notes(results: Results) -> tuple[Note, ...]:
+    """What is compared: tasks, methods, seeds, budgets and hardware. No note without runs."""
     found = {task: groups(results, task) for task in results.tasks}
     members = [group for of_task in found.values() for group in of_task]
     if not members:
@@ -87,10 +93,10 @@ def pool_note(results: Results) -> tuple[Note, ...]:
         f"budgets {_listed(f'{recipe} {epochs_text(epochs)}' for recipe, epochs in budgets.items())}",
         f"made on {_hardware(records)}",
     ]
-    timed = results.stage("benchmark")
+    timed = results.of_stage("benchmark")
     if timed:
         parts.append(f"timed on {_hardware(timed)}")
-    return (Note(f"Pool: {'; '.join(parts)}."),)
+    return (Note(f"Compared here (the pool): {'; '.join(parts)}."),)
 
 
 def _listed(values: Iterable[object]) -> str:

@@ -27,16 +27,16 @@ KINDS = {
     True: "whose learning rate is rewound more than once",
 }
 CAPTION = (
-    "Published: what Table 9 of Kurtic et al. 2022 states of Figure {number} ({epochs} epochs, learning rate of SQuAD, "
-    "target of 90 %); the figure's own values are not printed. The others: training curves of this experiment's "
-    "gradual runs {kind}, of one run (first method and seed) for each recipe, task and target."
+    "Published: the schedule of Figure {number} as Table 9 of Kurtic et al. 2022 states it ({epochs} epochs, learning "
+    "rate of SQuAD, target of 90 %); the figure's own values are not printed. The others: training curves of this "
+    "experiment's gradual runs {kind}. One run, of the first method and seed, stands for each recipe, task and target."
 )
 
 
 def curves_of(results: Results, belongs: Callable[[Record], bool] = lambda record: True) -> pd.DataFrame:
     """The curves of one run on a task, the first method and seed, for each recipe, task and target sparsity."""
     parts, seen = [], set()
-    for record in results.stage("downstream"):
+    for record in results.of_kind(prunes=True, on_task=True):
         key = record.key
         identity = (key.recipe, key.task, key.sparsity)
         if identity in seen or not belongs(record):
@@ -114,7 +114,7 @@ class PaperSchedule(Table):
         return pd.concat([paper, measured], ignore_index=True) if len(measured) else paper
 
     def notes(self, results: Results) -> tuple[Note, ...]:
-        runs = [record.key for record in as_planned(results).stage("downstream") if self.belongs(record)]
+        runs = [record.key for record in as_planned(results).of_kind(prunes=True, on_task=True) if self.belongs(record)]
         return paper_notes(results, runs, self.needs)
 
     def draw(self, content: pd.DataFrame) -> Figure:

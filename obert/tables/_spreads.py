@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import pandas as pd
 
-from obert.statistics.estimates import format_number
+from obert.statistics.formatting import format_number
 from obert.tables import Note, Results, Table
 from obert.tables._paper import ROW, PaperTable
 

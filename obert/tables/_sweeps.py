@@ -15,10 +15,10 @@ OF_TRIAL = ("trial", "state", "objective")
 OF_RUN = ("task", "method", "sparsity", "seed", "metric", "score", "count", "seconds", "dense", "error")
 COLUMNS = ("sweep", "task", "metric", "value", "sparsity", "score", "runs", "examples", "dense", "fixed")
 CAPTION = (
-    "Scores are on training examples that were held out, not on validation, and of models that were trained without "
-    "them; the other searched parameters are at the values of the best trial. The dashed line is the own dense model "
-    "on the same examples. The ablation of Figure {number} of Kurtic et al. 2022 (BERT-base, one-shot, SQuAD's "
-    "development set), at the scale given below."
+    "Scores are measured on training examples that were held out, not on validation examples; the models were trained "
+    "without them. The other searched parameters have the values of the best trial. The dashed line is the dense model "
+    "on the same examples. Kurtic et al. 2022 show this ablation in Figure {number} (BERT-base, one-shot, SQuAD's "
+    "development set); the scale here is given below."
 )
 
 

@@ -19,8 +19,8 @@ class AccuracyVsSparsity(Table):
 
     title = "Score against sparsity"
     caption = (
-        "Mean over seeds; error bars are sample standard deviations (none for one seed). The dashed line is the own "
-        "dense model. Methods in one panel share start, schedule and budget, except in panels 'as published'."
+        "Means over seeds; error bars are sample standard deviations (none for one seed). The dashed line is the dense "
+        "model. Methods in one panel share start, schedule and budget, except in panels 'as published'."
     )
 
     section = "Trade-offs"

@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 
 from obert.tables import Note, Results, Table
 from obert.tables._figures import STYLE, empty_figure, panels, styles
-from obert.tables._paper import DENSE, ROW
+from obert.tables._measured import DENSE
+from obert.tables._paper import ROW
 from obert.tables.table1 import Table1
 
 COLUMNS = ("task", "metric", "source", "series", "sparsity", "score", "std", "dense")

@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from obert.tables import Note, Results, Table
-from obert.tables._deployed import Deployed, measured, published
+from obert.tables._deployed import Deployed, measured_models, published_models
 from obert.tables._figures import STYLE, empty_figure, panels, styles
 from obert.tables.table17 import Table17
 
@@ -18,9 +18,9 @@ class Figure2(Table):
 
     title = "Figure 2 of the oBERT paper: recall against speed and size"
     caption = (
-        "Recall is the score as percent of the dense model's; dotted lines: 99 and 92.5 %. Published points: "
-        "Table 17 (BERT-base, SQuAD v1.1, DeepSparse on a c5.12xlarge); the others are this experiment's, over its own "
-        "dense model in the same engine and process. Labels: layers, sparsity in percent, and q for quantised."
+        "Recall is the score as a percentage of the dense model's; dotted lines: 99 and 92.5 %. Published points: "
+        "Table 17 (BERT-base, SQuAD v1.1, DeepSparse on a c5.12xlarge); the others are this experiment's, relative to "
+        "its dense model in the same engine and process. Labels: layers, sparsity in percent, and q for quantised."
     )
 
     section = "Published and measured"
@@ -28,9 +28,9 @@ class Figure2(Table):
     def build(self, results: Results) -> pd.DataFrame:
         rows = [
             _row(f"published, {Table17.engine}", row, Table17.engine)
-            for row in published(results, Table17.table, Table17.engine)
+            for row in published_models(results, Table17.table, Table17.engine)
         ]
-        for row in measured(results):
+        for row in measured_models(results):
             rows += [_row(f"{row.task}, {engine}", row, engine) for engine in row.speeds]
         return pd.DataFrame(rows, columns=list(COLUMNS))
 

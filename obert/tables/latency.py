@@ -7,9 +7,10 @@ import pandas as pd
 from obert.experiment.schema import Scenario
 from obert.foundation import registry
 from obert.records.record import Record
-from obert.statistics.estimates import DASH, format_number
+from obert.statistics.formatting import DASH, format_number
 from obert.tables import Note, Results, Table
 from obert.tables._engines import THROUGHPUT, engine_notes
+from obert.tables._measured import DENSE
 
 VALUES = ("throughput", "latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "speedup")
 COLUMNS = (
@@ -33,7 +34,7 @@ class Latency(Table):
 
     def build(self, results: Results) -> pd.DataFrame:
         rows = []
-        for record in results.stage("benchmark"):
+        for record in results.of_stage("benchmark"):
             scenarios = [Scenario.model_validate(values) for values in record.details.get("scenarios", [{}])]
             for engine in registry.names("engines"):
                 places = [engine, *(f"{engine}_{scenario}" for scenario in scenarios[1:])]
@@ -68,7 +69,7 @@ def _row(record: Record, engine: str, place: str, scenario: Scenario) -> tuple:
     seconds = said.get("linear_seconds", {})
     linear = seconds["dense"] / seconds["candidate"] if "dense" in seconds else math.nan
     return (
-        key.task, f"{key.recipe}: {key.method or 'dense'}", key.sparsity or 0.0, engine, scenario.batch_size,
+        key.task, f"{key.recipe}: {key.method or DENSE}", key.sparsity or 0.0, engine, scenario.batch_size,
         scenario.sequence_length, scenario.threads, *(math.nan if score is None else score.value for score in found),
         low, high, linear, record.metrics[f"{place}{THROUGHPUT}"].count,
     )  # fmt: skip

@@ -40,10 +40,9 @@ class LayerSparsity(Table):
 
     def build(self, results: Results) -> pd.DataFrame:
         collected: dict[tuple, list[Record]] = {}
-        for stage in ("upstream", "downstream"):
-            for record in results.stage(stage):
-                if record.sparsity is not None:
-                    collected.setdefault(_identity(record.key), []).append(record)
+        for record in results.of_kind(prunes=True):
+            if record.sparsity is not None:
+                collected.setdefault(_identity(record.key), []).append(record)
         rows = []
         for identity, records in collected.items():
             for name in records[0].sparsity.layers:

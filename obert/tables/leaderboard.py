@@ -2,15 +2,16 @@
 
 import math
 from dataclasses import astuple
+from functools import partial
 
 import pandas as pd
 
 from obert.records.record import Record
-from obert.statistics.estimates import DASH, format_difference, format_number, format_summary
+from obert.statistics.formatting import DASH, format_difference, format_number, format_summary
 from obert.tables import Note, Results, Table
 from obert.tables._engines import SPEEDUP, THROUGHPUT, engine_notes, engines_of, size_and_speed
-from obert.tables._measured import DENSE, Group, groups, metric_of, recovery, scale, score
-from obert.tables._ranking import DIFFERENCE, RULE, blocks, differences, pool_note, ranks
+from obert.tables._measured import DENSE, Group, groups, metric_of, recovery, scale_text, score
+from obert.tables._ranking import DIFFERENCE, RULE, blocks, differences, pool_notes, ranks, texts_by_row
 
 COLUMNS = (
     "task", "metric", "sparsity_target", "sparsity_measured", "rank", "method", "recipe", "family", "score_mean",
@@ -24,11 +25,12 @@ class Leaderboard(Table):
 
     title = "Leaderboard"
     caption = (
-        "Scores are percent: mean ± sample standard deviation over n seeds. Recovery is the share of the own dense "
-        "model's score. Ranks and differences compare methods of the same task, sparsity and recipe, over examples "
-        f"(scores averaged over seeds): {RULE}. The only method of a recipe has no rank. Size is the gzipped model in "
-        "MB (10^6 bytes). Throughput (examples a second) and speed-up over the dense model are the first seed's. "
-        "Steps, gradient evaluations and seconds (pruning and training) are means over seeds."
+        "Scores are in percent: mean ± sample standard deviation over n seeds. Recovery is the score as a percentage "
+        "of the dense model's. A method is compared with others of the same task, sparsity and recipe, example by "
+        f"example; an example's score is its mean over seeds. {RULE} A method without a rival has no rank. Size is "
+        "that of the gzipped model in MB (10^6 bytes). Throughput (examples per second) and speed-up over the dense "
+        "model are those of the first seed. Steps, gradient evaluations and seconds (of pruning and training) are "
+        "means over seeds."
     )
 
     section = "Leaderboards"
@@ -48,9 +50,7 @@ class Leaderboard(Table):
         return pd.DataFrame(rows, columns=columns)
 
     def display(self, content: pd.DataFrame) -> pd.DataFrame:
-        def per_row(function, *columns):
-            return [function(*values) for values in content[list(columns)].itertuples(index=False)]
-
+        per_row = partial(texts_by_row, content)
         shown = {
             "task": content["task"],
             "metric": content["metric"],
@@ -61,7 +61,7 @@ class Leaderboard(Table):
             "rank": per_row(lambda r: format_number(r, 0), "rank"),
             "score": per_row(format_summary, "score_mean", "score_std", "n"),
             "recovery %": per_row(lambda r: format_number(r, 1), "recovery"),
-            "to the best": per_row(format_difference, "difference", "difference_low", "difference_high"),
+            "difference to the best": per_row(format_difference, "difference", "difference_low", "difference_high"),
             "measured %": per_row(lambda s: format_number(100 * s, 2), "sparsity_measured"),
             "gzip MB": per_row(lambda s: format_number(s, 1), "size_gzip_mb"),
         }
@@ -80,11 +80,13 @@ class Leaderboard(Table):
         return [f"{t}/{r}/{m}" if m == DENSE else f"{t}/{r}/{m}-{s:g}" for t, r, m, s in found]
 
     def notes(self, results: Results) -> tuple[Note, ...]:
-        notes = [*pool_note(results), *([Note(f"Measured on {scale(results)}.")] if scale(results) else [])]
+        notes = list(pool_notes(results))
+        if scale_text(results):
+            notes.append(Note(f"Measured with {scale_text(results)}."))
         notes.extend(engine_notes(results))
         if results.missing:
             commands = tuple(results.command(key) for key in results.missing)
-            text = f"{len(commands)} of {len(results.planned)} planned runs have no record. They are made by:"
+            text = f"{len(commands)} of {len(results.planned)} planned runs have no record yet. To make them:"
             notes.append(Note(text, commands))
         return tuple(notes)
 

@@ -1,14 +1,16 @@
 """The leaderboard over all tasks: methods that were run on each of them, by mean recovery."""
 
 from dataclasses import astuple
+from functools import partial
 from itertools import permutations
 
 import pandas as pd
 
-from obert.statistics.estimates import DASH, average, format_difference, format_number, format_summary, summarize
+from obert.statistics.estimates import Summary, mean_over_tasks
+from obert.statistics.formatting import DASH, format_difference, format_number, format_summary
 from obert.tables import Note, Results, Table
-from obert.tables._measured import Group, groups, recovery, score
-from obert.tables._ranking import DIFFERENCE, RULE, blocks, differences, pool_note, ranks
+from obert.tables._measured import DENSE, Group, groups, recovery, score
+from obert.tables._ranking import DIFFERENCE, RULE, blocks, differences, pool_notes, ranks, texts_by_row
 
 COLUMNS = (
     "sparsity", "recipe", "family", "rank", "method", "recovery_mean", "recovery_std", "n", *DIFFERENCE, "mean_rank",
@@ -20,11 +22,11 @@ class LeaderboardOverTasks(Table):
 
     title = "Leaderboard over tasks"
     caption = (
-        "Recovery is the score as percent of the own dense model's, averaged over all tasks of the pool: mean ± sample "
-        "standard deviation over the n seeds that every task has. The difference to the best, in points of recovery, "
-        f"has a paired-bootstrap interval over examples, resampled task by task. Ranks: {RULE}. The mean rank averages "
-        "a method's ranks on the single tasks. The dense models count as given. Seconds (pruning and training) are "
-        "means over tasks and seeds."
+        "Recovery is the score as a percentage of the dense model's, averaged over all tasks: mean ± sample standard "
+        "deviation over the n seeds that every task has. The difference to the best is in points of recovery; its "
+        f"interval is a paired bootstrap over examples, resampled task by task. {RULE} The mean rank averages a "
+        "method's ranks on the single tasks. The dense scores are taken as exact. Seconds (of pruning and training) "
+        "are means over tasks and seeds."
     )
 
     section = "Leaderboards"
@@ -43,9 +45,7 @@ class LeaderboardOverTasks(Table):
         return pd.DataFrame(rows, columns=columns)
 
     def display(self, content: pd.DataFrame) -> pd.DataFrame:
-        def per_row(function, *columns):
-            return [function(*values) for values in content[list(columns)].itertuples(index=False)]
-
+        per_row = partial(texts_by_row, content)
         shown = {
             "sparsity %": per_row(lambda s: format_number(100 * s, 1), "sparsity"),
             "recipe": content["recipe"],
@@ -53,7 +53,7 @@ class LeaderboardOverTasks(Table):
             "method": content["method"],
             "rank": per_row(lambda r: format_number(r, 0), "rank"),
             "recovery %": per_row(format_summary, "recovery_mean", "recovery_std", "n"),
-            "to the best": per_row(format_difference, "difference", "difference_low", "difference_high"),
+            "difference to the best": per_row(format_difference, "difference", "difference_low", "difference_high"),
             "mean rank": per_row(lambda r: format_number(r, 1), "mean_rank"),
         }
         for column in content.columns:
@@ -65,12 +65,12 @@ class LeaderboardOverTasks(Table):
     def notes(self, results: Results) -> tuple[Note, ...]:
         tasks = _tasks(results)
         if len(tasks) < 2:
-            return (Note("There are fewer than two tasks with a dense model and compressed ones."),)
+            return (Note("This leaderboard needs two tasks or more that have a dense model and compressed ones."),)
         found = {task: {_identity(group) for group in groups(results, task)} for task in tasks}
         absent = sorted(set.union(*found.values()) - set.intersection(*found.values()))
-        lines = tuple(f"{recipe}: {method or 'dense'}, {100 * (s or 0):g} %" for s, recipe, method in absent)
-        left_out = (Note(f"{len(absent)} rows that not every task has are left out:", lines),) if absent else ()
-        return (*pool_note(results), *left_out)
+        lines = tuple(f"{recipe}: {method or DENSE}, {100 * (s or 0):g} %" for s, recipe, method in absent)
+        left_out = (Note(f"{len(absent)} rows are left out, because a task lacks them:", lines),) if absent else ()
+        return (*pool_notes(results), *left_out)
 
 
 def _tasks(results: Results) -> list[str]:
@@ -94,7 +94,7 @@ def _rows(results: Results, found: dict[str, list[Group]]) -> list[dict]:
     rows = [_row(members, list(dense.values())) for members in by_method]
     pairs = {task: differences(results, of_task, seed) for seed, (task, of_task) in enumerate(found.items())}
     over_tasks = {
-        pair: average([pairs[task][pair].scaled(100 / dense[task]) for task in found])
+        pair: mean_over_tasks([pairs[task][pair].scaled(100 / dense[task]) for task in found])
         for pair in permutations(range(len(rows)), 2)
     }
     order = sorted(range(len(rows)), key=lambda i: (-rows[i]["recovery_mean"], rows[i]["method"]))
@@ -113,7 +113,7 @@ def _row(members: tuple[Group, ...], dense: list[float]) -> dict:
     group = members[0]
     of_task = [{r.key.seed: recovery(score(r), d) for r in g.records} for g, d in zip(members, dense, strict=True)]
     seeds = sorted(set.intersection(*map(set, of_task)))
-    over_tasks = summarize(sum(of_seed[s] for of_seed in of_task) / len(of_task) for s in seeds)
+    over_tasks = Summary.of(sum(of_seed[s] for of_seed in of_task) / len(of_task) for s in seeds)
     return {
         "sparsity": group.sparsity,
         "recipe": group.key.recipe,
@@ -122,5 +122,5 @@ def _row(members: tuple[Group, ...], dense: list[float]) -> dict:
         "recovery_mean": over_tasks.mean,
         "recovery_std": over_tasks.std,
         "n": over_tasks.n,
-        "seconds": summarize(g.mean("pruning_seconds", "training_seconds") for g in members).mean,
+        "seconds": Summary.of(g.mean("pruning_seconds", "training_seconds") for g in members).mean,
     } | {f"{g.key.task}_recovery": recovery(g.score.mean, d) for g, d in zip(members, dense, strict=True)}

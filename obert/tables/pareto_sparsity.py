@@ -12,7 +12,7 @@ class ParetoSparsity(Table):
     """One point a model, a panel a task."""
 
     title = "Pareto front: score against sparsity"
-    caption = f"Sparsity is the target in the encoder's linear layers. {RULE}. Budgets differ between recipes."
+    caption = f"Sparsity is the target in the encoder's linear layers. {RULE} Budgets differ between recipes."
 
     section = "Trade-offs"
 

@@ -15,7 +15,7 @@ class ParetoSpeed(Table):
     """One point a timed model, a panel a task and engine; the dense model is at 1."""
 
     title = "Pareto front: score against speed"
-    caption = f"Speed-up is over the dense model in the same engine and process, first seed. {RULE}."
+    caption = f"Speed-up is over the dense model in the same engine and process, of the first seed. {RULE}"
 
     section = "Trade-offs"
 

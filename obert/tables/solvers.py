@@ -5,9 +5,9 @@ import math
 
 import pandas as pd
 
-from obert.statistics.estimates import format_number, format_summary
+from obert.statistics.formatting import format_number, format_summary
 from obert.tables import Note, Results, Table
-from obert.tables._measured import Group, epochs_of, epochs_text, groups, metric_of, scale, score
+from obert.tables._measured import Group, epochs_of, epochs_text, groups, metric_of, scale_text, score
 
 ROW = "row"
 ROW_COLUMNS = ("task", "metric", "training", "pattern", "sparsity", "gradients", "block", "dampening", "dense")
@@ -20,8 +20,9 @@ class Solvers(Table):
 
     title = "Second-order solvers"
     caption = (
-        "Mean ± sample standard deviation over n seeds. A row has one start, schedule, pattern, data order and, for "
-        "the second-order methods, one number of gradients, block size and dampening; only the solver differs."
+        "Mean ± sample standard deviation over n seeds. The models of a row share start, schedule, pattern and "
+        "data order; the second-order ones also share number of gradients, block size and dampening. Only the solver "
+        "differs."
     )
 
     def build(self, results: Results) -> pd.DataFrame:
@@ -54,7 +55,7 @@ class Solvers(Table):
         return pd.DataFrame(shown)
 
     def notes(self, results: Results) -> tuple[Note, ...]:
-        return (Note(f"{scale(results)}."),) if scale(results) else ()
+        return (Note(f"{scale_text(results)}."),) if scale_text(results) else ()
 
 
 def _method(group: Group) -> dict:

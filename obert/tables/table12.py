@@ -5,11 +5,11 @@ from obert.tables.table1 import Table1
 
 
 class Table12(Table1):
-    """As Table 1; tasks of one metric have no rows."""
+    """As Table 1; tasks with one metric have no rows."""
 
     table = "12"
     primary, others = False, True
-    needs = f"{Table1.needs}, on a task of several metrics"
+    needs = f"{Table1.needs}, on a task with several metrics"
     title = "Table 12 of the oBERT paper, published and measured"
     caption = (
         "Other metrics of the models of Table 1. Published: means as printed in Table 12 of Kurtic et al. 2022 "

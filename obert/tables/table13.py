@@ -5,11 +5,11 @@ from obert.tables.table2 import Table2
 
 
 class Table13(Table2):
-    """As Table 2; tasks of one metric have no rows."""
+    """As Table 2; tasks with one metric have no rows."""
 
     table = "13"
     primary, others = False, True
-    needs = f"{Table2.needs}, on a task of several metrics"
+    needs = f"{Table2.needs}, on a task with several metrics"
     title = "Table 13 of the oBERT paper, published and measured"
     caption = (
         "Other metrics of the models of Table 2. Published: means as printed in Table 13 of Kurtic et al. 2022 "

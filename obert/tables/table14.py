@@ -5,11 +5,11 @@ from obert.tables.table3 import Table3
 
 
 class Table14(Table3):
-    """As Table 3; tasks of one metric have no rows."""
+    """As Table 3; tasks with one metric have no rows."""
 
     table = "14"
     primary, others = False, True
-    needs = f"{Table3.needs}, on a task of several metrics"
+    needs = f"{Table3.needs}, on a task with several metrics"
     title = "Table 14 of the oBERT paper, published and measured"
     caption = (
         "Exact match, or another second metric, of the models of Table 3. Published: as printed in Table 14 of "

@@ -13,8 +13,8 @@ class Table2(PaperTable):
     title = "Table 2 of the oBERT paper, published and measured"
     caption = (
         "Sparse transfer. Published: means as printed in Table 2 of Kurtic et al. 2022 (BERT-base, full data sets). "
-        f"{LEGEND} Sparsity 0: the dense upstream model, transferred alike. Downstream pruning is listed where it "
-        "trains for as many epochs on the task as the transfer; what the upstream run costs comes on top."
+        f"{LEGEND} Sparsity 0: the dense upstream model, transferred in the same way. Downstream pruning is listed if "
+        "it trains for as many epochs on the task as the transfer does, on top of its upstream run."
     )
 
     def select(self, results: Results, task: str) -> list[Group]:

@@ -14,7 +14,7 @@ class Table3(PaperTable):
     title = "Table 3 of the oBERT paper, published and measured"
     caption = (
         "Compound compression. Published: F1 as printed in Table 3 of Kurtic et al. 2022 (BERT-base, SQuAD v1.1). "
-        f"{LEGEND} Models of all layers are listed where they train for as many epochs as those of fewer."
+        f"{LEGEND} Models with all layers are listed if they train for as many epochs as those with fewer."
     )
 
     def select(self, results: Results, task: str) -> list[Group]:

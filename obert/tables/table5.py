@@ -15,7 +15,7 @@ class Table5(PaperTable):
     caption = (
         "Pruning without distillation. Published: as printed in Table 5 of Kurtic et al. 2022 (BERT-base, GLUE), where "
         "PLATON prunes on the task and oBERT upstream, with the best of 1 to 8 epochs of transfer. CoLA, MRPC and "
-        f"STS-B are published alone: there is no such task here. {LEGEND}"
+        f"STS-B have published numbers only, as they are not tasks of this project. {LEGEND}"
     )
 
     def select(self, results: Results, task: str) -> list[Group]:

@@ -5,7 +5,7 @@ from obert.tables._models import LEGEND, ModelTable
 
 
 class Table6(ModelTable):
-    """Every exported model in float32. Nothing makes the rivals here, so they are published alone."""
+    """Every exported model in float32. The rivals have published numbers only: no stage makes them."""
 
     table = "6"
     engine = "each on its device"
@@ -17,7 +17,7 @@ class Table6(ModelTable):
         "Size: weights of the encoder that are not zero, in millions, and how many times fewer they are than the dense "
         "model's. Published: as printed in Table 6 of Kurtic et al. 2022 (BERT-base, SQuAD v1.1). Its own models are "
         "the dense and the unstructured ones, timed on a CPU; DistilBERT, TinyBERT and Hybrid Filled MvP are quoted, "
-        f"timed on GPUs, and no stage makes them: published alone. {LEGEND}"
+        f"were timed on GPUs, and have published numbers only, as no stage makes them. {LEGEND}"
     )
 
     def belongs(self, model: Deployed) -> bool:

@@ -16,8 +16,9 @@ class Table8(ModelTable):
     title = "Table 8 of the oBERT paper, published and measured"
     caption = (
         "Published: as printed in Table 8 of Kurtic et al. 2022 (SQuAD v1.1, DeepSparse on two Xeon Platinum 8380, "
-        "batch 128, length 384), all over BERT-large; how its files are packed is not said. Measured: the deployed "
-        f"file in MB (10^6 bytes), and after gzip, which the ratio is of. Throughput in items/s. {LEGEND}"
+        "batch 128, length 384), all relative to BERT-large; it does not say how its files are packed. Measured: the "
+        f"deployed file in MB (10^6 bytes), raw and after gzip; the ratio is of gzipped sizes. "
+        f"Throughput in items/s. {LEGEND}"
     )
 
     def belongs(self, model: Deployed) -> bool:

@@ -10,7 +10,6 @@ from obert.tables._figures import DASHES, STYLE, empty_figure, method_styles, pa
 from obert.tables._measured import DENSE
 
 WINDOW = 0.03  # of a run's steps
-STAGES = ("teacher", "transfer", "downstream", "quantize", "upstream_teacher", "upstream")
 COLUMNS = ("task", "recipe", "method", "target", "epoch", "loss")
 
 
@@ -20,14 +19,14 @@ class TrainingCurves(Table):
     title = "Training curves"
     caption = (
         "Training loss (with distillation where the recipe has it) against epoch, a running mean over 3 % of the steps "
-        "of one run: the first seed of each recipe, method and target sparsity. One-shot recipes train nothing."
+        "of one run: the first seed of each recipe, method and target sparsity. One-shot recipes do not train."
     )
 
     section = "Training and sparsity"
 
     def build(self, results: Results) -> pd.DataFrame:
         parts, seen = [], set()
-        for key in (record.key for stage in STAGES for record in results.stage(stage)):
+        for key in (record.key for record in results.of_kind(trains=True)):
             identity = (key.stage, key.task, key.recipe, key.method, key.sparsity)
             if identity in seen:
                 continue

@@ -26,7 +26,7 @@ def edited(root, tmp_path):
     return write
 
 
-def test_every_experiment_is_valid(root):
+def test_every_experiment_in_configs_is_valid(root):
     paths = sorted(Path("configs").glob("*.yaml"))
     experiments = [p for p in paths if p.name != "published.yaml"]
     assert len(experiments) >= 3
@@ -34,7 +34,7 @@ def test_every_experiment_is_valid(root):
         assert Plan.load(path).experiment.name == path.stem
 
 
-def test_every_recipe_is_valid(root):
+def test_every_recipe_in_configs_is_valid(root):
     paths = sorted(Path("configs/recipes").glob("*.yaml"))
     assert len(paths) >= 6
     for path in paths:
@@ -131,33 +131,33 @@ def test_every_recipe_is_valid(root):
         ({"recipe_overrides": {"city_qa": {"gradul": {}}}}, ["recipe 'gradul'", "smoke_gradual"]),
     ],
 )
-def test_mistakes_are_named(edited, changes, expected):
+def test_mistake_in_a_configuration_is_named(edited, changes, expected):
     with pytest.raises(UserError) as caught:
         Plan.load(edited(**changes))
     for part in expected:
         assert part in str(caught.value)
 
 
-def test_duplicate_key_is_an_error(root, tmp_path):
+def test_duplicate_yaml_key_is_an_error(root, tmp_path):
     path = tmp_path / "twice.yaml"
     path.write_text("name: a\nname: b\n")
     with pytest.raises(UserError, match="'name' appears twice"):
         Plan.load(path)
 
 
-def test_missing_file_names_the_others(root):
+def test_missing_experiment_file_names_the_existing_ones(root):
     with pytest.raises(UserError, match=r"Did you mean 'configs/smoke\.yaml'"):
         Plan.load("configs/smok.yaml")
 
 
-def test_recipe_lays_over_the_one_it_extends(root):
+def test_recipe_overrides_the_one_it_extends(root):
     parent, child = load_recipe("gradual"), load_recipe("smoke_gradual")
     assert child.training.batch_size == 16
     assert child.training.learning_rate.initial == parent.training.learning_rate.initial
     assert child.distillation == parent.distillation
 
 
-def test_specification_depends_on_what_the_run_uses_and_nothing_else(edited):
+def test_specification_holds_only_what_the_run_uses(edited):
     base = Plan.load(SMOKE).find("downstream", task="movie_reviews", recipe="smoke_gradual", method="magnitude")
 
     def fingerprint(**changes):
@@ -187,7 +187,7 @@ def test_runs_have_distinct_paths_and_are_found_by_their_arguments(root):
         assert plan.find(run.stage.name, **chosen) is run
 
 
-def test_unclear_selection_lists_the_candidates(root):
+def test_ambiguous_selection_lists_the_candidates(root):
     with pytest.raises(UserError, match="names several runs") as caught:
         Plan.load(SMOKE).find("downstream", task="city_qa")
     assert "--task city_qa --recipe smoke_gradual --method magnitude --sparsity 0.8 --seed 0" in str(caught.value)

@@ -22,14 +22,14 @@ def counted(plan, stage, recipe):
     return Counter((key.task, "@".join(key.origin) or None, key.sparsity) for key in keys)
 
 
-def test_table_1(plan):
+def test_paper_configuration_plans_the_runs_of_table_1(plan):
     """Three tasks, three seeds: 90 and 97 % in 10 epochs; 80, 90 and 97 % in 30."""
     tasks = ("squad", *GLUE)
     assert counted(plan, "downstream", "obert_10_epochs") == {(t, None, s): 3 for t in tasks for s in (0.9, 0.97)}
     assert counted(plan, "downstream", "obert_30_epochs") == {(t, None, s): 3 for t in tasks for s in (0.8, 0.9, 0.97)}
 
 
-def test_table_2(plan):
+def test_paper_configuration_plans_the_runs_of_table_2(plan):
     """One upstream model a sparsity; four runs on each task, at 97 % on three. Prune OFA at 90 %, dense beside."""
     upstream = counted(plan, "upstream", "upstream_obert_3_epochs") + counted(plan, "upstream", "upstream_prune_ofa")
     assert upstream == {("mlm", None, 0.9): 2, ("mlm", None, 0.97): 1}
@@ -40,7 +40,7 @@ def test_table_2(plan):
     assert counted(plan, "transfer", "transfer_8_epochs") == at_90 | at_97 | rivals | dense
 
 
-def test_tables_3_and_6(plan):
+def test_paper_configuration_plans_the_runs_of_tables_3_and_6(plan):
     """12, 6 and 3 layers on SQuAD: dense, and 80 and 90 % in both patterns."""
     few = ("keep_6_layers", "keep_3_layers")
     assert counted(plan, "transfer", "dense_30_epochs") == {("squad", s, None): 3 for s in ("pretrained", *few)}

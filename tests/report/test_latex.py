@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from obert.report.latex import escape, latex
-from obert.report.rendering import Built
+from obert.report.built import BuiltTable
+from obert.report.latex import escape, to_latex
 from obert.tables import Note, Table
 
 UNESCAPED = re.compile(r"(?<!\\)[_#&%]")
@@ -22,7 +22,7 @@ class TableX(Table):
 
 
 def built(shown, figure=None, notes=()):
-    return Built("table_x", TableX(), shown, shown, (), tuple(notes), figure)
+    return BuiltTable("table_x", TableX(), shown, shown, (), tuple(notes), figure)
 
 
 @pytest.fixture
@@ -32,8 +32,8 @@ def grouped():
     return pd.DataFrame(rows, columns=pd.MultiIndex.from_tuples(columns))
 
 
-def test_a_table_has_its_groups_rows_and_caption(grouped):
-    text = latex(built(grouped))
+def test_table_has_groups_rows_and_caption(grouped):
+    text = to_latex(built(grouped))
     lines = text.splitlines()
     assert "\\begin{tabular}{lrrr}" in lines
     assert "\\multicolumn{2}{c}{} & \\multicolumn{2}{c}{a\\_b, 10 epochs} \\\\" in lines
@@ -43,25 +43,26 @@ def test_a_table_has_its_groups_rows_and_caption(grouped):
     assert text.count("{") == text.count("}")
 
 
-def test_one_header_row_without_groups():
-    text = latex(built(pd.DataFrame({"model": ["a", "b"], "speed-up": ["1.50\N{MULTIPLICATION SIGN}", "\N{EN DASH}"]})))
+def test_table_without_groups_has_one_header_row():
+    shown = pd.DataFrame({"model": ["a", "b"], "speed-up": ["1.50\N{MULTIPLICATION SIGN}", "\N{EN DASH}"]})
+    text = to_latex(built(shown))
     assert "\\begin{tabular}{lr}" in text and "\na & 1.50$\\times$ \\\\\nb & -- \\\\\n" in text
 
 
-def test_a_figure_is_its_picture(grouped):
-    text = latex(built(grouped, figure=Figure()))
+def test_figure_includes_its_png_and_has_no_tabular(grouped):
+    text = to_latex(built(grouped, figure=Figure()))
     assert "\\includegraphics[width=\\linewidth]{table_x.png}" in text and "tabular" not in text
     assert text.splitlines()[-1] == "\\end{figure}"
 
 
-def test_commands_of_notes_are_comments(grouped):
+def test_commands_of_a_note_become_comments(grouped):
     note = Note("3 runs of a_b are missing:", ("snakemake --cores all \\", "  results/a_b.json"))
-    lines = latex(built(grouped, notes=[note])).splitlines()
+    lines = to_latex(built(grouped, notes=[note])).splitlines()
     assert "\\par\\footnotesize 3 runs of a\\_b are missing:" in lines
     assert {"% snakemake --cores all \\", "%   results/a_b.json"} <= set(lines)
 
 
-def test_special_characters_are_escaped():
+def test_escape_handles_every_special_character():
     assert escape("a_b & 5 % {x} ~ $1 #2 \\ ^") == (
         "a\\_b \\& 5 \\% \\{x\\} \\textasciitilde{} \\$1 \\#2 \\textbackslash{} \\textasciicircum{}"
     )

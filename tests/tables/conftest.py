@@ -4,7 +4,7 @@ from obert.experiment.keys import RunKey
 from obert.records.record import Score
 from obert.tables import Results
 from obert.tables._published import load_published
-from tables.examples import DENSE_RECIPE, record, trials, write_run
+from tables.examples import DENSE_RECIPE, origins_of_exports, record, trials, write_run
 
 TASK = "movie_reviews"
 # The examples that each run judges right (100) or wrong (0): four, so that means are easy to derive by hand.
@@ -24,16 +24,17 @@ def key(method, sparsity, seed=0, recipe="gradual", stage="downstream", task=TAS
 
 @pytest.fixture
 def make_results(tmp_path, root):
-    """Results of hand-made records: a list of (record, scores, steps)."""
+    """Results of hand-made records: a list of (record, scores, steps). Exports and timings know their models."""
 
-    def make(runs, planned=(), config="configs/example.yaml", **more):
+    def make(runs, planned=(), config="configs/example.yaml", origins=(), **more):
         for made, scores, steps in runs:
             named = None if scores is None else dict(zip("abcd", scores, strict=True))
             write_run(tmp_path / "runs", made, named, steps)
         records = tuple(made for made, _, _ in runs)
         planned = (*dict.fromkeys([*(r.key for r in records), *planned]),)
         about = ("example", "An example.", config)
-        return Results(*about, records, planned, load_published(), tmp_path / "runs", **more)
+        origins = origins_of_exports(planned) | dict(origins)
+        return Results(*about, records, planned, load_published(), tmp_path / "runs", origins=origins, **more)
 
     return make
 

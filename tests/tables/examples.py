@@ -69,6 +69,16 @@ def write_run(runs: Path, made: Record, scores: dict[str, float] | None = None, 
     return folder
 
 
+def origins_of_exports(keys) -> dict[RunKey, RunKey]:
+    """The model of each export, and the export of each timing."""
+    models = {key.at("export"): key for key in keys if key.stage not in ("export", "benchmark")}
+    return {
+        key: models[key] if key.stage == "export" else key.at("export")
+        for key in keys
+        if key.stage == "benchmark" or (key.stage == "export" and key in models)
+    }
+
+
 def trials(failing=()) -> pd.DataFrame:
     """A sweep's trials as it writes them: two gradients, blocks and dampenings each, at two sparsities.
 

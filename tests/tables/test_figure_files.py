@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from obert.tables._figures import fix_layout, save
 
 
-def test_files_do_not_depend_on_addresses_in_memory():
+def test_figure_files_are_the_same_bytes_in_every_process():
     """The layout's solver is given memory in another order for each figure; without rounding, some differ."""
     kept, files = [], set()
     for seed in range(8):

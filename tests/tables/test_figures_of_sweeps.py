@@ -7,13 +7,14 @@ from obert.commands.tables import load_results
 from obert.experiment.plan import Plan
 from obert.foundation import registry
 from obert.foundation.errors import UserError
-from obert.report.rendering import build, csv_text
+from obert.report.built import build_table
+from obert.report.text import to_csv
 from obert.tables._sweeps import draw_history, draw_importances
 from tables.examples import trials
 
 
 def figure(number, results):
-    return build(f"figure{number}", registry.load("tables", f"figure{number}")(), results)
+    return build_table(f"figure{number}", registry.load("tables", f"figure{number}")(), results)
 
 
 @pytest.mark.parametrize(
@@ -34,10 +35,10 @@ def test_each_line_has_the_trials_that_differ_from_the_best_in_one_value(results
     (note,) = built.notes
     for part in (*fixed, "example, 2 layers", "recipe one_shot", "1 seed", "movie_reviews 800", "20 %"):
         assert part in note.text
-    assert "held out, not on validation" in built.caption
+    assert "held out, not on validation examples" in built.caption
 
 
-def test_failed_trials_are_left_out(make_results, example_runs):
+def test_ablation_leaves_failed_trials_out(make_results, example_runs):
     best = 5
     content = figure(4, make_results(example_runs, sweeps={"ablation": trials(failing=(best,))})).content
     assert content["value"].unique().tolist() == [50] and content["score"].tolist() == pytest.approx([87.0, 67.0])
@@ -59,7 +60,7 @@ def test_trials_of_another_key_draw_no_line(make_results, example_runs):
     assert figure(5, make_results(example_runs, sweeps=sweeps)).content.empty
 
 
-def test_trials_are_read_from_their_folder_and_another_experiments_are_refused(root, tmp_path):
+def test_load_results_reads_trials_and_refuses_those_of_another_experiment(root, tmp_path):
     (tmp_path / "sweeps" / "smoke").mkdir(parents=True)
     file = tmp_path / "sweeps" / "smoke" / "trials.csv"
     plan = Plan.load("configs/smoke.yaml")
@@ -67,9 +68,9 @@ def test_trials_are_read_from_their_folder_and_another_experiments_are_refused(r
     def load():
         return load_results(plan, "configs/smoke.yaml", tmp_path / "runs", tmp_path / "sweeps").sweeps
 
-    file.write_text(csv_text(trials(failing=(2,)).assign(experiment="smoke")))
-    assert csv_text(load()["smoke"]) == file.read_text()
-    file.write_text(csv_text(trials()))
+    file.write_text(to_csv(trials(failing=(2,)).assign(experiment="smoke")))
+    assert to_csv(load()["smoke"]) == file.read_text()
+    file.write_text(to_csv(trials()))
     with pytest.raises(UserError, match="'smoke' is a sweep of experiment example"):
         load()
     file.write_text("nothing")
@@ -79,7 +80,7 @@ def test_trials_are_read_from_their_folder_and_another_experiments_are_refused(r
     assert load()["smoke"].empty
 
 
-def test_history_has_a_point_a_complete_trial_and_the_best_so_far():
+def test_history_shows_complete_trials_and_the_best_so_far():
     axis = draw_history(trials(failing=(1,))).axes[0]
     points, best = axis.get_lines()
     assert points.get_xdata().tolist() == [0, 2, 3, 4, 5, 6, 7]
@@ -87,7 +88,7 @@ def test_history_has_a_point_a_complete_trial_and_the_best_so_far():
     assert axis.get_title() == "7 complete, 1 failed"
 
 
-def test_importances_are_bars_the_highest_on_top():
+def test_importances_are_bars_with_the_highest_on_top():
     axis = draw_importances({"a": 0.7, "b": 0.3}).axes[0]
     assert [bar.get_width() for bar in axis.patches] == [0.3, 0.7]
     assert [label.get_text() for label in axis.get_yticklabels()] == ["b", "a"]

@@ -3,7 +3,7 @@
 import pytest
 
 from obert.foundation import registry
-from obert.report.rendering import build
+from obert.report.built import build_table
 from obert.tables._published import load_published
 from obert.tables._schedules import published_curve
 from tables.examples import record
@@ -12,7 +12,7 @@ TRAINING = {"epochs": 10.0, "learning_rate": {"rewind_epochs": []}}
 
 
 def figure(number, results):
-    return build(f"figure{number}", registry.load("tables", f"figure{number}")(), results)
+    return build_table(f"figure{number}", registry.load("tables", f"figure{number}")(), results)
 
 
 def gradual(recipe, rewinds):
@@ -20,7 +20,7 @@ def gradual(recipe, rewinds):
     return record("downstream", 70.0, method="obert", sparsity=0.9, recipe=recipe, spec=spec)
 
 
-def test_figure_1_has_table_1_on_squad_and_what_is_measured(results):
+def test_figure_1_shows_squad_of_table_1_and_measured_scores(results):
     content = figure(1, results).content
     theirs, ours = (content[content["source"] == source] for source in ("published", "measured"))
     assert len(theirs) == 9 and set(theirs["task"]) == {"squad"} and set(theirs["dense"]) == {88.54}
@@ -30,7 +30,7 @@ def test_figure_1_has_table_1_on_squad_and_what_is_measured(results):
     assert sorted(ours["score"]) == [0.0, 75.0, 87.5]  # two seeds each: movement, magnitude, oBERT
 
 
-def test_figure_1_tells_published_and_measured_apart(results):
+def test_figure_1_draws_published_and_measured_lines_differently(results):
     axes = figure(1, results).figure.axes
     assert [axis.get_title() for axis in axes] == ["squad", "movie_reviews"]
     for axis, source in zip(axes, ("published", "measured"), strict=True):
@@ -39,7 +39,7 @@ def test_figure_1_tells_published_and_measured_apart(results):
 
 
 @pytest.mark.parametrize(("epochs", "start", "end", "final"), [(10, 2, 8, 3e-5), (30, 2, 26, 8e-6)])
-def test_published_schedules_are_those_of_table_9(root, epochs, start, end, final):
+def test_published_schedules_match_table_9(root, epochs, start, end, final):
     """Cubic from 70 to 90 %: halfway 90 - 20 / 8 = 87.5 %. The learning rate reaches its end before each rewind."""
     curve = published_curve(load_published().schedule("obert", epochs)).set_index("epoch")
     sparsity, rate = curve["sparsity"], curve["learning_rate"]

@@ -14,14 +14,14 @@ def rows(results):
     return Leaderboard().build(results).set_index("method")
 
 
-def test_the_dense_model_comes_first(rows):
+def test_dense_model_is_the_first_row(rows):
     assert list(rows.index) == ["dense", "obert", "magnitude", "movement"]
     assert rows.loc["dense", "score_mean"] == 80.0
     assert rows.loc["dense", "recovery"] == 100.0
     assert math.isnan(rows.loc["dense", "rank"])
 
 
-def test_means_spreads_and_recoveries(rows):
+def test_scores_have_means_standard_deviations_and_recoveries(rows):
     """oBERT: 100 and 75, so mean 87.5 and std 25 / sqrt(2); magnitude: 75 and 75; recovery over the dense 80."""
     assert rows.loc["obert", "score_mean"] == 87.5
     assert rows.loc["obert", "score_std"] == pytest.approx(25 / math.sqrt(2))
@@ -31,7 +31,7 @@ def test_means_spreads_and_recoveries(rows):
     assert rows.loc["magnitude", "recovery"] == pytest.approx(93.75)
 
 
-def test_ranks_are_shared_where_the_interval_contains_0(rows):
+def test_methods_share_a_rank_where_the_interval_contains_zero(rows):
     """Magnitude differs from oBERT on one example of four (by 50 points): -12.5, bootstrap from -37.5 to 0. Movement
     is wrong on all that oBERT gets right in both seeds or in one: its interval leaves out 0."""
     assert rows.loc["magnitude", "difference"] == -12.5
@@ -40,7 +40,7 @@ def test_ranks_are_shared_where_the_interval_contains_0(rows):
     assert rows["rank"].tolist()[1:] == [1, 1, 3]
 
 
-def test_sizes_speeds_and_costs(rows):
+def test_rows_hold_size_speed_and_costs(rows):
     assert rows.loc["obert", "size_gzip_mb"] == 12.5
     assert (rows.loc["obert", "pytorch_throughput"], rows.loc["obert", "pytorch_speedup"]) == (200.0, 2.5)
     assert rows.loc["dense", "pytorch_throughput"] == 80.0 and math.isnan(rows.loc["dense", "pytorch_speedup"])
@@ -57,7 +57,7 @@ def test_displayed_numbers_have_spreads_signs_and_dashes(results):
     assert shown.loc["magnitude", "pytorch ex/s"] == "\N{EN DASH}"
 
 
-def test_an_engine_without_a_timing_has_dashes_and_a_reason(make_results):
+def test_engine_without_a_timing_shows_dashes_and_the_reason(make_results):
     chosen = {"method": "obert", "sparsity": 0.9}
     details = {
         "skipped": {"deepsparse": "DeepSparse needs an environment"},
@@ -77,12 +77,12 @@ def test_an_engine_without_a_timing_has_dashes_and_a_reason(make_results):
     run = "benchmark/movie_reviews/gradual/obert-0.9/seed0"
     assert [(note.text, note.lines) for note in table.notes(results)[-3:]] == [
         ("deepsparse was not timed. DeepSparse needs an environment.", ()),
-        ("onnxruntime failed, so it was not timed. ended by SIGABRT.", (run,)),
-        ("pytorch leaves a part of the model to a fallback that is slower. First: Sin 'b'.", (run,)),
+        ("onnxruntime failed: ended by SIGABRT.", (run,)),
+        ("pytorch runs a part of the model with a slower fallback. First operator: Sin 'b'.", (run,)),
     ]
 
 
-def test_missing_runs_are_listed_with_their_commands(results):
+def test_notes_list_missing_runs_with_their_commands(results):
     note = Leaderboard().notes(results)[-1]
     assert note.text.startswith("2 of 12 planned runs have no record")
     assert note.lines[0] == (
@@ -91,7 +91,7 @@ def test_missing_runs_are_listed_with_their_commands(results):
     )
 
 
-def test_a_single_run_without_predictions(make_results):
+def test_single_seeds_without_predictions_are_ranked_by_score_without_an_interval(make_results):
     scores = {"magnitude": 70.0, "obert": 71.0, "obd": 70.0}
     runs = [(record("downstream", value, method=m, sparsity=0.9), None, 0) for m, value in scores.items()]
     rows = Leaderboard().build(make_results(runs))
@@ -99,7 +99,7 @@ def test_a_single_run_without_predictions(make_results):
     assert rows["difference_low"].isna().all() and rows["score_std"].isna().all() and rows["recovery"].isna().all()
 
 
-def test_recipes_are_ranked_apart(make_results):
+def test_ranks_compare_methods_of_the_same_recipe_only(make_results):
     runs = [
         (record("downstream", value, method=method, sparsity=0.9, recipe=recipe), None, 0)
         for recipe, method, value in [
@@ -115,7 +115,7 @@ def test_recipes_are_ranked_apart(make_results):
     assert rows["rank"].fillna(0).tolist() == [1, 2, 0, 1, 2]
 
 
-def test_runs_on_other_examples_are_not_compared(make_results, tmp_path):
+def test_runs_on_different_examples_raise_an_error(make_results, tmp_path):
     runs = [(record("downstream", 75.0, method=m, sparsity=0.9), (100, 0, 100, 100), 0) for m in ("magnitude", "obert")]
     results = make_results(runs)
     path = tmp_path / "runs" / runs[0][0].key.path / "predictions.jsonl"
@@ -125,14 +125,14 @@ def test_runs_on_other_examples_are_not_compared(make_results, tmp_path):
 
 
 @pytest.mark.parametrize("line", ["{", '{"id": "a"}', '{"id": "a", "score": "x"}', "3"])
-def test_damaged_predictions_are_named(results, tmp_path, line):
-    path = tmp_path / "runs" / results.stage("downstream")[0].key.path / "predictions.jsonl"
+def test_damaged_predictions_raise_an_error_that_names_the_line(results, tmp_path, line):
+    path = tmp_path / "runs" / results.of_stage("downstream")[0].key.path / "predictions.jsonl"
     path.write_text(f"{line}\n")
     with pytest.raises(UserError, match=r"predictions\.jsonl, line 1 is damaged"):
         Leaderboard().build(results)
 
 
-def test_latencies_have_a_row_for_each_scenario(make_results):
+def test_latency_table_has_a_row_for_each_scenario(make_results):
     speeds = {"onnxruntime_throughput": Score(value=80.0, count=20), "onnxruntime_speedup": Score(value=2.0, count=20)}
     speeds["onnxruntime_batch1_length16_threads1_throughput"] = Score(value=30.0, count=20)
     scenarios = [{"batch_size": b, "sequence_length": n, "threads": t} for b, n, t in ((8, 128, 2), (1, 16, 1))]

@@ -27,7 +27,7 @@ def recovered(make_results):
     return make_results(runs, planned=[key("obert", 0.97)])
 
 
-def test_mean_recovery_over_tasks_and_its_spread_over_seeds(recovered):
+def test_recovery_is_averaged_over_tasks_with_its_spread_over_seeds(recovered):
     """oBERT: seed 0 (125 + 100) / 2, seed 1 (93.75 + 100) / 2. Magnitude: (0 + 100) / 2 twice."""
     rows = LeaderboardOverTasks().build(recovered).set_index("method")
     assert list(rows.index) == ["obert", "magnitude"]
@@ -50,7 +50,7 @@ def test_ranks_and_differences_are_over_all_compared_tasks(recovered):
 def test_notes_say_what_was_compared_and_what_is_missing(recovered):
     pool, left_out = LeaderboardOverTasks().notes(recovered)
     assert pool.text == (
-        "Pool: tasks movie_reviews, city_qa; methods magnitude, movement, obert; seeds 0, 1; "
+        "Compared here (the pool): tasks movie_reviews, city_qa; methods magnitude, movement, obert; seeds 0, 1; "
         "budgets gradual 10 epochs; made on Example CPU, 1 thread."
     )
     assert left_out.lines == ("gradual: movement, 90 %",)
@@ -59,4 +59,4 @@ def test_notes_say_what_was_compared_and_what_is_missing(recovered):
 def test_one_task_gives_an_empty_table_and_says_why(results):
     table = LeaderboardOverTasks()
     assert table.build(results).empty
-    assert "fewer than two tasks" in table.notes(results)[0].text
+    assert "needs two tasks or more" in table.notes(results)[0].text

@@ -17,7 +17,7 @@ def recipe(**fields):
 
 
 @pytest.mark.parametrize(("pattern", "table", "other"), [("unstructured", Table1, Table4), ("2:4", Table4, Table1)])
-def test_missing_runs_are_named_where_their_recipe_belongs(make_results, pattern, table, other):
+def test_missing_run_is_named_by_the_table_that_its_pattern_belongs_to(make_results, pattern, table, other):
     done = record("downstream", 60.0, method="magnitude", sparsity=0.5, recipe="one_shot", spec=recipe(pattern=pattern))
     results = make_results([(done, None, 0)], planned=[KEY], specifications={KEY: recipe(pattern=pattern)})
     last = table().notes(results)[-1]
@@ -31,7 +31,7 @@ def test_no_note_is_written_where_no_run_is_missing(make_results):
     assert not any("belong" in note.text for note in Table1().notes(make_results([(done, None, 0)])))
 
 
-def test_missing_models_of_fewer_layers_are_known_by_their_upstream_recipe(make_results):
+def test_layers_of_a_missing_model_come_from_the_run_it_starts_from(make_results):
     cut = RunKey("upstream", "mlm", "keep_1", 0)
     few, full = (RunKey("downstream", "city_qa", name, 0, "obert", 0.9) for name in ("gradual@keep_1", "short"))
     trained = {"training": {"epochs": 3.0}}
@@ -41,6 +41,7 @@ def test_missing_models_of_fewer_layers_are_known_by_their_upstream_recipe(make_
         full: recipe(training={"epochs": 1.0}),
     }
     teacher = record("teacher", 80.0, task="city_qa")
-    results = make_results([(teacher, None, 0)], planned=[cut, few, full], specifications=specifications)
+    planned = {"planned": [cut, few, full], "origins": {few: cut}}
+    results = make_results([(teacher, None, 0)], specifications=specifications, **planned)
     lines = Table3().notes(results)[-1].lines
     assert len(lines) == 3 and "gradual@keep_1" in lines[1]

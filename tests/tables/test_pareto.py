@@ -18,11 +18,11 @@ from tables.examples import DENSE_RECIPE, record
         ([0, 1, 1, 3], [80, 81, 70, 60], [False, True, False, True]),
     ],
 )
-def test_the_front_is_what_no_other_point_dominates(gains, scores, front):
+def test_front_holds_the_points_that_no_other_dominates(gains, scores, front):
     assert is_on_front(np.array(gains), np.array(scores)).tolist() == front
 
 
-def test_sparsity_front_is_over_all_recipes_and_the_dense_model(make_results):
+def test_sparsity_front_spans_all_recipes_and_the_dense_model(make_results):
     """Dense 80; 75 at 50 % beats the 70 of the other recipe there, and 60 at 90 % is the sparsest."""
     runs = [(record("teacher", 80.0), None, 0)]
     for recipe, method, sparsity, value in [
@@ -37,7 +37,7 @@ def test_sparsity_front_is_over_all_recipes_and_the_dense_model(make_results):
     assert found["on_front"].tolist() == [True, True, False, True, False]
 
 
-def test_speed_front_is_by_engine(make_results):
+def test_speed_has_one_front_for_each_engine(make_results):
     """Twice as fast in one engine, slower than the dense model in the other, not timed in the third."""
     speeds = {"onnxruntime": 2.0, "pytorch": 0.9}
     metrics = {f"{engine}_speedup": Score(value=value, count=20) for engine, value in speeds.items()}

@@ -155,7 +155,7 @@ def test_recipes_follow_the_published_schedules(published, epochs):
     assert recipe.schedule == schedule.sparsity
 
 
-def test_recipes_and_methods_fit_the_numbers(published):
+def test_recipes_and_methods_of_published_numbers_exist_and_fit(published):
     """Recipes that reproduce a number exist, prune as it was pruned, and train for the published epochs."""
     named = [number for number in published.numbers if number.recipe is not None]
     assert len(named) > 40
@@ -175,7 +175,7 @@ def test_recipes_and_methods_fit_the_numbers(published):
         ("{paper: p, table: '1', task: t, metric: f1, value: 991.0}", "f1 is in percent, found 991"),
     ],
 )
-def test_mistakes_are_named(tmp_path, line, message):
+def test_mistake_in_the_file_is_named_with_its_key(tmp_path, line, message):
     path = tmp_path / "published.yaml"
     path.write_text(f"papers: {{p: {{title: a, reference: b, model: c}}}}\nnumbers:\n- {line}\n")
     with pytest.raises(UserError, match=message):

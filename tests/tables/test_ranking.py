@@ -10,14 +10,14 @@ def difference(mean, half_width):
     return Resampled(mean, np.linspace(mean - half_width, mean + half_width, 2000))
 
 
-def test_a_rank_counts_the_methods_that_are_better():
+def test_rank_is_one_plus_the_number_of_better_methods():
     """The second is behind the first for certain, the third lies lower with a wide interval to both."""
     known = {(0, 1): difference(2, 1), (0, 2): difference(3, 9), (1, 2): difference(1, 9)}
     pairs = known | {(j, i): Resampled(0, 0 * d.distribution) - d for (i, j), d in known.items()}
     assert ranks(3, pairs) == [1, 2, 1]
 
 
-def test_a_pair_is_compared_over_the_seeds_of_both(make_results):
+def test_two_methods_are_compared_over_the_seeds_that_both_have(make_results):
     """Seed 1 of oBERT alone is wrong throughout: magnitude, with seed 0 only, is not compared with it."""
     right, wrong = (100, 100, 100, 100), (0, 0, 0, 0)
     runs = [("obert", 0, right), ("obert", 1, wrong), ("magnitude", 0, right), ("obd", 0, right), ("obd", 1, right)]

@@ -5,7 +5,8 @@ import shutil
 import pytest
 
 from obert.foundation import registry
-from obert.report.rendering import build, report
+from obert.report.built import build_table
+from obert.report.report_page import report_page
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -33,7 +34,8 @@ def open_report(request, browser, two_tasks, tmp_path):
 
     def open_with(*names):
         path = tmp_path / "report.html"
-        path.write_text(report(two_tasks, [build(name, registry.load("tables", name)(), two_tasks) for name in names]))
+        tables = [build_table(name, registry.load("tables", name)(), two_tasks) for name in names]
+        path.write_text(report_page(two_tasks, tables))
         page = context.new_page()
         page.said, page.asked = [], []
         page.on("console", lambda message: page.said.append(message.text))
@@ -58,7 +60,7 @@ def test_the_report_renders_without_a_network_and_fits_the_window(open_report):
     assert page.evaluate("links => links.filter(link => !document.getElementById(link.slice(1)))", links) == []
 
 
-def test_a_row_leads_to_its_commands(open_report):
+def test_link_of_a_row_opens_its_commands(open_report):
     page = open_report("leaderboard")
     commands = page.get_by_text("--recipe gradual --method obert --sparsity 0.9 --seed 1").first
     assert not commands.is_visible()
@@ -66,7 +68,7 @@ def test_a_row_leads_to_its_commands(open_report):
     assert commands.is_visible() and "downstream --config configs/example.yaml" in commands.inner_text()
 
 
-def test_the_method_stays_in_view_beside_the_last_column(open_report):
+def test_method_column_stays_in_view_when_the_table_is_scrolled(open_report):
     page = open_report("leaderboard")
     table = page.locator(".scroll", has_text="movement")
     table.evaluate("box => box.scrollTo(box.scrollWidth, 0)")

@@ -21,7 +21,7 @@ def table(make_results, *runs):
     return Solvers().build(make_results([(record("teacher", 90.0), None, 0), *runs]))
 
 
-def test_one_row_a_setting_and_one_column_a_solver(make_results):
+def test_table_has_a_row_for_each_setting_and_a_column_for_each_solver(make_results):
     content = table(
         make_results,
         run(60.0, "plain", method="magnitude"),
@@ -44,7 +44,7 @@ def test_one_row_a_setting_and_one_column_a_solver(make_results):
     assert shown["obert, greedy"] == "80.00 (n=1)"
 
 
-def test_another_pattern_or_another_number_of_gradients_is_another_row(make_results):
+def test_other_patterns_and_numbers_of_gradients_get_rows_of_their_own(make_results):
     content = table(
         make_results,
         run(60.0, "plain", method="magnitude"),

@@ -23,12 +23,12 @@ def _row(table, task, sparsity):
     return found
 
 
-def test_rows_are_the_papers_tasks_and_our_own(table):
+def test_rows_are_the_tasks_of_the_paper_and_of_the_experiment(table):
     rows = list(zip(table["row", "task"], table["row", "sparsity"], strict=True))
     assert rows == [(t, s) for t in ("squad", "mnli", "qqp") for s in (0.8, 0.9, 0.97)] + [("movie_reviews", 0.8)]
 
 
-def test_groups_are_in_the_papers_order_then_our_own(table):
+def test_columns_of_the_paper_come_before_those_of_the_experiment(table):
     groups = list(dict.fromkeys(group for group, _ in table.columns))
     assert groups == [
         "row", "dense", "Soft MvP, 10 epochs", "oBERT, 10 epochs", "LT-BERT, 30 epochs", "oBERT, 30 epochs",
@@ -36,7 +36,7 @@ def test_groups_are_in_the_papers_order_then_our_own(table):
     ]  # fmt: skip
 
 
-def test_published_and_measured_are_apart(table):
+def test_published_and_measured_values_are_in_separate_columns(table):
     """Measured 71 and 73, so mean 72 and std sqrt(2); 72 - 87.98 = -15.98; 72 of the own dense 80 is 90 %."""
     row = _row(table, "squad", 0.9)
     group = row["oBERT, 10 epochs"]
@@ -49,7 +49,7 @@ def test_published_and_measured_are_apart(table):
     assert math.isnan(row["oBERT, 30 epochs", "measured"])
 
 
-def test_nothing_measured_comes_from_published_numbers(no_results):
+def test_measured_columns_are_empty_without_records(no_results):
     content = Table1().build(no_results)
     measured = [column for column in content.columns if column[1] not in ("task", "metric", "sparsity")]
     measured = [column for column in measured if not column[1].startswith(("published", "approximate"))]

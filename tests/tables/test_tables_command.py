@@ -73,7 +73,7 @@ def test_tables_made_twice_or_from_mlflow_have_the_same_bytes(plan, tmp_path):
     assert b"\\begin{tabular}" in first["table1.tex"] and b"figure2.png" in first["figure2.tex"]
 
 
-def test_the_report_is_self_contained(plan):
+def test_report_is_self_contained(plan):
     _write(plan)
     page = tables.run(plan, CONFIG).read_text()
     assert "An &lt;example&gt;." in page
@@ -94,16 +94,16 @@ def test_records_outside_the_plan_are_left_out_with_a_warning(plan):
     smaller = changed(plan, downstream=(Downstream(recipes=("gradual",), methods=("obert",), sparsities=(0.9,)),))
     folder = tables.run(smaller, CONFIG).parent
     assert "magnitude" not in (folder / "leaderboard.csv").read_text()
-    assert "2 records are of runs no longer in the plan" in (folder / "leaderboard.md").read_text()
+    assert "no longer plans their runs: 2." in (folder / "leaderboard.md").read_text()
 
 
-def test_records_of_another_specification_are_marked(plan):
+def test_records_of_another_specification_give_a_warning(plan):
     _write(plan, spec_hash="1" * 64)
-    folder = tables.run(plan, CONFIG).parent
-    assert "5 records were made with another specification" in (folder / "leaderboard.md").read_text()
+    text = (tables.run(plan, CONFIG).parent / "leaderboard.md").read_text()
+    assert "Records made with another specification than the configuration now has: 5." in text
 
 
-def test_a_damaged_record_is_named_and_old_files_stay(plan):
+def test_damaged_record_is_named_and_leaves_the_old_files(plan):
     _write(plan)
     before = _files(tables.run(plan, CONFIG).parent)
     path = list(plan)[2].folder / "metrics.json"
@@ -113,8 +113,9 @@ def test_a_damaged_record_is_named_and_old_files_stay(plan):
     assert _files(folders.tables_folder(plan.experiment)) == before
 
 
-def test_the_summary_names_scores_and_folders(plan):
-    _write(plan)
+def test_the_summary_names_scores_missing_runs_and_folders(plan):
+    _write(plan, list(plan.runs)[:-1])
     text = tables.summary(plan)
     assert "magnitude" in text and "(n=2)" in text and "dense" in text
+    assert f"1 of {len(plan)} planned runs have no record yet." in text
     assert "report.html" in text and plan.experiment.tracking_uri in text

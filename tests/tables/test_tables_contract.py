@@ -7,7 +7,8 @@ import matplotlib.pyplot as plt
 import pytest
 
 from obert.foundation import registry
-from obert.report.rendering import build
+from obert.report.built import build_table
+from obert.report.files import table_files
 from obert.tables.accuracy_vs_sparsity import AccuracyVsSparsity
 from obert.tables.schedules import Schedules
 from tables.examples import record
@@ -15,51 +16,38 @@ from tables.examples import record
 NAMES = registry.names("tables")
 
 
-def test_there_are_tables():
+def test_every_table_and_figure_of_the_paper_has_a_file():
     of_the_paper = {f"table{n}" for n in (*range(1, 9), *range(12, 18))} | {f"figure{n}" for n in range(1, 10)}
     assert set(NAMES) >= {"leaderboard", "accuracy_vs_sparsity", "schedules", *of_the_paper}
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_files_are_complete_and_the_same_byte_for_byte(name, two_tasks):
-    first, second = (build(name, registry.load("tables", name)(), two_tasks) for _ in range(2))
-    files = first.files()
-    assert files == second.files()
-    assert set(files) == {"csv", "md", "html"} | ({"png", "svg"} if first.figure else set())
-    assert not first.content.empty and first.title in files["md"].decode() and first.caption
-    assert all("nan" not in files[kind].decode().lower().split() for kind in ("csv", "md"))
+def test_table_has_all_its_files_and_two_builds_give_the_same_bytes(name, two_tasks):
+    first, second = (build_table(name, registry.load("tables", name)(), two_tasks) for _ in range(2))
+    files = table_files(first)
+    assert files == table_files(second)
+    suffixes = {"csv", "md", "html", "tex"} | ({"png", "svg"} if first.figure else set())
+    assert set(files) == {f"{name}.{suffix}" for suffix in suffixes}
+    assert not first.content.empty and first.title in files[f"{name}.md"].decode() and first.caption
+    assert all("nan" not in files[f"{name}.{kind}"].decode().lower().split() for kind in ("csv", "md"))
     assert not plt.get_fignums()
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_records_give_a_message(name, no_results):
-    built = build(name, registry.load("tables", name)(), no_results)
+def test_table_without_records_says_so(name, no_results):
+    built = build_table(name, registry.load("tables", name)(), no_results)
     assert "has no records yet" in built.notes[0].text
-    assert all("has no records yet" in built.files()[kind].decode() for kind in ("md", "html"))
+    files = table_files(built)
+    assert all("has no records yet" in files[f"{name}.{kind}"].decode() for kind in ("md", "html"))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_missing_scores_do_no_harm(name, make_results):
+def test_table_is_built_from_records_without_scores(name, make_results):
     runs = [(record("downstream", None, method=m, sparsity=0.9), None, 0) for m in ("obert", "magnitude")]
-    assert build(name, registry.load("tables", name)(), make_results(runs)).files()
+    assert table_files(build_table(name, registry.load("tables", name)(), make_results(runs)))
 
 
-def test_content_is_escaped(results):
-    class Hostile(AccuracyVsSparsity):
-        title = "<script>"
-
-        def build(self, results):
-            return super().build(results).assign(method="<b>|")
-
-        def draw(self, content):
-            return None
-
-    built = build("hostile", Hostile(), results)
-    assert "<b>" not in built.page() and "<script>" not in built.page()
-    assert "<b>\\|" in built.markdown()
-
-
-def test_tables_import_no_training_code():
+def test_loading_every_table_imports_no_training_library():
     code = (
         "import sys; from obert.foundation import registry; import obert.commands.tables;"
         "[registry.load('tables', n) for n in registry.names('tables')];"
@@ -84,7 +72,7 @@ def test_schedules_hold_both_sides_of_a_jump_in_sparsity(results):
     assert content.loc[content["sparsity"] == 0, "epoch"].max() == 2.0
 
 
-def test_long_curves_are_thinned(make_results):
+def test_schedules_thin_long_curves_and_keep_pruning_steps(make_results):
     made = record("downstream", 70.0, method="obert", sparsity=0.9)
     content = Schedules().build(make_results([(made, None, 5000)]))
     assert len(content) <= 210

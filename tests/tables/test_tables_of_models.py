@@ -42,9 +42,13 @@ def runs():
     ]
 
 
+QUANTIZED = RunKey("quantize", "squad", "quantize@block", 0, "obert", 0.8)
+ORIGINS = {QUANTIZED: RunKey("downstream", "squad", "block", 0, "obert", 0.8)}
+
+
 @pytest.fixture
 def results(make_results, runs):
-    return make_results([(made, None, 0) for made in runs])
+    return make_results([(made, None, 0) for made in runs], origins=ORIGINS)
 
 
 def row_of(content, layers, sparsity, compression):
@@ -54,7 +58,7 @@ def row_of(content, layers, sparsity, compression):
     return found
 
 
-def test_table_6_counts_weights_of_what_is_not_quantised(results):
+def test_table_6_counts_remaining_weights_of_unquantised_models(results):
     """A fifth of 2 M weights is 0.4 M, a fifth of the dense model's; 72 of 80 is 90 %; 72 - 89.04 = -17.04."""
     content = Table6().build(results)
     assert len(content) == 8
@@ -67,7 +71,7 @@ def test_table_6_counts_weights_of_what_is_not_quantised(results):
     assert rival["published", "weights_millions"] == 42.5 and rival["measured"].isna().all()
 
 
-def test_table_8_has_dense_and_quantised_models_with_both_sizes(results):
+def test_table_8_shows_dense_and_quantised_models_with_both_sizes(results):
     """The quantised file is 8 MB, 4 after gzip, a fifth of the dense one's 20."""
     content = Table8().build(results)
     assert content["row", "compression"].tolist() == ["dense", *2 * ["4-block and QAT"], "dense", "4-block and QAT"]
@@ -80,7 +84,7 @@ def test_table_8_has_dense_and_quantised_models_with_both_sizes(results):
     assert "BERT-large" in Table8().notes(results)[0].text
 
 
-def test_table_17_has_every_model_where_the_paper_has_it(results):
+def test_table_17_puts_each_model_beside_its_published_one(results):
     content = Table17().build(results)
     assert len(content) == 10
     for sparsity, compression, published, model in (
@@ -97,7 +101,7 @@ def test_table_17_has_every_model_where_the_paper_has_it(results):
     assert shown["onnxruntime", "speedup"].tolist().count("3.00\N{MULTIPLICATION SIGN}") == 1
 
 
-def test_figure_2_has_a_point_a_model_and_engine(results):
+def test_figure_2_has_a_point_for_each_model_and_engine(results):
     content = Figure2().build(results).set_index("series")
     assert len(content.loc["published, deepsparse"]) == 10
     own = content.loc["squad, onnxruntime"]
@@ -105,10 +109,10 @@ def test_figure_2_has_a_point_a_model_and_engine(results):
     assert own["speedup"].tolist() == [1.0, 1.5, 3.0] and own["compression_ratio"].tolist() == [1.0, 2.0, 5.0]
 
 
-def test_models_that_are_not_timed_yet_are_named(make_results, runs):
-    missing = RunKey("benchmark", "squad", "quantize@block", 0, "obert", 0.8)
+def test_notes_name_models_that_are_not_timed_yet(make_results, runs):
+    missing = QUANTIZED.at("benchmark")
     left = [(made, None, 0) for made in runs if made.key != missing]
-    results = make_results(left, planned=[missing])
+    results = make_results(left, planned=[missing], origins=ORIGINS)
     assert Table6().notes(results)[-1].text.startswith("Measured")
     for table in (Table8, Table17, Figure2):
         assert missing.path.as_posix() in table().notes(results)[-1].lines[-2]

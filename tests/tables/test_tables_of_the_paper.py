@@ -38,7 +38,7 @@ def transferred(make_results):
     return make_results([(made, None, 0) for made in runs])
 
 
-def test_table_2_has_transfers_and_what_costs_as_much_on_the_task(transferred):
+def test_table_2_takes_transfers_and_downstream_runs_of_as_many_epochs(transferred):
     """Mean 72 of 70 and 74, sample deviation sqrt(8); 72 - 88.49 = -16.49; 72 of 80 is 90 %."""
     table = Table2().build(transferred)
     row = row_of(table, task="squad", sparsity=0.9)
@@ -55,7 +55,7 @@ def test_table_2_has_transfers_and_what_costs_as_much_on_the_task(transferred):
     assert math.isnan(dense["oBERT, 8 epochs", "measured"])
 
 
-def test_table_2_keeps_the_papers_columns_and_tasks(no_results):
+def test_table_2_without_records_keeps_the_columns_and_tasks_of_the_paper(no_results):
     table = Table2().build(no_results)
     labels = list(dict.fromkeys(label for label, _ in table.columns))
     assert labels == ["row", "dense", "LT-BERT", "Prune OFA, 8 epochs", "oBERT, 8 epochs"]
@@ -90,7 +90,7 @@ def test_tables_3_and_14_have_a_row_for_each_number_of_layers(fewer_layers, tabl
     assert row_of(content, task="squad", layers=3, sparsity=0.8)["unstructured, 30 epochs", "published"] == published
 
 
-def test_table_14_has_no_rows_of_tasks_without_an_exact_match(make_results):
+def test_table_14_leaves_out_tasks_without_a_second_metric(make_results):
     chosen = {"method": "obert", "sparsity": 0.9, "spec": spec(3.0), "model": SMALL}
     runs = [record("teacher", 80.0, model=LARGE), record("downstream", 70.0, recipe="gradual@keep_1", **chosen)]
     results = make_results([(made, None, 0) for made in runs])

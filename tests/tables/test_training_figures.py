@@ -16,7 +16,7 @@ def _made(seed, zeros, sparsity=0.5):
     return made.model_copy(update={"sparsity": Sparsity(target=sparsity, measured=sparsity, layers=layers)}), None, 0
 
 
-def test_layers_are_named_and_averaged_over_seeds(make_results):
+def test_layer_sparsity_names_layers_and_averages_over_seeds(make_results):
     runs = [_made(0, {QUERY: 40, OUTPUT: 60, "classifier": 50}), _made(1, {QUERY: 44, OUTPUT: 56, "classifier": 50})]
     found = LayerSparsityFigure().build(make_results(runs))
     assert found[["layer", "matrix"]].to_numpy().tolist() == [[1, "Q"], [11, "F2"], [-1, "classifier"]]
@@ -24,7 +24,7 @@ def test_layers_are_named_and_averaged_over_seeds(make_results):
     assert found["n"].tolist() == [2, 2, 2]
 
 
-def test_the_heat_map_shows_the_highest_sparsity_of_a_method(make_results):
+def test_layer_sparsity_draws_each_method_at_its_highest_sparsity(make_results):
     figure = LayerSparsityFigure()
     runs = [_made(0, {QUERY: 40, OUTPUT: 60}), _made(0, {QUERY: 88, OUTPUT: 92}, sparsity=0.9)]
     axis = figure.draw(figure.build(make_results(runs))).axes[0]
@@ -33,7 +33,7 @@ def test_the_heat_map_shows_the_highest_sparsity_of_a_method(make_results):
     assert axis.collections[0].get_array().ravel().tolist() == pytest.approx([-2, 2])
 
 
-def test_training_loss_is_a_running_mean_of_the_first_seed(make_results):
+def test_training_curves_show_a_running_mean_of_the_first_seed(make_results):
     """1 / step over 100 steps, means of 3 (2 and 1 at the start): at step 3, (1 + 1/2 + 1/3) / 3."""
     runs = [
         (record("downstream", 70.0, method="obert", sparsity=0.9, seed=0), None, 100),

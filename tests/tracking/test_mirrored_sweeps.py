@@ -5,7 +5,7 @@ from mlflow import MlflowClient
 from tables.examples import trials
 
 from obert.foundation.files import write_text
-from obert.report.rendering import csv_text
+from obert.report.text import to_csv
 from obert.tracking.fetch import fetch
 from obert.tracking.store import TRIALS
 from obert.tracking.sweeps import mirror_sweep
@@ -18,7 +18,7 @@ def _runs(uri, experiment="example"):
 
 def test_a_sweep_is_a_run_with_its_trials_nested(uri, tmp_path):
     folder = tmp_path / "sweeps" / "ablation"
-    write_text(folder / TRIALS, csv_text(trials(failing=(3,))))
+    write_text(folder / TRIALS, to_csv(trials(failing=(3,))))
     write_text(folder / "journal.log", "not for MLflow")
     assert [mirror_sweep(folder, uri), mirror_sweep(folder, uri)] == [True, False]
     runs = {run.info.run_name: run for run in _runs(uri)}
@@ -42,6 +42,6 @@ def test_a_sweep_is_a_run_with_its_trials_nested(uri, tmp_path):
 def test_a_sweep_that_went_on_replaces_what_was_there(uri, tmp_path):
     folder = tmp_path / "sweeps" / "ablation"
     for table in (trials()[:8], trials()):
-        write_text(folder / TRIALS, csv_text(table))
+        write_text(folder / TRIALS, to_csv(table))
         assert mirror_sweep(folder, uri)
         assert len(_runs(uri)) == 1 + table["trial"].nunique()

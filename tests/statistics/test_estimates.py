@@ -5,15 +5,7 @@ import pandas as pd
 import pytest
 
 from obert.foundation.errors import UserError
-from obert.statistics.estimates import (
-    average,
-    bootstrap_means,
-    format_difference,
-    format_number,
-    format_summary,
-    pool,
-    summarize,
-)
+from obert.statistics.estimates import Summary, bootstrap_means, mean_over_seeds, mean_over_tasks
 
 
 def paired_difference(first, second):
@@ -21,23 +13,23 @@ def paired_difference(first, second):
     return (one - other).interval()
 
 
-def test_sample_standard_deviation():
-    summary = summarize([86.0, 88.0, 90.0])
+def test_summary_has_the_mean_and_the_sample_standard_deviation():
+    summary = Summary.of([86.0, 88.0, 90.0])
     assert (summary.mean, summary.std, summary.n) == (88.0, 2.0, 3)
 
 
-def test_one_run_has_no_spread():
-    summary = summarize([86.0])
+def test_summary_of_one_run_has_no_standard_deviation():
+    summary = Summary.of([86.0])
     assert summary.mean == 86.0 and math.isnan(summary.std) and summary.n == 1
 
 
 def test_missing_values_are_not_counted():
-    assert summarize([]).n == 0 and math.isnan(summarize([]).mean)
-    assert summarize([math.nan, 80.0]).n == 1
+    assert Summary.of([]).n == 0 and math.isnan(Summary.of([]).mean)
+    assert Summary.of([math.nan, 80.0]).n == 1
 
 
-def test_bootstrap_interval_of_a_known_case():
-    """Differences 10 and 0 in equal parts over n = 400: mean 5, standard error 5 / sqrt(400) = 0.25."""
+def test_bootstrap_interval_agrees_with_the_normal_approximation():
+    """Half of n = 400 differences are 10, half are 0: mean 5, standard error 5 / sqrt(400) = 0.25."""
     first = pd.Series(dict(enumerate([10.0, 0.0] * 200)))
     found = paired_difference(first, first * 0)
     assert found.mean == 5.0
@@ -46,7 +38,7 @@ def test_bootstrap_interval_of_a_known_case():
     assert found.low > 0
 
 
-def test_bootstrap_is_paired_and_repeatable():
+def test_bootstrap_pairs_examples_by_id_and_is_repeatable():
     generator = np.random.default_rng(1)
     first = pd.Series(generator.normal(50, 30, 200))
     second = first - 1
@@ -56,21 +48,21 @@ def test_bootstrap_is_paired_and_repeatable():
     assert paired_difference(first, other) == paired_difference(first, other)
 
 
-def test_one_example_has_no_interval():
+def test_difference_over_one_example_has_no_interval():
     found = paired_difference(pd.Series({"a": 1.0}), pd.Series({"a": 0.0}))
     assert found.mean == 1.0 and math.isnan(found.low)
 
 
-def test_an_average_over_tasks_has_the_error_of_independent_means():
+def test_mean_over_tasks_has_the_standard_error_of_independent_means():
     """Two means with standard errors 0.25 and 0.5 (twice the scores): their average has sqrt(0.3125) / 2 = 0.28."""
     scores = pd.Series(dict(enumerate([10.0, 0.0] * 200)))
     (first,), (second,) = (bootstrap_means([scores], seed) for seed in (0, 1))
-    found = average([first, second.scaled(2)]).interval()
+    found = mean_over_tasks([first, second.scaled(2)]).interval()
     assert found.mean == 7.5
     assert (found.low, found.high) == pytest.approx((7.5 - 1.96 * 0.28, 7.5 + 1.96 * 0.28), abs=0.07)
 
 
-def test_a_difference_is_positive_above_its_noise():
+def test_difference_is_positive_only_if_its_interval_lies_above_zero():
     scores = pd.Series(dict(enumerate([10.0, 0.0] * 200)))
     assert paired_difference(scores, scores * 0).is_positive
     assert not paired_difference(scores * 0, scores).is_positive
@@ -78,19 +70,11 @@ def test_a_difference_is_positive_above_its_noise():
     assert paired_difference(pd.Series({"a": 1.0}), pd.Series({"a": 0.0})).is_positive
 
 
-def test_seeds_are_averaged_by_example():
-    pooled = pool([pd.Series({"a": 100.0, "b": 0.0}), pd.Series({"b": 100.0, "a": 100.0})])
+def test_mean_over_seeds_averages_each_example():
+    pooled = mean_over_seeds([pd.Series({"a": 100.0, "b": 0.0}), pd.Series({"b": 100.0, "a": 100.0})])
     assert pooled.to_dict() == {"a": 100.0, "b": 50.0}
 
 
-def test_other_examples_are_refused():
+def test_bootstrap_refuses_series_of_different_examples():
     with pytest.raises(UserError, match="share 1 ids"):
         paired_difference(pd.Series({"a": 1.0, "b": 1.0}), pd.Series({"a": 1.0, "c": 1.0}))
-
-
-def test_numbers_are_formatted_with_spread_and_interval():
-    assert format_summary(88.236, 0.414, 3) == "88.24 ± 0.41 (n=3)"
-    assert format_summary(88.236, math.nan, 1) == "88.24 (n=1)"
-    assert format_summary(math.nan, math.nan, 0) == format_number(None) == "\N{EN DASH}"
-    assert format_difference(-0.3, -0.8, 0.2) == "-0.30 [-0.80, +0.20]"
-    assert format_number(12345.6, 1) == "12,345.6"

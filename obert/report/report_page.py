@@ -1,0 +1,89 @@
+"""The whole report as one page: tables and figures by section, what they were made with, and how to rerun a row."""
+
+from obert.data.wheels import ASSETS, PREFIX
+from obert.experiment.keys import RunKey
+from obert.records.record import Record
+from obert.report.built import BuiltTable
+from obert.report.html import render
+from obert.tables import Results
+from obert.tables._measured import DENSE
+
+
+def report_page(results: Results, tables: list[BuiltTable]) -> str:
+    """The report. A table without rows is only named, with its notes, at the end."""
+    sections: dict[str, list[BuiltTable]] = {}
+    for built in tables:
+        if not built.content.empty:
+            sections.setdefault(built.table.section, []).append(built)
+    return render(
+        "report.html.j2",
+        title=f"{results.experiment}: compression benchmark",
+        results=results,
+        sections=sections,
+        empty=[built for built in tables if built.content.empty],
+        environment=_environment(results.records),
+        data=_data(results.of_stage("teacher", "downstream")),
+        reruns=_reruns(results),
+    )
+
+
+def _distinct(values: list[object]) -> str:
+    """All different values of a fact, normally one."""
+    known = sorted({str(value) for value in values if value not in (None, "", [])})
+    return "; ".join(known) or "not recorded"
+
+
+def _environment(records: tuple[Record, ...]) -> list[tuple[str, str]]:
+    def fact(name: str) -> str:
+        return _distinct([r.environment.get(name) for r in records])
+
+    flags = _distinct([", ".join(r.environment.get("isa_flags", [])) for r in records])
+    packages: dict[str, list] = {}
+    for record in records:
+        for package, version in record.environment.get("packages", {}).items():
+            packages.setdefault(package, []).append(version)
+    dirty = any(r.environment.get("git_dirty") for r in records)
+    return [
+        ("CPU", fact("cpu")),
+        ("instruction sets", flags),
+        ("cores", fact("cores")),
+        ("memory (GiB)", fact("memory_gb")),
+        ("GPU", fact("gpu") if any(r.environment.get("gpu") for r in records) else "none"),
+        ("threads of a run", _distinct([r.threads for r in records])),
+        ("Python", fact("python")),
+        ("packages", ", ".join(f"{name} {_distinct(found)}" for name, found in sorted(packages.items())) or "none"),
+        ("commit", fact("git_commit") + (" (some runs with uncommitted changes)" if dirty else "")),
+    ]
+
+
+def _licence(source: str) -> str:
+    asset = ASSETS.get(source.removeprefix(PREFIX)) if source.startswith(PREFIX) else None
+    return f"{asset.licence} ({asset.requirement})" if asset else "see the source"
+
+
+def _data(records: list[Record]) -> list[tuple[str, str, str, str]]:
+    """(what, source, size, licence) of the model and of each task's data, without repetition."""
+    rows: dict[tuple, None] = {}
+    for model in (record.model for record in records):
+        size = f"{model['layers']} layers, {model['parameters']:,} parameters"
+        rows["model", model["source"], size, _licence(model["source"])] = None
+    for record in records:
+        size = ", ".join(f"{count:,} {split}" for split, count in sorted(record.data["splits"].items()))
+        rows[record.key.task, record.data["source"], f"{size} examples", _licence(record.data["source"])] = None
+    return list(rows)
+
+
+def _reruns(results: Results) -> dict[str, list[tuple[str, str, list[str]]]]:
+    """By task: each model's anchor and name, and the commands that make its runs, training and pruning first."""
+    found: dict[str, dict[str, tuple[str, list[str]]]] = {}
+    for key in results.planned:
+        _, commands = found.setdefault(key.task, {}).setdefault(key.variant, (_name(key), []))
+        commands.append(results.command(key))
+    return {
+        task: [(f"{task}/{variant}", name, commands) for variant, (name, commands) in models.items()]
+        for task, models in found.items()
+    }
+
+
+def _name(key: RunKey) -> str:
+    return f"{key.recipe}, {DENSE}" if key.method is None else f"{key.recipe}, {100 * key.sparsity:g} %, {key.method}"

@@ -1,0 +1,158 @@
+"""What tables are made from: the records of an experiment, in the order of its plan."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from obert.experiment.keys import RunKey
+from obert.foundation.errors import UserError
+from obert.records.record import CURVES, PREDICTIONS, Record
+from obert.stages import stage
+from obert.tables._published import Published
+
+CURVE_COLUMNS = ("step", "epoch", "loss", "learning_rate", "sparsity")
+
+
+@dataclass(frozen=True)
+class Note:
+    """A sentence below a table, with lines (commands) that belong to it."""
+
+    text: str
+    lines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Results:
+    """What tables are made from.
+
+    Attributes:
+        experiment: its name; `description` is its text.
+        config: its file, as commands name it.
+        records: the experiment's records.
+        planned: the keys of all its runs, in the order of the configuration.
+        published: published numbers.
+        folder: where the runs' folders are, or were downloaded to.
+        warnings: what a reader must know of the records.
+        origins: of each planned run that works on the model of another run, that other run.
+        sweeps: trials of the experiment's sweeps, by name, one row a run of a trial; empty where not run yet.
+        specifications: what the configuration asks of the planned runs that have no record.
+    """
+
+    experiment: str
+    description: str
+    config: str
+    records: tuple[Record, ...]
+    planned: tuple[RunKey, ...]
+    published: Published
+    folder: Path
+    warnings: tuple[Note, ...] = ()
+    origins: dict[RunKey, RunKey] = field(default_factory=dict)
+    sweeps: dict[str, pd.DataFrame] = field(default_factory=dict)
+    specifications: dict[RunKey, dict[str, Any]] = field(default_factory=dict)
+    _scores: dict[RunKey, pd.Series | None] = field(default_factory=dict, compare=False, repr=False)
+    _examples: dict[tuple[str, ...], pd.Index] = field(default_factory=dict, compare=False, repr=False)
+
+    @cached_property
+    def by_key(self) -> dict[RunKey, Record]:
+        return {record.key: record for record in self.records}
+
+    @cached_property
+    def tasks(self) -> tuple[str, ...]:
+        """Tasks in the order of the configuration."""
+        return tuple(dict.fromkeys(key.task for key in self.planned))
+
+    @property
+    def missing(self) -> tuple[RunKey, ...]:
+        """Planned runs that have no record."""
+        return tuple(key for key in self.planned if key not in self.by_key)
+
+    @cached_property
+    def _in_order(self) -> tuple[Record, ...]:
+        """The records, in the order of the plan."""
+        return tuple(self.by_key[key] for key in self.planned if key in self.by_key)
+
+    def of_stage(self, *names: str, **chosen: object) -> list[Record]:
+        """The records of some stages whose keys have the given task, recipe and so on, in the order of the plan."""
+        found = (record for record in self._in_order if record.key.stage in names)
+        return [r for r in found if all(getattr(r.key, name) == value for name, value in chosen.items())]
+
+    def of_kind(self, **attributes: bool) -> list[Record]:
+        """The records of all stages with the given attributes (see `Stage`), in the order of the plan."""
+        return [r for r in self._in_order if _is_of_kind(r.key, attributes)]
+
+    def history(self, key: RunKey) -> Iterator[RunKey]:
+        """A run, the run whose model it works on, the run that this one works on, and so on."""
+        current: RunKey | None = key
+        while current is not None:
+            yield current
+            current = self.origins.get(current)
+
+    def specification(self, key: RunKey) -> dict[str, Any]:
+        """What a run was made with or, without a record, what the configuration asks for; empty if unknown."""
+        record = self.by_key.get(key)
+        return record.spec if record else self.specifications.get(key, {})
+
+    def dense(self, task: str) -> Record | None:
+        """The dense teacher of a task."""
+        return next(iter(self.of_stage("teacher", task=task)), None)
+
+    def command(self, key: RunKey) -> str:
+        """The command line that makes a run."""
+        return f"python -m obert {key.stage} --config {self.config} {key.arguments}"
+
+    def curves(self, key: RunKey) -> pd.DataFrame | None:
+        """The training curves of a run (CURVE_COLUMNS, one row an optimiser step), None if it was not trained.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        path = self.folder / key.path / CURVES
+        if not path.is_file():
+            return None
+        try:
+            curves = pd.read_csv(path)
+        except ValueError as error:  # pandas' parser errors are ValueErrors
+            raise UserError(f"{path} is damaged: {error}. Run {self.command(key)} again.") from None
+        absent = [name for name in CURVE_COLUMNS if name not in curves.columns]
+        if absent:
+            raise UserError(f"{path} lacks columns {', '.join(absent)}. Run {self.command(key)} again.")
+        return curves
+
+    def scores(self, key: RunKey) -> pd.Series | None:
+        """The primary metric of each example (id -> percent), None where a run kept no predictions.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        if key not in self._scores:
+            self._scores[key] = self._read_scores(key)
+        return self._scores[key]
+
+    def _read_scores(self, key: RunKey) -> pd.Series | None:
+        path = self.folder / key.path / PREDICTIONS
+        if not path.is_file():
+            return None
+        scores = {}
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    prediction = json.loads(line)
+                    scores[str(prediction["id"])] = float(prediction["score"])
+                except (ValueError, KeyError, TypeError) as error:
+                    raise UserError(
+                        f"{path}, line {number} is damaged ({error!r}). Run {self.command(key)} again."
+                    ) from None
+        names = tuple(scores)
+        if names not in self._examples:  # one index for all runs: to compare two of them costs nothing then
+            self._examples[names] = pd.Index(names)
+        return pd.Series(list(scores.values()), self._examples[names], dtype=float)
+
+
+def _is_of_kind(key: RunKey, attributes: dict[str, bool]) -> bool:
+    made_by = stage(key.stage)
+    return all(getattr(made_by, name) == value for name, value in attributes.items())
