@@ -66,7 +66,7 @@ def prepare(folder: Path) -> None:
 
 
 def first_step(folder: Path) -> dict[str, Any]:
-    """CPU `seconds` to the first optimiser step of the stage in a prepared folder, and the `packages` imported by it."""
+    """CPU `seconds` to the stage's first optimiser step in a prepared folder, and the `packages` imported by it."""
     return json.loads(_python("-c", _FIRST_STEP, *STAGE, folder=folder).splitlines()[-1])
 
 
