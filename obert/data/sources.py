@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from obert.data.wheels import ASSETS, FOLDER, PREFIX, _asset, _is_fetched
+from obert.data.wheels import ASSETS, FOLDER, PREFIX, find_asset, is_fetched
 from obert.foundation.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def needed_assets(experiment: Experiment) -> tuple[str, ...]:
         sources += load_task(name, experiment.options_of(name), f"task {name}").sources
     names = {source.removeprefix(PREFIX) for source in sources if source.startswith(PREFIX)}
     for name in names:
-        _asset(name)
+        find_asset(name)
     return tuple(sorted(names))
 
 
@@ -41,8 +41,8 @@ def resolve(source: str) -> str | Path:
     """
     if source.startswith(PREFIX):
         name = source.removeprefix(PREFIX)
-        _asset(name)
-        if not _is_fetched(name):
+        find_asset(name)
+        if not is_fetched(name):
             raise UserError(
                 f"source '{source}' has not been fetched to {FOLDER / name}: run "
                 "`python -m obert assets --config configs/<experiment>.yaml` first"
