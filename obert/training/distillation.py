@@ -1,4 +1,4 @@
-"""Knowledge distillation from logits (Hinton et al. 2015; methods.md 9.9)."""
+"""Knowledge distillation from logits (Hinton, Vinyals, Dean 2015, section 2; oBERT, sections 2 and A.5)."""
 
 from collections.abc import Sequence
 
@@ -10,8 +10,9 @@ from torch import Tensor
 def distillation_losses(student: Sequence[Tensor], teacher: Sequence[Tensor], temperature: float) -> Tensor:
     """T^2 * KL(teacher || student at temperature T) of each example, averaged over the outputs, shape [batch].
 
-    Distributions run over the last axis: classes, or positions of the sequence for question answering. An example with
-    several of them counts their mean.
+    The factor T^2 keeps the gradient's size when T changes (Hinton et al. 2015, section 2). Distributions run over the
+    last axis: classes, or positions of the sequence for question answering. An example with several of them counts
+    their mean.
 
     Args:
         student, teacher: logits by output, each [batch, ..., classes].

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from transformers import TrainerCallback
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from obert.foundation import processes
 from obert.masks.holding import FixedPattern
 from obert.models.encoders import prunable_weights
+from obert.training.checkpoints import checkpoint_of
 from obert.training.pruner import Pruner, check_first_event
 
 
@@ -59,4 +57,4 @@ class GradualPruning(TrainerCallback):
         """Called after the Trainer has written a checkpoint."""
         if processes.rank() > 0:
             return
-        self.pruner.save(Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
+        self.pruner.save(checkpoint_of(args, state))

@@ -7,9 +7,9 @@ from obert.foundation.errors import UserError
 def linear_with_rewinds(step: int, total_steps: int, steps_per_epoch: int, rate: LearningRate) -> float:
     """Learning rate of a step (counted from 0): linear inside each cycle, back at `initial` at each rewind.
 
-    A cycle of C steps goes from `initial` at its first step to `final` at its last (methods.md 9.10); C is the cycle's
-    own length, so a shorter last cycle reaches `final` too. A warm-up rises linearly from 0 before it (methods.md 3.2),
-    and a constant phase stays at `initial`.
+    A cycle of C steps goes from `initial` at its first step to `final` at its last (oBERT, Table 9 and figures 6 and 8;
+    `cyclic_linear` of SparseML). C is the cycle's own length, so a shorter last cycle reaches `final` too. Before it,
+    a warm-up rises linearly from 0 (Sanh, Wolf, Rush 2020), and a constant phase stays at `initial`.
     """
     warmup = round(rate.warmup_epochs * steps_per_epoch)
     if step < warmup:

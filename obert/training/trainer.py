@@ -3,43 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
 from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
-from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from obert.experiment.recipe import Distillation, Training
 from obert.foundation import processes
 from obert.foundation.errors import UserError
 from obert.tasks import Task
+from obert.training.data_order import EpochSeededSampler
 from obert.training.distillation import distillation_losses
 from obert.training.features import Features
 from obert.training.schedules import linear_with_rewinds
-
-
-class EpochSeededSampler(LengthGroupedSampler):
-    """Batches of similar length in an order that depends on the seed and the epoch alone, so that a resumed run meets
-    the same data, and methods with the same seed are compared on the same order."""
-
-    def __init__(self, batch_size: int, lengths: list[int], seed: int):
-        super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
-        self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order of an epoch; the data loader calls this."""
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[int]:
-        self.generator.manual_seed(self.seed + self.epoch)
-        return super().__iter__()
 
 
 def steps_per_epoch(training: Training, features: int) -> int:
@@ -134,7 +116,6 @@ class CompressionTrainer(Trainer):
             seed=seeds["dropout"],
             report_to="none",
             remove_unused_columns=False,
-            dataloader_pin_memory=False,
             use_cpu=not torch.cuda.is_available(),
             ddp_backend=processes.backend(),
             disable_tqdm=False,
@@ -155,13 +136,23 @@ class CompressionTrainer(Trainer):
         )
         self.remove_callback(ProgressCallback)
         self.add_callback(LossProgress())
-        self.model_accepts_loss_kwargs = False  # the loss is a mean over the minibatch; the Trainer accumulates it
+        # The loss is a mean over the minibatch, so the Trainer must divide it by the number of them in a step. Releases
+        # that have `loss_is_scaled_for_ga` follow this too, older ones know nothing else; tests/training holds it.
+        self.model_accepts_loss_kwargs = False
         if teacher is not None:
             teacher.to(self.args.device)
 
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> EpochSeededSampler:
-        size = self.training.batch_size * self.training.gradient_accumulation
-        return EpochSeededSampler(size, list(self.data.features["length"]), self.data_seed)
+    def get_train_dataloader(self) -> DataLoader:
+        """Batches in the order that the data-order seed and the epoch decide, shared out among the processes."""
+        of_step = self.training.batch_size * self.training.gradient_accumulation
+        order = EpochSeededSampler(of_step, list(self.data.features["length"]), self.data_seed)
+        batches = DataLoader(
+            self.train_dataset,
+            batch_size=self.args.per_device_train_batch_size,  # not times the GPUs that one process may see
+            sampler=order,
+            collate_fn=self.data_collator,
+        )
+        return self.accelerator.prepare(batches)
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         """AdamW over the weights, and over the parameter groups of their own rates."""

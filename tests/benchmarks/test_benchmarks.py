@@ -7,6 +7,7 @@ import fisher
 import prune_step
 import pytest
 import report
+import startup
 import torch
 from transformers import BertConfig
 
@@ -112,3 +113,12 @@ def test_report_from_records_and_from_mlflow_is_the_same(root, tmp_path, monkeyp
     found = printed(capsys)
     assert (found["records"], found["same_files"]) == (3, True)
     assert min(found["seconds_from_records"], found["seconds_from_mlflow"]) > 0
+
+
+def test_nothing_is_imported_before_the_first_step_that_comes_after_it(tmp_path):
+    startup.prepare(tmp_path)
+    found = startup.first_step(tmp_path)
+    assert 0 < found["seconds"] < 600
+    assert {"torch", "transformers", "obert"} <= set(found["packages"])
+    later = {"mlflow", "evaluate", "onnx", "onnxruntime", "openvino", "matplotlib", "optuna", "snakemake", "cpuinfo"}
+    assert not later & set(found["packages"])

@@ -3,6 +3,7 @@ folder, so Python's venv and pip themselves run here."""
 
 import json
 import platform
+import shutil
 import subprocess
 import sys
 import threading
@@ -26,6 +27,28 @@ def index(package_index, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_pins()
     return package_index
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    """A virtual environment with pip alone, made as every other one is; pip takes seconds to come into it."""
+    folder = tmp_path_factory.mktemp("bare") / "venv"
+    environments._run([sys.executable, "-I", "-m", "venv", str(folder)])
+    return folder
+
+
+@pytest.fixture
+def copied(bare, monkeypatch):
+    """Environments begin as copies of the bare one; every other command runs."""
+    run = environments._run
+
+    def copy_or_run(command, variables=None):
+        if command[1:4] == ["-I", "-m", "venv"]:
+            shutil.copytree(bare, command[4], symlinks=True)
+        else:
+            run(command, variables)
+
+    monkeypatch.setattr(environments, "_run", copy_or_run)
 
 
 def write_pins(text="tiny-library==1.0\n"):
@@ -62,7 +85,7 @@ def left_over():
     return sorted(path.name for path in FOLDER.iterdir())
 
 
-def test_an_environment_with_what_is_pinned(index):
+def test_an_environment_with_what_is_pinned(index, copied):
     write_wheel(index)
     (FOLDER / ".tiny_library.partial" / "killed").mkdir(parents=True)
     assert TINY.make() is None
@@ -75,7 +98,7 @@ def test_an_environment_with_what_is_pinned(index):
     assert json.loads(TINY.report.read_text())["reason"] is None
 
 
-def test_a_package_index_without_the_library_is_a_reason(index):
+def test_a_package_index_without_the_library_is_a_reason(index, copied):
     reason = TINY.make()
     assert "No matching distribution found for tiny-library==1.0" in reason
     assert "\n" not in reason
@@ -86,7 +109,7 @@ def test_a_package_index_without_the_library_is_a_reason(index):
     assert missing.endswith("`python -m obert environment --engine tiny_library` tries again")
 
 
-def test_a_library_that_cannot_be_imported_is_a_reason(index):
+def test_a_library_that_cannot_be_imported_is_a_reason(index, copied):
     write_wheel(index, "raise ImportError('this processor has no AVX2')")
     assert "ImportError: this processor has no AVX2" in TINY.make()
     assert left_over() == [".tiny_library.lock", "tiny_library.json"]

@@ -1,4 +1,4 @@
-"""The distillation loss against its formula written out (methods.md 9.9)."""
+"""The distillation loss against its formula of Hinton et al. (2015, section 2), written out."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Schedules against sequences derived by hand and published in methods.md 9.3."""
+"""Schedules against sequences derived by hand from oBERT's settings (Kurtic et al. 2022, Table 9) and recipes."""
 
 import pytest
 
