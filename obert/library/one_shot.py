@@ -23,7 +23,7 @@ from obert.masks.counts import assert_sparsity, measure
 from obert.masks.holding import apply_masks
 from obert.masks.patterns import Pattern
 from obert.masks.selection import Masks, dense_masks
-from obert.pruning._gradient_based import GradientBased
+from obert.pruning.shared.gradient_based import GradientBased
 
 SETTLED = {"gradient_batch_size": "each of `batches` is one pass", "gradient_loss": "`loss` is the loss"}
 
@@ -85,10 +85,10 @@ def prune(
         apply_masks(weights, masks)
         device = next(iter(weights.values())).device
         generator = torch.Generator().manual_seed(0)
-        context = pruning.Context(layers, masks, data, losses, generator, chosen_pattern)
-        masks = pruning.prune(chosen, context, sparsity)
+        context = pruning.Context(pruning.TrainingHook(layers), masks, data, losses, generator, chosen_pattern)
+        event = pruning.prune_event(chosen, context, sparsity)
+    masks, increases = event.masks, event.predicted_loss_increase
     counted = assert_sparsity(measure(weights, sparsity), "prune", chosen_pattern)
-    increases = context.details.get("predicted_loss_increase", {})
     found = {
         name: PrunedLayer(layer.size, layer.zeros, int((~masks[name]).sum()) / layer.size, increases.get(name))
         for name, layer in counted.layers.items()

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from obert.masks.patterns import UNSTRUCTURED, AnyPattern
-from obert.pruning._training_hooks import TrainingHook
 from obert.pruning.magnitude import Magnitude
+from obert.pruning.shared.training_hooks import TrainingHook
 
 if TYPE_CHECKING:
     from obert.masks.selection import Masks

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from obert.masks.patterns import UNSTRUCTURED, AnyPattern
 from obert.pruning import Context, Method
-from obert.pruning._training_hooks import WeightsBehindMasks
+from obert.pruning.shared.training_hooks import WeightsBehindMasks
 
 
 class Movement(Method):

@@ -1,6 +1,8 @@
 """The Optimal BERT Surgeon (Kurtic et al. 2022, arXiv 2203.07259)."""
 
-from obert.pruning._block_fisher import BlockFisherMethod
+from typing import ClassVar
+
+from obert.pruning.shared.block_fisher import BlockFisherMethod
 from obert.second_order.solvers import Solver
 
 
@@ -11,5 +13,12 @@ class OptimalBertSurgeon(BlockFisherMethod):
     `independent` the groups' own updates are summed, which neglects their correlation as the paper and its code do;
     `joint` and `greedy` do not (`obert/second_order/solvers.py`). The README shows what led to the default.
     """
+
+    small_settings: ClassVar = {
+        "num_gradients": 32,
+        "gradients": "per_example",
+        "gradient_batch_size": 8,
+        "fisher_block_size": 12,
+    }
 
     solver: Solver = "greedy"

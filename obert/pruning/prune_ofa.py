@@ -3,8 +3,8 @@
 from torch import nn
 
 from obert.masks.patterns import UNSTRUCTURED, AnyPattern
-from obert.pruning._training_hooks import WeightsBehindMasks
 from obert.pruning.magnitude import Magnitude
+from obert.pruning.shared.training_hooks import WeightsBehindMasks
 
 
 class PruneOFA(Magnitude):

@@ -5,8 +5,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from obert.masks.patterns import UNSTRUCTURED, AnyPattern
-from obert.pruning._training_hooks import WeightsBehindMasks
 from obert.pruning.movement import Movement
+from obert.pruning.shared.training_hooks import WeightsBehindMasks
 
 
 class _Penalized(WeightsBehindMasks):

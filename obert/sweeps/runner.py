@@ -27,7 +27,7 @@ from obert.experiment.schema import Experiment
 from obert.foundation.errors import UserError
 from obert.foundation.files import atomic_path, file_hash, write_text
 from obert.foundation.locks import locked
-from obert.pruning._block_fisher import SharedFisher, sharing
+from obert.pruning.shared.fisher_sharing import SharedFisher, sharing
 from obert.records.record import FILE_NAME, Record, read_record
 from obert.records.run import MODEL
 from obert.report.rendering import csv_text

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from obert.masks.selection import dense_masks
-from obert.pruning import Context, prune
+from obert.pruning import Context, TrainingHook, prune_event
 
 
 class Indices:
@@ -55,13 +55,14 @@ class Setting:
             logits = self.model(self.inputs[chosen]).mean(1)
             return nn.functional.cross_entropy(logits, self.labels[chosen], reduction="none")
 
-        return Context(self.layers, self.masks, Indices(64), losses, torch.Generator().manual_seed(0), hook=self.hook)
+        hook = self.hook or TrainingHook(self.layers)
+        return Context(hook, self.masks, Indices(64), losses, torch.Generator().manual_seed(0))
 
     def prune(self, method, sparsity):
         """One event, after the steps that the method needs."""
         if self.hook is None:
             self.train(method, method.steps_needed())
-        self.masks = prune(method, self.context(), sparsity)
+        self.masks = prune_event(method, self.context(), sparsity).masks
         self.hook.after_event(self.masks, None)
         return self
 

@@ -87,7 +87,7 @@ def test_same_seed_same_masks_and_weights(method, setting_of):
 
 def test_finite_scores_of_the_weights_shape(method, setting_of):
     setting = setting_of().train(method, method.steps_needed())
-    scores = method.score(setting.context())
+    scores = method.propose(setting.context()).scores
     for name, layer in setting.layers.items():
         assert scores[name].shape == layer.weight.shape
         assert torch.isfinite(scores[name]).all()

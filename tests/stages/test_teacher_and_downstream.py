@@ -12,7 +12,7 @@ from obert.experiment.folders import checkpoint_folder, run_folder
 from obert.experiment.plan import downstream_keys, find_key, teacher_key
 from obert.foundation.errors import UserError
 from obert.models.encoders import load_trained, prunable_weights
-from obert.pruning._training_hooks import TrainingHook
+from obert.pruning.shared.training_hooks import TrainingHook
 from obert.records.record import read_record
 from obert.stages import downstream
 from obert.training.checkpoints import MARKER, latest_checkpoint

@@ -13,7 +13,7 @@ from obert.experiment import folders, recipes
 from obert.experiment.folders import run_folder
 from obert.experiment.recipes import load_recipe, load_task
 from obert.foundation.errors import UserError
-from obert.pruning import _block_fisher
+from obert.pruning.shared import block_fisher
 from obert.records.record import read_record, read_records
 from obert.stages import downstream, upstream_teacher
 from obert.sweeps import runner as sweep
@@ -56,7 +56,7 @@ def swept(sweep_file, monkeypatch):
     path = sweep_file()
     search = load_sweep(path)
     if not (search.folder / TRIALS).is_file():
-        accumulate = _block_fisher.BlockFisherMethod._estimate
+        accumulate = block_fisher.BlockFisherMethod.estimate
         with monkeypatch.context() as patch:
             counted = search.folder.parent / "accumulations"
 
@@ -65,7 +65,7 @@ def swept(sweep_file, monkeypatch):
                     file.write("x")
                 return accumulate(self, *arguments)
 
-            patch.setattr(_block_fisher.BlockFisherMethod, "_estimate", count)
+            patch.setattr(block_fisher.BlockFisherMethod, "estimate", count)
             sweep.run(path)
     return path, search
 
