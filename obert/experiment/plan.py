@@ -1,209 +1,230 @@
-"""What an experiment runs: the key, the path and the resolved specification of every run."""
+"""The plan: every run of an experiment, resolved once. Snakemake, commands, sweeps and tables go through it."""
+
+from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, replace
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from obert.experiment.keys import RunKey, arguments
-from obert.experiment.recipes import load_task, method_of, methods_of, recipe_for
-from obert.experiment.schema import PRETRAINED, Experiment
-from obert.foundation.code_identity import code_hash
-from obert.foundation.errors import UserError
+from obert.experiment.definitions import Definitions
+from obert.experiment.folders import checkpoint_folder, run_folder
+from obert.experiment.keys import RunKey
+from obert.experiment.reading import read_yaml, validate
+from obert.experiment.recipes import require_sweep
+from obert.experiment.schema import Experiment, OnTasks
+from obert.experiment.seeds import PURPOSES, derive_seed
+from obert.foundation import registry
+from obert.foundation.errors import UserError, unknown_name
+from obert.stages import MODEL, Stage, stages
 
-
-def teacher_key(experiment: Experiment, task: str) -> RunKey:
-    """The dense teacher of a task: one, from the first seed, for every method and seed."""
-    return RunKey("teacher", task, experiment.teacher, experiment.seeds[0])
-
-
-def upstream_teacher_key(experiment: Experiment) -> RunKey:
-    """The dense upstream teacher."""
-    return RunKey("upstream_teacher", experiment.upstream.task, experiment.upstream.teacher, experiment.seeds[0])
-
-
-def upstream_keys(experiment: Experiment) -> tuple[RunKey, ...]:
-    """Every upstream run but the teacher: layers dropped, or pruned. First seed only."""
-    if experiment.upstream is None:
-        return ()
-    task, keys = experiment.upstream.task, {}
-    for block in experiment.upstream.grid:
-        for name in block.recipes:
-            base = RunKey("upstream", task, name, experiment.seeds[0])
-            methods = methods_of(block, recipe_for(experiment, name, task))
-            pruned = [replace(base, method=m, sparsity=s) for m in methods for s in block.sparsities]
-            keys |= dict.fromkeys(pruned or [base])
-    return tuple(keys)
+if TYPE_CHECKING:
+    from obert.experiment.recipe import Recipe
+    from obert.pruning import Method
+    from obert.tasks import Task
 
 
-def transfer_keys(experiment: Experiment) -> tuple[RunKey, ...]:
-    """Every fine-tuning of an upstream model, with every seed."""
-    if experiment.upstream is None:
-        return ()
-    start = RunKey("", "", PRETRAINED, experiment.seeds[0])
-    sources = (start, upstream_teacher_key(experiment), *upstream_keys(experiment))
-    return tuple(
-        RunKey("transfer", task, f"{block.recipe}@{source.recipe}", seed, source.method, source.sparsity)
-        for block in experiment.upstream.transfer
-        for task in experiment.tasks_of(block)
-        for source in sources
-        if source.recipe in block.upstream
-        if source.sparsity is None or not block.sparsities or source.sparsity in block.sparsities
-        for seed in block.seeds or experiment.seeds
-    )
-
-
-def downstream_keys(experiment: Experiment) -> tuple[RunKey, ...]:
-    """Every pruning run of the grid, without repetition, in the order of the configuration."""
-    keys = {}
-    for block in experiment.downstream:
-        for task in experiment.tasks_of(block):
-            for name in block.recipes:
-                recipe = recipe_for(experiment, name, task)
-                label = f"{name}@{block.upstream}" if block.upstream else name
-                for method in methods_of(block, recipe):
-                    for sparsity in block.sparsities:
-                        for seed in block.seeds or experiment.seeds:
-                            keys[RunKey("downstream", task, label, seed, method, sparsity)] = None
-    return tuple(keys)
-
-
-def quantized_keys(experiment: Experiment) -> tuple[RunKey, ...]:
-    """Every quantised model; of the teacher, which is one, with every seed of the block."""
-    keys = {}
-    for block in experiment.quantize:
-        seeds = block.seeds or experiment.seeds
-        for task in experiment.tasks_of(block):
-            dense = [replace(teacher_key(experiment, task), seed=seed) for seed in seeds]
-            pruned = [k for k in (*transfer_keys(experiment), *downstream_keys(experiment)) if k.seed in seeds]
-            for key in (*dense, *pruned):
-                is_chosen = key.method is None or (
-                    (not block.methods or key.method in block.methods)
-                    and (not block.sparsities or key.sparsity in block.sparsities)
-                )
-                if key.task == task and key.recipe in block.models and is_chosen:
-                    keys[replace(key, stage="quantize", recipe=f"{block.recipe}@{key.recipe}")] = None
-    return tuple(keys)
-
-
-def exported_keys(experiment: Experiment) -> tuple[RunKey, ...]:
-    """The models that are exported and timed: each task's teacher, then what `benchmark` selects, first seed only."""
-    if experiment.benchmark is None:
-        return ()
-    chosen = experiment.benchmark
-    pruned = [
-        key.at("export")
-        for key in (*transfer_keys(experiment), *downstream_keys(experiment), *quantized_keys(experiment))
-        if key.seed == experiment.seeds[0]
-        and key.recipe.partition("@")[0] in chosen.recipes
-        and (not chosen.methods or key.method in chosen.methods)
-        and (not chosen.sparsities or key.sparsity in chosen.sparsities)
-    ]
-    return tuple(teacher_key(experiment, task).at("export") for task in experiment.tasks) + tuple(pruned)
-
-
-def trained_keys(experiment: Experiment) -> tuple[RunKey, ...]:
-    """Every run that ends with a trained model, stage by stage."""
-    upstream = () if experiment.upstream is None else (upstream_teacher_key(experiment), *upstream_keys(experiment))
-    teachers = tuple(teacher_key(experiment, task) for task in experiment.tasks)
-    on_tasks = transfer_keys(experiment) + downstream_keys(experiment) + quantized_keys(experiment)
-    return upstream + teachers + on_tasks
-
-
-def all_keys(experiment: Experiment) -> tuple[RunKey, ...]:
-    """Every run of an experiment, stage by stage."""
-    exported = exported_keys(experiment)
-    return trained_keys(experiment) + exported + tuple(key.at("benchmark") for key in exported)
-
-
-def source_key(experiment: Experiment, key: RunKey) -> RunKey:
-    """The run whose model a run starts from, or learns from: the first of `source_keys`."""
-    return source_keys(experiment, key)[0]
-
-
-def source_keys(experiment: Experiment, key: RunKey) -> tuple[RunKey, ...]:
-    """The runs that a run is made from: the model that it starts from, then the teacher it learns from if another.
-
-    A pruning run on a task: its upstream model if it starts from one, and the task's teacher. A quantised model: the
-    model that is quantised, and the task's teacher if that is another. An export: the trained model.
-    """
-    if key.stage in ("teacher", "upstream_teacher"):
-        return ()
-    if key.stage == "upstream":
-        return (upstream_teacher_key(experiment),)
-    if key.stage in ("transfer", "downstream"):
-        started = [k for k in trained_keys(experiment) if _is_upstream_of(k, key)]
-        return (*started, teacher_key(experiment, key.task))
-    if key.stage == "quantize":
-        teacher = teacher_key(experiment, key.task)
-        wanted = replace(key, stage="", recipe=key.upstream)
-        models = [k for k in trained_keys(experiment) if replace(k, stage="") == wanted]
-        return tuple(dict.fromkeys((*models, teacher)))  # the teacher alone where it is what is quantised
-    if key.stage == "export":
-        model = replace(key, stage="")
-        return tuple(k for k in trained_keys(experiment) if replace(k, stage="") == model)
-    if key.stage == "benchmark":
-        return (key.at("export"),)
-    raise ValueError(f"'{key.stage}' is no stage of a run")
-
-
-def _is_upstream_of(candidate: RunKey, key: RunKey) -> bool:
-    if candidate.stage not in ("upstream_teacher", "upstream") or candidate.recipe != key.upstream:
-        return False
-    return key.stage == "downstream" or (candidate.method, candidate.sparsity) == (key.method, key.sparsity)
-
-
-def find_key(experiment: Experiment, stage: str, **chosen) -> RunKey:
-    """The run of `stage` with the given task, recipe, method, sparsity and seed.
-
-    Raises:
-        UserError: the experiment has no such run, or several; the candidates are listed.
-    """
-    candidates = [key for key in all_keys(experiment) if key.stage == stage]
-    wanted = {name: value for name, value in chosen.items() if value is not None}
-    matching = [k for k in candidates if all(getattr(k, name) == value for name, value in wanted.items())]
-    if len(matching) == 1:
-        return matching[0]
-    asked = " ".join(f"--{name} {value}" for name, value in wanted.items()) or "no selection"
-    listed = "\n  ".join(arguments(key) for key in (matching or candidates)[:20])
-    problem = "names several runs; add to it" if matching else "names no run"
-    raise UserError(f"experiment '{experiment.name}', stage {stage}: {asked} {problem}. Possible:\n  {listed}")
-
-
-def specification(experiment: Experiment, key: RunKey) -> dict[str, Any]:
-    """Everything that decides a run's result, defaults filled in. Its hash is part of the record.
-
-    Only what the run itself uses is in it, so a change elsewhere in the configuration reruns nothing.
-    """
-    spec: dict[str, Any] = {"key": asdict(key)}
-    options = load_task(key.task, experiment.options_of(key.task), f"experiment {experiment.name}, tasks.{key.task}")
-    spec["task"] = options.model_dump(mode="json")
-    spec["threads"] = experiment.threads
-    if key.stage not in ("export", "benchmark"):
-        recipe = recipe_for(experiment, key.recipe, key.task)
-        spec["model"] = experiment.model.model_dump(mode="json")
-        spec["base_seed"] = experiment.base_seed
-        spec["recipe"] = recipe.model_dump(mode="json", exclude={"description", "source", "methods", "family"})
-        if key.method is not None:
-            spec["method"] = method_of(recipe, key.method, key.recipe).model_dump(mode="json")
-    elif key.stage == "benchmark":
-        spec["benchmark"] = experiment.benchmark.model_dump(mode="json", exclude={"recipes", "methods", "sparsities"})
-    return spec
-
-
-def specification_hash(spec: dict[str, Any]) -> str:
+def specification_hash(specification: dict[str, Any]) -> str:
     """sha256 of a specification's canonical JSON."""
-    return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(specification, sort_keys=True).encode()).hexdigest()
 
 
-def code_of(key: RunKey) -> str:
-    """Hash of the code that a training stage makes a run with: its task's too, and its method's if it prunes."""
-    prunes = key.stage in ("upstream", "downstream")
-    return code_hash(key.stage, tasks=key.task, pruning=key.method if prunes else None)
+@dataclass(frozen=True, eq=False)
+class PlannedRun:
+    """A run with all that it takes to make it.
+
+    Attributes:
+        experiment: whose run it is.
+        stage: makes it.
+        sources: the runs it is made from, by role.
+        task: with its options.
+        recipe: with the experiment's overrides; None for a stage that does not train.
+        method: with its parameters; None for what is not pruned, and for a stage that does not train.
+    """
+
+    experiment: Experiment
+    key: RunKey
+    stage: Stage
+    sources: Mapping[str, PlannedRun]
+    task: Task
+    recipe: Recipe | None
+    method: Method | None
+
+    @property
+    def folder(self) -> Path:
+        """Where the run's record and its files are."""
+        return run_folder(self.experiment, self.key)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the run keeps its training checkpoints."""
+        return checkpoint_folder(self.experiment, self.key)
+
+    @property
+    def made_from(self) -> tuple[PlannedRun, ...]:
+        """Its sources, each once."""
+        return tuple(dict.fromkeys(self.sources.values()))
+
+    @property
+    def family(self) -> str:
+        """Whether the model's recipe follows a paper or compares methods in equal terms; empty without a recipe."""
+        if self.recipe is not None:
+            return self.recipe.family
+        return self.sources[MODEL].family if MODEL in self.sources else ""
+
+    @cached_property
+    def seeds(self) -> dict[str, int]:
+        """Seed by purpose."""
+        key = self.key
+        return {p: derive_seed(self.experiment.base_seed, key.task, key.seed, p) for p in PURPOSES}
+
+    @cached_property
+    def specification(self) -> dict[str, Any]:
+        """Everything that decides the run's result, defaults filled in.
+
+        Only what the run itself uses is in it, so a change elsewhere in the configuration reruns nothing.
+        """
+        return {
+            "key": self.key.as_dict(),
+            "task": self.task.model_dump(mode="json"),
+            "threads": self.experiment.threads,
+            **self.stage.settings(self),
+        }
+
+    @cached_property
+    def specification_hash(self) -> str:
+        """sha256 of the specification; part of the record."""
+        return specification_hash(self.specification)
+
+    @cached_property
+    def code_hash(self) -> str:
+        """Hash of the code that makes the run; part of the record."""
+        return self.stage.code(self)
 
 
-def gpu_count() -> int:
-    """Accelerators of this machine, for the scheduler's `gpu` resource."""
-    import torch
+class Plan:
+    """The runs of an experiment, stage by stage, in the order of its configuration.
 
-    return torch.cuda.device_count()
+    Attributes:
+        where: how a message names the experiment: its file, if it has one.
+        definitions: recipes, methods and tasks.
+        runs: by key.
+    """
+
+    def __init__(self, experiment: Experiment, where: str):
+        self.experiment = experiment
+        self.where = where
+        self.definitions = Definitions(experiment)
+        self.runs: dict[RunKey, PlannedRun] = {}
+        self._by_stage: dict[str, list[PlannedRun]] = {}
+
+    @classmethod
+    def load(cls, path: Path | str) -> Plan:
+        """The plan of the experiment in a file, with every name, recipe, option and parameter in it checked.
+
+        Raises:
+            UserError: any mistake, with file and key.
+        """
+        plan = cls.of(validate(Experiment, read_yaml(Path(path)), str(path)), str(path))
+        plan._check_names()
+        return plan
+
+    @classmethod
+    def of(cls, experiment: Experiment, where: str | None = None) -> Plan:
+        """The plan of an experiment. Raises UserError for what its runs cannot be made with."""
+        plan = cls(experiment, where or f"experiment {experiment.name}")
+        for name in experiment.tasks:
+            plan.definitions.task(name, f"{plan.where}, tasks.{name}")
+        for stage in stages():
+            plan._add(stage)
+        return plan
+
+    def _add(self, stage: Stage) -> None:
+        own = self._by_stage[stage.name] = []
+        for key, sources in stage.plan(self):
+            if key in self.runs:
+                continue
+            recipe = method = None
+            if stage.trains:
+                recipe = self.definitions.recipe(key.lineage[0], key.task)
+                if key.method is not None:
+                    method = self.definitions.method(key.method, recipe, f"recipe {key.recipe}, methods.{key.method}")
+            task = self.definitions.task(key.task)
+            self.runs[key] = PlannedRun(self.experiment, key, stage, sources, task, recipe, method)
+            own.append(self.runs[key])
+
+    def __iter__(self) -> Iterator[PlannedRun]:
+        return iter(self.runs.values())
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+    def __getitem__(self, key: RunKey) -> PlannedRun:
+        return self.runs[key]
+
+    def of_stage(self, *names: str) -> tuple[PlannedRun, ...]:
+        """The runs of some stages."""
+        return tuple(run for name in names for run in self._by_stage.get(name, ()))
+
+    @property
+    def trained(self) -> tuple[PlannedRun, ...]:
+        """The runs that end with a trained model."""
+        return tuple(run for run in self if run.stage.trains)
+
+    @property
+    def on_tasks(self) -> tuple[PlannedRun, ...]:
+        """The runs that end with a model on a task, other than the task's teacher."""
+        return tuple(run for run in self if run.stage.on_task)
+
+    def teacher(self, task: str) -> PlannedRun:
+        """The dense teacher of a task: one, from the first seed, for every method and seed."""
+        return next(run for run in self.of_stage("teacher") if run.key.task == task)
+
+    def tasks_of(self, block: OnTasks, where: str) -> tuple[str, ...]:
+        """The tasks that a block is run on. Raises UserError for one that the experiment does not have."""
+        for name in block.tasks:
+            if name not in self.experiment.tasks:
+                raise unknown_name("task", name, self.experiment.tasks, f"{where}.tasks")
+        return self.experiment.tasks_of(block)
+
+    def recipes_on(self, task: str) -> set[str]:
+        """The recipes that are run on a task."""
+        return {run.key.lineage[0] for run in self if run.key.task == task and run.stage.trains}
+
+    def find(self, stage: str, **chosen: Any) -> PlannedRun:
+        """The run of a stage with the given task, recipe, method, sparsity and seed.
+
+        Raises:
+            UserError: the experiment has no such run, or several; the candidates are listed.
+        """
+        candidates = self.of_stage(stage)
+        wanted = {name: value for name, value in chosen.items() if value is not None}
+        matching = [r for r in candidates if all(getattr(r.key, name) == value for name, value in wanted.items())]
+        if len(matching) == 1:
+            return matching[0]
+        asked = " ".join(f"--{name} {value}" for name, value in wanted.items()) or "no selection"
+        listed = "\n  ".join(run.key.arguments for run in (matching or candidates)[:20])
+        problem = "names several runs; add to it" if matching else "names no run"
+        raise UserError(f"experiment '{self.experiment.name}', stage {stage}: {asked} {problem}. Possible:\n  {listed}")
+
+    def _check_names(self) -> None:
+        """Raise UserError for a name in the experiment that no stage has looked up."""
+        experiment = self.experiment
+        tasks = (*experiment.tasks, *([experiment.upstream.task] if experiment.upstream else []))
+        for task, overrides in experiment.recipe_overrides.items():
+            if task not in tasks:
+                raise unknown_name("task", task, tasks, f"{self.where}, recipe_overrides")
+            known = self.recipes_on(task)
+            for name in overrides:
+                if name not in known:
+                    raise unknown_name("recipe", name, known, f"{self.where}, recipe_overrides.{task}")
+        for name in experiment.stages:
+            registry.require("stages", name, f"{self.where}, stages")
+        for name in experiment.sweeps:
+            require_sweep(name, f"{self.where}, sweeps")
+        if experiment.tables != "all":
+            for table in experiment.tables:
+                registry.require("tables", table, f"{self.where}, tables")

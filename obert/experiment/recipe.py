@@ -17,7 +17,10 @@ class Strict(BaseModel):
 
 
 class LearningRate(Strict):
-    """Linear decay from `initial` to `final`, restarted at each of `rewind_epochs` (methods.md 9.10)."""
+    """Linear decay from `initial` to `final`, restarted at each of `rewind_epochs`.
+
+    See docs/explanation/training.md#learning-rate-and-rewinds.
+    """
 
     initial: float = Field(gt=0)
     final: float = Field(0.0, ge=0)
@@ -63,7 +66,10 @@ class Training(Strict):
 
 
 class Distillation(Strict):
-    """Knowledge distillation from the task's dense teacher (methods.md 9.9)."""
+    """Knowledge distillation from the task's dense teacher (Hinton et al. 2015).
+
+    See docs/explanation/training.md#distillation.
+    """
 
     hardness: float = Field(1.0, ge=0, le=1)
     temperature: float = Field(2.0, gt=0)
@@ -102,7 +108,7 @@ class Recipe(Strict):
 
     description: str
     source: str = Field("", description="paper, table, or file that the hyper-parameters are from")
-    stage: Literal["upstream_teacher", "upstream", "teacher", "transfer", "downstream", "quantize"]
+    stage: Name = Field(description="the stage that runs it; each checks its own recipes further")
     family: Literal["as published", "equal terms"] = "equal terms"
     start: Literal["pretrained", "teacher", "upstream"] = Field(
         "pretrained", description="downstream only: the pre-trained, the fine-tuned, or an upstream model"
@@ -129,30 +135,10 @@ class Recipe(Strict):
 
     @model_validator(mode="after")
     def _consistent(self):
-        is_teacher = self.stage in ("teacher", "upstream_teacher")
-        if is_teacher and (self.training is None or self.schedule or self.methods or self.distillation):
-            raise ValueError("a teacher recipe needs 'training' and takes no 'schedule', 'methods' or 'distillation'")
-        if self.stage == "transfer" and (self.training is None or self.schedule or self.methods):
-            raise ValueError("a transfer recipe needs 'training' and takes no 'schedule' or 'methods': masks are fixed")
-        if self.stage == "quantize" and (self.training is None or self.schedule or self.methods):
-            raise ValueError("a quantize recipe needs 'training' and takes no 'schedule' or 'methods': zeros are held")
-        if (self.freeze_observers_epoch is not None) != (self.stage == "quantize"):
-            raise ValueError("'freeze_observers_epoch' belongs to recipes of stage quantize, which need it")
-        if self.freeze_observers_epoch is not None and self.freeze_observers_epoch >= self.training.epochs:
-            raise ValueError(
-                f"freeze_observers_epoch {self.freeze_observers_epoch:g} must be before training.epochs "
-                f"{self.training.epochs:g}"
-            )
-        if self.stage == "upstream" and (self.training is None or bool(self.schedule) != bool(self.methods)):
-            raise ValueError("an upstream recipe needs 'training', and either both 'schedule' and 'methods' or neither")
-        if self.layers is not None and self.stage != "upstream":
-            raise ValueError("'layers' are dropped upstream; elsewhere set the experiment's model.layers")
         if self.training is None and self.distillation is not None:
             raise ValueError("one-shot pruning does not train: leave 'distillation' out")
         if self.schedule is not None and self.training is None:
             raise ValueError("a gradual recipe ('schedule') needs 'training'; leave both out for one-shot pruning")
-        if self.stage == "downstream" and self.training is not None and self.schedule is None:
-            raise ValueError("a downstream recipe with 'training' needs a 'schedule'")
         if self.schedule and self.schedule.end_epoch >= self.training.epochs:
             raise ValueError(
                 f"schedule.end_epoch {self.schedule.end_epoch:g} must be before training.epochs "
@@ -163,8 +149,6 @@ class Recipe(Strict):
                 f"schedule.rerank_until_epoch {self.schedule.rerank_until_epoch:g} is after training.epochs "
                 f"{self.training.epochs:g}"
             )
-        if self.schedule is None and self.start == "pretrained" and self.stage == "downstream":
-            raise ValueError("one-shot pruning starts from a fine-tuned model: set start: teacher")
         if self.family == "as published" and len(self.methods) > 1:
             raise ValueError("a recipe as published is for one method")
         return self
@@ -177,4 +161,5 @@ class Recipe(Strict):
 
     @property
     def is_one_shot(self) -> bool:
-        return self.stage == "downstream" and self.schedule is None
+        """Whether it prunes without training."""
+        return self.training is None

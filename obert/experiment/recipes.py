@@ -5,9 +5,9 @@ from typing import Any
 
 from obert.experiment.reading import merge, read_yaml, validate
 from obert.experiment.recipe import Recipe
-from obert.experiment.schema import Experiment, Grid
 from obert.foundation import registry
 from obert.foundation.errors import UserError, unknown_name
+from obert.stages import stage
 
 RECIPES, SWEEPS = Path("configs/recipes"), Path("configs/sweeps")
 
@@ -28,6 +28,10 @@ def load_recipe(name: str, where: str = "", overrides: dict[str, Any] | None = N
     content = merge(_recipe_content(name, where), overrides or {})
     place = f"{RECIPES / name}.yaml" + (f" with the overrides of {where}" if overrides else "")
     recipe = validate(Recipe, content, place)
+    try:
+        stage(recipe.stage, f"{place}, stage").check_recipe(recipe)
+    except ValueError as error:
+        raise UserError(f"{place}: {error}") from None
     for method, parameters in recipe.methods.items():
         load_method(method, parameters, f"{place}, methods.{method}")
     return recipe
@@ -43,28 +47,7 @@ def load_task(name: str, options: dict[str, Any], where: str):
     return validate(registry.load("tasks", name, where), options, where)
 
 
-def recipe_for(experiment: Experiment, name: str, task: str, where: str = "") -> Recipe:
-    """A recipe as this experiment runs it on a task, with `recipe_overrides.<task>.<recipe>` on top.
-
-    Args:
-        name: a recipe's file, or `<file>@<recipe>`, as runs that start from another's model are named.
-    """
-    file = name.partition("@")[0]
-    overrides = experiment.recipe_overrides.get(task, {}).get(file)
-    return load_recipe(file, where or f"experiment {experiment.name}, task {task}", overrides)
-
-
-def methods_of(block: Grid, recipe: Recipe) -> tuple[str, ...]:
-    """The methods that a block of the grid runs with a recipe: its own list, all, or the one the recipe is for.
-
-    "all" leaves out of one-shot pruning what learns its scores in training.
-    """
-    if block.methods == "all":
-        names = registry.names("pruning")
-        return tuple(name for name in names if not (recipe.is_one_shot and method_of(recipe, name).steps_needed()))
-    return block.methods or tuple(recipe.methods)
-
-
-def method_of(recipe: Recipe, name: str, where: str = ""):
-    """A pruning method with the parameters that a recipe gives it."""
-    return load_method(name, recipe.methods.get(name, {}), where)
+def require_sweep(name: str, where: str) -> None:
+    """Raise UserError, with the closest name, if there is no such sweep."""
+    if not (SWEEPS / f"{name}.yaml").is_file():
+        raise unknown_name("sweep", name, [file.stem for file in SWEEPS.glob("*.yaml")], where)

@@ -127,6 +127,9 @@ class Experiment(Strict):
     upstream: Upstream | None = None
     downstream: tuple[Downstream, ...] = ()
     quantize: tuple[Quantize, ...] = ()
+    stages: dict[Name, tuple[dict[str, Any], ...]] = Field(
+        default_factory=dict, description="blocks of stages that come from elsewhere, by the stage's name"
+    )
     recipe_overrides: dict[Name, dict[str, Any]] = Field(
         default_factory=dict, description="by task: what differs from the recipe's file for it"
     )

@@ -12,9 +12,10 @@ KINDS = {
     "tasks": "task",
     "engines": "inference engine",
     "tables": "table",
+    "stages": "stage",
 }
 
-CLASSES = {"pruning": "Method", "tasks": "Task", "engines": "Engine", "tables": "Table"}
+CLASSES = {"pruning": "Method", "tasks": "Task", "engines": "Engine", "tables": "Table", "stages": "Stage"}
 
 
 def names(kind: str) -> tuple[str, ...]:

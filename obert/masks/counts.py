@@ -1,13 +1,18 @@
 """Zeros of a model, counted and compared with the target."""
 
-from collections.abc import Mapping
+from __future__ import annotations
 
-import torch
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 from pydantic import BaseModel, ConfigDict
-from torch import Tensor
 
 from obert.masks.patterns import UNSTRUCTURED, AnyPattern, Pattern
-from obert.masks.selection import Distribution
+
+if TYPE_CHECKING:  # records hold these types, and must be read without torch
+    from torch import Tensor
+
+    from obert.masks.selection import Distribution
 
 
 class _Part(BaseModel):
@@ -32,7 +37,7 @@ class Sparsity(_Part):
 def measure(weights: Mapping[str, Tensor], target: float) -> Sparsity:
     """Count the zeros of every prunable weight."""
     layers = {
-        name: LayerSparsity(zeros=weight.numel() - int(torch.count_nonzero(weight)), size=weight.numel())
+        name: LayerSparsity(zeros=weight.numel() - int(weight.count_nonzero()), size=weight.numel())
         for name, weight in weights.items()
     }
     zeros, size = (sum(getattr(layer, field) for layer in layers.values()) for field in ("zeros", "size"))

@@ -16,16 +16,16 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
-from obert.experiment.folders import checkpoint_folder
-from obert.experiment.plan import specification_hash
-from obert.experiment.recipe import Recipe
+from obert.experiment.plan import PlannedRun
+from obert.experiment.schema import Model
 from obert.foundation import processes
 from obert.foundation.files import write_text
 from obert.masks.counts import assert_sparsity, measure
 from obert.masks.holding import FixedPattern
-from obert.models.encoders import prunable_weights, save
+from obert.models.encoders import load_pretrained, load_trained, prunable_weights, save
 from obert.records.record import Record
-from obert.records.run import MODEL, Run
+from obert.records.recording import Recording
+from obert.stages import MODEL, TEACHER
 from obert.tasks import Task
 from obert.training.checkpoints import CheckpointMarker, TimedCheckpoints, latest_checkpoint
 from obert.training.features import Features
@@ -57,18 +57,33 @@ def seeded(seed: int):
         yield
 
 
-def prepare(run: Run, task: Task, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Prepared:
+def load_start(planned: PlannedRun) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model that training starts from, with a new head: its source's, or the experiment's own."""
+    source, task = planned.sources.get(MODEL), planned.task
+    model = Model(source=str(source.folder / MODEL)) if source else planned.experiment.model
+    with seeded(planned.seeds["initialization"]):
+        return load_pretrained(model, task.head, task.num_labels)
+
+
+def teacher_of(planned: PlannedRun) -> PreTrainedModel | None:
+    """The model to distil from, where the recipe distils."""
+    if planned.recipe.distillation is None:
+        return None
+    return load_trained(planned.sources[TEACHER].folder / MODEL, planned.task.head)
+
+
+def prepare(planned: PlannedRun, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Prepared:
     """Load and encode the task's data, put the model on its device; sets torch's threads to the experiment's."""
-    torch.set_num_threads(run.experiment.threads)
+    torch.set_num_threads(planned.experiment.threads)
+    task = planned.task
     splits = task.load()
     train, validation = (Features.encode(task, splits[name], tokenizer) for name in ("train", "validation"))
     return Prepared(task, network.to(processes.join()), tokenizer, train, validation)
 
 
 def train(
-    run: Run,
+    recording: Recording,
     prepared: Prepared,
-    recipe: Recipe,
     teacher: PreTrainedModel | None = None,
     gradual: GradualPruning | None = None,
     pattern: FixedPattern | None = None,
@@ -80,8 +95,8 @@ def train(
         pattern: zeros to hold.
         callbacks: of the stage.
     """
-    identity = f"{specification_hash(run.spec)}-{run.code_hash}"
-    folder = checkpoint_folder(run.experiment, run.key)
+    planned, recipe, identity = recording.planned, recording.planned.recipe, recording.identity
+    folder = planned.checkpoints
     holding = [gradual] if gradual else [HoldPattern(pattern)] if pattern else []
     gradual_terms = {}
     if gradual is not None:
@@ -95,7 +110,7 @@ def train(
         prepared.task,
         prepared.train,
         recipe.training,
-        run.seeds,
+        planned.seeds,
         folder,
         distillation=recipe.distillation,
         teacher=teacher,
@@ -119,7 +134,7 @@ def train(
 
 
 def record_trained(
-    run: Run,
+    recording: Recording,
     prepared: Prepared,
     trainer: CompressionTrainer | None = None,
     pruner: Pruner | None = None,
@@ -131,26 +146,26 @@ def record_trained(
     """
     if processes.rank() > 0:
         return None
-    task, network = prepared.task, prepared.network
+    planned, task, network = recording.planned, prepared.task, prepared.network
     logits = predict_logits(network, task, prepared.validation, EVALUATION_BATCH)
     examples = prepared.validation.examples
     predictions = task.predict(logits, prepared.validation.features, examples)
     metrics = task.score(predictions, examples)
     weights = prunable_weights(network)
-    sparsity = measure(weights, run.key.sparsity or 0.0)
-    held = {"pattern": pattern.check(weights, str(run.key.path))} if pattern is not None else {}
+    sparsity = measure(weights, planned.key.sparsity or 0.0)
+    held = {"pattern": pattern.check(weights, str(planned.key.path))} if pattern is not None else {}
     if pruner is not None:
-        assert_sparsity(sparsity, str(run.key.path), pruner.pattern, pruner.distribution)
+        assert_sparsity(sparsity, str(planned.key.path), pruner.pattern, pruner.distribution)
 
-    shutil.rmtree(run.folder / MODEL, ignore_errors=True)
-    weights_hash = save(network, prepared.tokenizer, run.folder / MODEL)
-    write_text(run.folder / PREDICTIONS, "".join(json.dumps(line) + "\n" for line in predictions))
+    shutil.rmtree(planned.folder / MODEL, ignore_errors=True)
+    weights_hash = save(network, prepared.tokenizer, planned.folder / MODEL)
+    write_text(planned.folder / PREDICTIONS, "".join(json.dumps(line) + "\n" for line in predictions))
     files = [MODEL, PREDICTIONS]
     if trainer is not None:
-        write_text(run.folder / CURVES, _as_csv(trainer.curves()))
+        write_text(planned.folder / CURVES, _as_csv(trainer.curves()))
         files.append(CURVES)
     events = pruner.events if pruner else []
-    record = run.finish(
+    record = recording.finish(
         threads=torch.get_num_threads(),
         files=tuple(files),
         data={
@@ -160,7 +175,7 @@ def record_trained(
             "features": {"train": len(prepared.train.features), "validation": len(prepared.validation.features)},
         },
         model={
-            "source": run.experiment.model.source,
+            "source": planned.experiment.model.source,
             "layers": network.config.num_hidden_layers,
             "parameters": network.num_parameters(),
             "prunable_parameters": sum(w.numel() for w in weights.values()),
@@ -172,7 +187,7 @@ def record_trained(
         costs=_costs(trainer, events),
         details={"events": events, **held},
     )
-    shutil.rmtree(checkpoint_folder(run.experiment, run.key), ignore_errors=True)
+    shutil.rmtree(planned.checkpoints, ignore_errors=True)
     return record
 
 

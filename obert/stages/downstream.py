@@ -1,33 +1,94 @@
-"""Prune a model on its downstream task, in one shot or gradually."""
+"""Pruning on a task."""
 
-from obert.experiment.folders import run_folder
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 from obert.experiment.keys import RunKey
-from obert.experiment.recipes import load_task, recipe_for
-from obert.experiment.schema import Experiment
-from obert.foundation.code_identity import code_hash
-from obert.models.encoders import load_pretrained, load_tokenizer, load_trained
-from obert.records.record import Record
-from obert.records.run import MODEL, Run
-from obert.stages._pruned import prune_and_record
-from obert.stages._trained import prepare, seeded
+from obert.experiment.schema import Downstream as Block
+from obert.foundation.errors import UserError, unknown_name
+from obert.stages import MODEL, TEACHER, Sources, TrainingStage
+from obert.stages._grid import pruned
+
+if TYPE_CHECKING:
+    from obert.experiment.plan import Plan, PlannedRun
+    from obert.experiment.recipe import Recipe
+    from obert.experiment.schema import Experiment
+    from obert.records.record import Record
 
 
-def run(experiment: Experiment, key: RunKey) -> Record:
-    """Prune to the key's sparsity with its method, evaluate, save; a gradual run resumes from its last checkpoint.
+class Downstream(TrainingStage):
+    """Prune a model on its task, in one shot or gradually."""
 
-    Raises:
-        UserError: a model it is made from is missing, the schedule does not fit the data, or training diverges.
-    """
-    run = Run(experiment, key, code_hash("downstream", tasks=key.task, pruning=key.method))
-    recipe = recipe_for(experiment, key.recipe, key.task)
-    task = load_task(key.task, experiment.options_of(key.task), f"tasks.{key.task}")
-    *started, teacher_key = run.sources()
-    teacher_folder = run_folder(experiment, teacher_key) / MODEL
-    if recipe.start == "teacher":
-        network, tokenizer = load_trained(teacher_folder, task.head), load_tokenizer(teacher_folder)
-    else:
-        with seeded(run.seeds["initialization"]):
-            network, tokenizer = load_pretrained(run.start(started), task.head, task.num_labels)
-    prepared = prepare(run, task, network, tokenizer)
-    teacher = load_trained(teacher_folder, task.head) if recipe.distillation else None
-    return prune_and_record(run, prepared, recipe, teacher)
+    after = ("teacher", "upstream")
+    on_task = True
+    prunes = True
+    block = Block
+
+    def blocks(self, experiment: Experiment) -> tuple[Block, ...]:
+        return experiment.downstream
+
+    def with_blocks(self, experiment: Experiment, blocks: tuple[Block, ...]) -> Experiment:
+        return experiment.model_copy(update={"downstream": blocks})
+
+    def plan(self, plan: Plan) -> Iterator[tuple[RunKey, Sources]]:
+        for index, block in enumerate(self.blocks(plan.experiment)):
+            where = f"{plan.where}, downstream.{index}"
+            for task in plan.tasks_of(block, where):
+                for name in block.recipes:
+                    recipe = plan.definitions.recipe(name, task, f"{where}.recipes", self.name)
+                    chosen = list(pruned(plan, block, name, recipe, where))
+                    if not chosen:
+                        raise UserError(
+                            f"{where}: recipe '{name}' is for no method of its own; list 'methods' (or 'all')"
+                        )
+                    sources = self._sources(plan, block, task, name, recipe, where)
+                    lineage = (name, block.upstream) if block.upstream else (name,)
+                    for method, sparsity in chosen:
+                        for seed in block.seeds or plan.experiment.seeds:
+                            yield RunKey(self.name, task, lineage, seed, method, sparsity), sources
+
+    @staticmethod
+    def _sources(plan: Plan, block: Block, task: str, name: str, recipe: Recipe, where: str) -> Sources:
+        """The teacher, and the model that is pruned if that is not the experiment's own."""
+        teacher = plan.teacher(task)
+        if (recipe.start == "upstream") != (block.upstream is not None):
+            needed = (
+                "needs 'upstream'"
+                if recipe.start == "upstream"
+                else "does not start from an upstream model: leave it out"
+            )
+            raise UserError(f"{where}.upstream: recipe '{name}' {needed}")
+        if block.upstream is not None:
+            dense = {run.key.lineage[0]: run for run in plan.of_stage("upstream") if run.key.method is None}
+            if block.upstream not in dense:
+                raise unknown_name("dense upstream recipe", block.upstream, dense, f"{where}.upstream")
+            return {MODEL: dense[block.upstream], TEACHER: teacher}
+        return {MODEL: teacher, TEACHER: teacher} if recipe.start == "teacher" else {TEACHER: teacher}
+
+    def check_recipe(self, recipe: Recipe) -> None:
+        super().check_recipe(recipe)
+        if recipe.training is not None and recipe.schedule is None:
+            raise ValueError("a downstream recipe with 'training' needs a 'schedule'")
+        if recipe.schedule is None and recipe.start == "pretrained":
+            raise ValueError("one-shot pruning starts from a fine-tuned model: set start: teacher")
+
+    def run(self, planned: PlannedRun) -> Record | None:
+        """Prune to the key's sparsity with its method, evaluate, save; a gradual run resumes from its last checkpoint.
+
+        Raises:
+            UserError: a model it is made from is missing, the schedule does not fit the data, or training diverges.
+        """
+        from obert.models.encoders import load_tokenizer, load_trained
+        from obert.records.recording import Recording
+        from obert.stages._pruned import prune_and_record
+        from obert.stages._trained import load_start, prepare, teacher_of
+
+        recording = Recording(planned)
+        if planned.recipe.start == "teacher":
+            folder = planned.sources[MODEL].folder / MODEL
+            network, tokenizer = load_trained(folder, planned.task.head), load_tokenizer(folder)
+        else:
+            network, tokenizer = load_start(planned)
+        return prune_and_record(recording, prepare(planned, network, tokenizer), teacher_of(planned))

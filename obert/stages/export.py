@@ -1,92 +1,139 @@
-"""Export a trained model to ONNX and prove that the file is that model."""
+"""Export to ONNX."""
 
-import torch
+from __future__ import annotations
 
-from obert.deployment.export import FILE_NAME, OPSET, export_onnx, exported_sparsity, file_sizes_mb
-from obert.deployment.parity import PARITY_FEATURES, PARITY_TOLERANCE, QUANTIZED_PARITY_TOLERANCE, parity
-from obert.engines import ModelFiles
-from obert.experiment.folders import run_folder
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
 from obert.experiment.keys import RunKey
-from obert.experiment.plan import source_key
-from obert.experiment.recipes import load_task
-from obert.experiment.schema import Experiment
 from obert.foundation import registry
 from obert.foundation.code_identity import code_hash
-from obert.foundation.errors import UserError
-from obert.foundation.files import file_hash
-from obert.masks.counts import Sparsity
-from obert.models.encoders import load_float, load_tokenizer, load_trained
-from obert.quantization.fake import is_quantized
-from obert.quantization.integer_graph import to_integer
-from obert.records.record import Record, Score
-from obert.records.run import MODEL, Run
+from obert.foundation.errors import UserError, unknown_name
+from obert.stages import MODEL, TRAINING, Sources, Stage
+
+if TYPE_CHECKING:
+    from obert.engines import ModelFiles
+    from obert.experiment.plan import Plan, PlannedRun
+    from obert.masks.counts import Sparsity
+    from obert.records.record import Record
 
 REFERENCE_ENGINE = "onnxruntime"
 """The engine that the exported file is checked with."""
+ONNX = "onnx"
 
 
-def model_files(experiment: Experiment, key: RunKey) -> ModelFiles:
-    """Where the model of a run is, exported and trained. `key` may be of any stage of that model."""
-    exported = key.at("export")
-    head = registry.load("tasks", key.task).head
-    trained = run_folder(experiment, source_key(experiment, exported)) / MODEL
-    return ModelFiles(run_folder(experiment, exported) / FILE_NAME, trained, head)
+def model_files(exported: PlannedRun) -> ModelFiles:
+    """Where the model of an export is, exported and trained."""
+    from obert.engines import ModelFiles
+
+    trained = exported.sources[MODEL]
+    return ModelFiles(exported.folder / exported.stage.files[ONNX], trained.folder / MODEL, exported.task.head)
 
 
-def run(experiment: Experiment, key: RunKey) -> Record:
-    """Export the model of a teacher or pruning run.
+class Export(Stage):
+    """Export a trained model to ONNX, with parity checked."""
 
-    Writes `model.onnx` and the record. Metrics: size in MB (10^6 bytes) with and without gzip, and the maximum absolute
-    difference of logits between PyTorch and ONNX Runtime on validation features.
+    after = (TRAINING,)
+    files = {ONNX: "model.onnx"}
 
-    Raises:
-        UserError: the trained model is missing, ONNX Runtime is not installed, or the exported file differs from the
-            trained model in zeros or in logits.
-    """
-    engine_class = registry.load("engines", REFERENCE_ENGINE)
-    if reason := engine_class.unavailable_reason():
-        raise UserError(f"export checks its file with ONNX Runtime: {reason}")
-    run = Run(experiment, key, code_hash("export", tasks=key.task, engines=REFERENCE_ENGINE))
-    source = run.source()
-    files = model_files(experiment, key)
-    torch.set_num_threads(experiment.threads)
-    network = load_trained(files.trained, files.head, attn_implementation="eager")
-    export_onnx(load_float(files.trained, files.head, attn_implementation="eager"), files.head, files.onnx)
-    quantized = is_quantized(network)
-    if quantized:
-        to_integer(files.onnx, network)
+    def plan(self, plan: Plan) -> Iterator[tuple[RunKey, Sources]]:
+        """Each task's teacher, then what `benchmark` selects, first seed only."""
+        chosen = plan.experiment.benchmark
+        if chosen is None:
+            return
+        known = set().union(*(plan.recipes_on(task) for task in plan.experiment.tasks))
+        for name in chosen.recipes:
+            if name not in known:
+                raise unknown_name("recipe", name, known, f"{plan.where}, benchmark.recipes")
+        for name in chosen.methods:
+            registry.require("pruning", name, f"{plan.where}, benchmark.methods")
+        for run in plan.of_stage("teacher"):
+            yield run.key.at(self.name), {MODEL: run}
+        for run in plan.on_tasks:
+            key = run.key
+            if (
+                key.seed == plan.experiment.seeds[0]
+                and key.lineage[0] in chosen.recipes
+                and (not chosen.methods or key.method in chosen.methods)
+                and (not chosen.sparsities or key.sparsity in chosen.sparsities)
+            ):
+                yield key.at(self.name), {MODEL: run}
 
-    target = source.sparsity.target if source.sparsity else 0.0
-    measured = exported_sparsity(files.onnx, network, target)
-    if source.sparsity and not _fits(measured, source.sparsity, quantized):
-        raise UserError(
-            f"{files.onnx} has {measured.measured:.6f} sparsity, the record of {source.key.path} says "
-            f"{source.sparsity.measured:.6f}: its model was changed after the run. Run that stage again, then this one."
+    def code(self, planned: PlannedRun) -> str:
+        return code_hash(self.name, tasks=planned.key.task, engines=REFERENCE_ENGINE)
+
+    def run(self, planned: PlannedRun) -> Record:
+        """Export the model of a run.
+
+        Writes `model.onnx` and the record. Metrics: size in MB (10^6 bytes) with and without gzip, and the maximum and
+        mean absolute difference of logits between PyTorch and ONNX Runtime on validation features.
+
+        Raises:
+            UserError: the trained model is missing, ONNX Runtime is not installed, or the exported file differs from
+                the trained model in zeros or in logits.
+        """
+        import torch
+
+        from obert.deployment.export import OPSET, export_onnx, exported_sparsity, file_sizes_mb
+        from obert.deployment.parity import (
+            PARITY_FEATURES,
+            PARITY_TOLERANCE,
+            QUANTIZED_PARITY_TOLERANCE,
+            parity,
         )
+        from obert.foundation.files import file_hash
+        from obert.models.encoders import load_float, load_tokenizer, load_trained
+        from obert.quantization.fake import is_quantized
+        from obert.quantization.integer_graph import to_integer
+        from obert.records.record import Score
+        from obert.records.recording import Recording
 
-    task = load_task(key.task, experiment.options_of(key.task), f"experiment {experiment.name}, tasks.{key.task}")
-    examples = task.load()["validation"]
-    chosen = examples.select(range(min(PARITY_FEATURES, len(examples))))
-    features = task.encode(chosen, load_tokenizer(files.trained))[:PARITY_FEATURES]
-    found = parity(network, engine_class(files, experiment.threads), features, quantized)
-    raw_mb, gzip_mb = file_sizes_mb(files.onnx)
-    return run.finish(
-        threads=experiment.threads,
-        files=(FILE_NAME,),
-        sparsity=measured,
-        metrics={
-            "model_size_gzip_mb": Score(value=gzip_mb, count=1),
-            "model_size_mb": Score(value=raw_mb, count=1),
-            "parity_max_abs_difference": Score(value=found.largest, count=found.count),
-            "parity_mean_abs_difference": Score(value=found.mean, count=found.count),
-        },
-        details={
+        engine_class = registry.load("engines", REFERENCE_ENGINE)
+        if reason := engine_class.unavailable_reason():
+            raise UserError(f"export checks its file with ONNX Runtime: {reason}")
+        recording = Recording(planned)
+        source = recording.sources[MODEL]
+        files = model_files(planned)
+        threads = planned.experiment.threads
+        torch.set_num_threads(threads)
+        network = load_trained(files.trained, files.head, attn_implementation="eager")
+        export_onnx(load_float(files.trained, files.head, attn_implementation="eager"), files.head, files.onnx)
+        quantized = is_quantized(network)
+        if quantized:
+            to_integer(files.onnx, network)
+
+        target = source.sparsity.target if source.sparsity else 0.0
+        measured = exported_sparsity(files.onnx, network, target)
+        if source.sparsity and not _fits(measured, source.sparsity, quantized):
+            raise UserError(
+                f"{files.onnx} has {measured.measured:.6f} sparsity, the record of {source.key.path} says "
+                f"{source.sparsity.measured:.6f}: its model was changed after the run. Run that stage again, then this "
+                "one."
+            )
+
+        examples = planned.task.load()["validation"]
+        chosen = examples.select(range(min(PARITY_FEATURES, len(examples))))
+        features = planned.task.encode(chosen, load_tokenizer(files.trained))[:PARITY_FEATURES]
+        found = parity(network, engine_class(files, threads), features, quantized)
+        raw_mb, gzip_mb = file_sizes_mb(files.onnx)
+        details: dict[str, Any] = {
             "onnx_sha256": file_hash(files.onnx),
             "opset": OPSET,
             "parity_tolerance": QUANTIZED_PARITY_TOLERANCE if quantized else PARITY_TOLERANCE,
             "quantized": quantized,
-        },
-    )
+        }
+        return recording.finish(
+            threads=threads,
+            files=tuple(self.files.values()),
+            sparsity=measured,
+            metrics={
+                "model_size_gzip_mb": Score(value=gzip_mb, count=1),
+                "model_size_mb": Score(value=raw_mb, count=1),
+                "parity_max_abs_difference": Score(value=found.largest, count=found.count),
+                "parity_mean_abs_difference": Score(value=found.mean, count=found.count),
+            },
+            details=details,
+        )
 
 
 def _fits(measured: Sparsity, recorded: Sparsity, quantized: bool) -> bool:

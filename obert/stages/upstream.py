@@ -1,34 +1,61 @@
-"""Drop layers of the upstream teacher, or prune it, on masked language modelling."""
+"""Upstream runs: layers dropped, or weights pruned, before any task."""
 
-from obert.experiment.folders import run_folder
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 from obert.experiment.keys import RunKey
-from obert.experiment.plan import upstream_teacher_key
-from obert.experiment.recipes import load_task, recipe_for
-from obert.experiment.schema import Experiment
-from obert.foundation.code_identity import code_hash
-from obert.models.encoders import keep_layers, load_tokenizer, load_trained
-from obert.records.record import Record
-from obert.records.run import MODEL, Run
-from obert.stages._pruned import prune_and_record
-from obert.stages._trained import prepare, record_trained, train
+from obert.stages import MODEL, TEACHER, Sources, TrainingStage
+from obert.stages._grid import pruned
+
+if TYPE_CHECKING:
+    from obert.experiment.plan import Plan, PlannedRun
+    from obert.experiment.recipe import Recipe
+    from obert.records.record import Record
 
 
-def run(experiment: Experiment, key: RunKey) -> Record:
-    """Keep the recipe's layers, prune if the key says so, train with distillation from the whole teacher.
+class Upstream(TrainingStage):
+    """Drop layers of the upstream teacher, or prune it, on masked language modelling."""
 
-    Raises:
-        UserError: the teacher is missing, the schedule does not fit the data, or training diverges.
-    """
-    run = Run(experiment, key, code_hash("upstream", tasks=key.task, pruning=key.method))
-    recipe = recipe_for(experiment, key.recipe, key.task)
-    task = load_task(key.task, experiment.options_of(key.task), "upstream.options")
-    run.source()
-    folder = run_folder(experiment, upstream_teacher_key(experiment)) / MODEL
-    network = load_trained(folder, task.head)
-    if recipe.layers is not None:
-        keep_layers(network, recipe.layers)
-    prepared = prepare(run, task, network, load_tokenizer(folder))
-    teacher = load_trained(folder, task.head) if recipe.distillation else None
-    if key.method is not None:
-        return prune_and_record(run, prepared, recipe, teacher)
-    return record_trained(run, prepared, trainer=train(run, prepared, recipe, teacher=teacher))
+    after = ("upstream_teacher",)
+    upstream = True
+    prunes = True
+    recipe_fields = ("layers",)
+
+    def plan(self, plan: Plan) -> Iterator[tuple[RunKey, Sources]]:
+        for teacher in plan.of_stage("upstream_teacher"):  # none, or one
+            for index, block in enumerate(plan.experiment.upstream.grid):
+                where = f"{plan.where}, upstream.grid.{index}"
+                for name in block.recipes:
+                    recipe = plan.definitions.recipe(name, teacher.key.task, f"{where}.recipes", self.name)
+                    chosen = list(pruned(plan, block, name, recipe, where))
+                    for method, sparsity in chosen or [(None, None)]:  # without a method it drops layers only
+                        key = RunKey(self.name, teacher.key.task, (name,), teacher.key.seed, method, sparsity)
+                        yield key, {MODEL: teacher, TEACHER: teacher}
+
+    def check_recipe(self, recipe: Recipe) -> None:
+        super().check_recipe(recipe)
+        if recipe.training is None or bool(recipe.schedule) != bool(recipe.methods):
+            raise ValueError("an upstream recipe needs 'training', and either both 'schedule' and 'methods' or neither")
+
+    def run(self, planned: PlannedRun) -> Record | None:
+        """Keep the recipe's layers, prune if the key says so, train with distillation from the whole teacher.
+
+        Raises:
+            UserError: the teacher is missing, the schedule does not fit the data, or training diverges.
+        """
+        from obert.models.encoders import keep_layers, load_tokenizer, load_trained
+        from obert.records.recording import Recording
+        from obert.stages._pruned import prune_and_record
+        from obert.stages._trained import prepare, record_trained, teacher_of, train
+
+        recording, folder = Recording(planned), planned.sources[MODEL].folder / MODEL
+        network = load_trained(folder, planned.task.head)
+        if planned.recipe.layers is not None:
+            keep_layers(network, planned.recipe.layers)
+        prepared = prepare(planned, network, load_tokenizer(folder))
+        teacher = teacher_of(planned)
+        if planned.method is not None:
+            return prune_and_record(recording, prepared, teacher)
+        return record_trained(recording, prepared, trainer=train(recording, prepared, teacher=teacher))

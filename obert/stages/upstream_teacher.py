@@ -1,18 +1,33 @@
-"""Train the dense upstream teacher: a masked language model, from the pre-trained encoder."""
+"""The dense masked language model that upstream runs start from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from obert.experiment.keys import RunKey
-from obert.experiment.schema import Experiment
-from obert.foundation.code_identity import code_hash
-from obert.records.record import Record
-from obert.stages.teacher import train_dense
+from obert.foundation.errors import UserError
+from obert.stages import Sources
+from obert.stages._dense import DenseTeacher
+
+if TYPE_CHECKING:
+    from obert.experiment.plan import Plan
 
 
-def run(experiment: Experiment, key: RunKey) -> Record:
-    """Train, evaluate, save; resumes from the last checkpoint of the same run.
+class UpstreamTeacher(DenseTeacher):
+    """Train the dense masked language model that upstream runs start from.
 
-    An encoder without a masked-language-model head gets one that is tied to its embeddings.
-
-    Raises:
-        UserError: model or data are missing, or training diverges.
+    An encoder without a head for masked language modelling gets one that is tied to its embeddings.
     """
-    return train_dense(experiment, key, code_hash("upstream_teacher", tasks=key.task))
+
+    upstream = True
+
+    def plan(self, plan: Plan) -> Iterator[tuple[RunKey, Sources]]:
+        upstream = plan.experiment.upstream
+        if upstream is None:
+            return
+        if upstream.task in plan.experiment.tasks:
+            raise UserError(f"{plan.where}, upstream.task: '{upstream.task}' is one of the experiment's tasks already")
+        plan.definitions.task(upstream.task, f"{plan.where}, upstream.options")
+        plan.definitions.recipe(upstream.teacher, upstream.task, f"{plan.where}, upstream.teacher", self.name)
+        yield RunKey(self.name, upstream.task, (upstream.teacher,), plan.experiment.seeds[0]), {}

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-import os
 import shutil
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +15,14 @@ import pandas as pd
 import yaml
 
 from obert.commands import assets
-from obert.data.sources import needed_assets
-from obert.experiment.folders import run_folder
-from obert.experiment.keys import RunKey, arguments
-from obert.experiment.plan import code_of, source_keys, specification, specification_hash
-from obert.experiment.recipes import recipe_for
-from obert.experiment.schema import Experiment
+from obert.experiment.plan import PlannedRun, specification_hash
 from obert.foundation.errors import UserError
 from obert.foundation.files import atomic_path, file_hash, write_text
 from obert.foundation.locks import locked
 from obert.pruning.shared.fisher_sharing import SharedFisher, sharing
 from obert.records.record import FILE_NAME, Record, read_record
-from obert.records.run import MODEL
 from obert.report.rendering import csv_text
+from obert.stages import MODEL
 from obert.sweeps.schema import Value
 from obert.sweeps.search import Search, load_sweep
 from obert.sweeps.trials import Outcome, Runs, Trials
@@ -58,11 +50,11 @@ def run(path: Path | str, worker: int = 0, workers: int = 1) -> Path:
     """
     search = load_sweep(path)
     with locked(search.folder / "prepare.lock"):
-        for name in needed_assets(search.original):
+        for name in assets.needed(search.original):
             assets.run(name)
-        store.initialize(search.original.tracking_uri)
-        for key in search.sources:
-            _make_source(search, key)
+        store.initialize(search.original.experiment.tracking_uri)
+        for source in search.sources:
+            _make_source(search, source)
     command = [sys.executable, "-m", "obert", "sweep", "--config", str(path), "--worker"]
     others = [subprocess.Popen([*command, str(worker + i)]) for i in range(1, workers)]
     runner = _Runner(search)
@@ -79,37 +71,30 @@ def run(path: Path | str, worker: int = 0, workers: int = 1) -> Path:
             return _finish(search, trials)
 
 
-def _make_source(search: Search, key: RunKey) -> None:
+def _make_source(search: Search, source: PlannedRun) -> None:
     """Make a run that trials start from, unless it is there; an upstream model is the experiment's own."""
-    if key.stage.startswith("upstream"):
-        own = replace(key, seed=search.original.seeds[0])
-        folder = run_folder(search.original, own)
-        if not (folder / FILE_NAME).is_file():
+    if _finished(source) is not None:
+        return
+    if source.stage.upstream:
+        if not (source.folder / FILE_NAME).is_file():
             raise UserError(
-                f"{search.path}: trials start from {folder}, which has not been made. Run `python -m obert {own.stage} "
-                f"--config {search.sweep.experiment} {arguments(own)}` first (or snakemake with that configuration)."
+                f"{search.path}: trials start from {source.folder}, which has not been made. Run `python -m obert "
+                f"{source.stage.name} --config {search.sweep.experiment} {source.key.arguments}` first (or snakemake "
+                "with that configuration)."
             )
-        _link(folder, run_folder(search.held_out, key))
-    elif _finished(search.held_out, key) is None:
-        print(f"{key.path}: made once for all trials", flush=True)
-        importlib.import_module(f"obert.stages.{key.stage}").run(search.held_out, key)
+        return
+    print(f"{source.key.path}: made once for all trials", flush=True)
+    source.stage.run(source)
 
 
-def _link(target: Path, link: Path) -> None:
-    """A folder under another name, from which the way to it is relative."""
-    link.parent.mkdir(parents=True, exist_ok=True)
-    if not link.is_symlink():
-        link.symlink_to(os.path.relpath(target.resolve(), link.parent.resolve()), target_is_directory=True)
-
-
-def _finished(experiment: Experiment, key: RunKey) -> Record | None:
+def _finished(run: PlannedRun) -> Record | None:
     """The record of a run that was made from the same specification, code and models before."""
-    path = run_folder(experiment, key) / FILE_NAME
+    path = run.folder / FILE_NAME
     if not path.is_file():
         return None
     record = read_record(path)
-    sources = {str(s.path): file_hash(run_folder(experiment, s) / FILE_NAME) for s in source_keys(experiment, key)}
-    made_from = (specification_hash(specification(experiment, key)), code_of(key), sources)
+    sources = {str(s.key.path): file_hash(s.folder / FILE_NAME) for s in run.made_from}
+    made_from = (run.specification_hash, run.code_hash, sources)
     return record if (record.spec_hash, record.code_hash, record.inputs) == made_from else None
 
 
@@ -118,23 +103,19 @@ class _Runner:
 
     def __init__(self, search: Search):
         self.search = search
-        self.stage = importlib.import_module(f"obert.stages.{search.sweep.stage}")
-        self._kept = {(key.task, key.seed): SharedFisher() for key in search.keys}
+        self._kept = {(run.key.task, run.key.seed): SharedFisher() for run in search.runs}
 
     def evaluate(self, values: dict[str, Value]) -> Iterator[Runs]:
         """A trial's runs, those of the highest sparsity first."""
-        for level in self.search.levels:
-            yield [self._run(key, values) for key in level]
+        for level in self.search.trial(values):
+            yield [self._run(run) for run in level]
 
-    def _run(self, key: RunKey, values: dict[str, Value]) -> dict[str, Any]:
-        experiment = self.search.run_of(key, values)
-        for source in source_keys(experiment, key):
-            _link(run_folder(self.search.held_out, source), run_folder(experiment, source))
-        record = _finished(experiment, key)
+    def _run(self, run: PlannedRun) -> dict[str, Any]:
+        key, record = run.key, _finished(run)
         if record is None:
-            with self._shared(experiment, key):
-                record = self.stage.run(experiment, key)
-        shutil.rmtree(run_folder(experiment, key) / MODEL, ignore_errors=True)  # a grid's models would fill the disk
+            with self._shared(run):
+                record = run.stage.run(run)
+        shutil.rmtree(run.folder / MODEL, ignore_errors=True)  # a grid's models would fill the disk
         score = record.metrics[record.primary_metric]
         return {
             "task": key.task,
@@ -147,13 +128,12 @@ class _Runner:
             "seconds": record.wall_time_seconds,
         }
 
-    def _shared(self, experiment: Experiment, key: RunKey):
-        if not recipe_for(experiment, key.recipe, key.task).is_one_shot:
+    def _shared(self, run: PlannedRun):
+        if not run.recipe.is_one_shot:
             return nullcontext()
-        spec = specification(experiment, key)
-        of_others = {name: part for name, part in spec.items() if name not in ("key", "method")}
-        inputs = [file_hash(run_folder(experiment, s) / FILE_NAME) for s in source_keys(experiment, key)]
-        return sharing(self._kept[key.task, key.seed], (specification_hash(of_others), key.seed, *inputs))
+        of_others = {name: part for name, part in run.specification.items() if name not in ("key", "method")}
+        inputs = [file_hash(source.folder / FILE_NAME) for source in run.made_from]
+        return sharing(self._kept[run.key.task, run.key.seed], (specification_hash(of_others), run.key.seed, *inputs))
 
 
 def _finish(search: Search, trials: Trials) -> Path:
@@ -177,7 +157,7 @@ def _finish(search: Search, trials: Trials) -> Path:
                 temporary.write_bytes(save(figure, kind))
     recipe = search.folder / f"{search.sweep.recipe}.yaml"
     write_text(recipe, yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110))
-    sweeps.mirror_sweep(search.folder, search.original.tracking_uri)
+    sweeps.mirror_sweep(search.folder, search.original.experiment.tracking_uri)
     return recipe
 
 
@@ -185,28 +165,26 @@ def _source(search: Search, outcomes: list[Outcome]) -> str:
     """Where the values are from, without the score that they were chosen by: it is the highest of many, so too high."""
     sweep = search.sweep
     metrics = sorted({run["metric"] for outcome in outcomes for run in outcome.runs})
-    sparsities = sorted({key.sparsity for key in search.keys if key.sparsity is not None})
+    sparsities = sorted({run.key.sparsity for run in search.runs if run.key.sparsity is not None})
     at = f" at {', '.join(f'{100 * sparsity:g} %' for sparsity in sparsities)}" if sparsities else ""
     counts = Counter(outcome.state for outcome in outcomes)
     others = "".join(f", {counts[state]} {state}" for state in ("stopped early", "failed") if counts[state])
     return (
         f"sweep {sweep.name} ({search.path.as_posix()}): the best of {len(outcomes)} trials (sampler {sweep.sampler}"
         f"{others}) by mean {', '.join(metrics)} on {', '.join(search.tasks)}{at}, judged on "
-        f"{100 * sweep.held_out:g} % of the training examples, held out; experiment {search.original.name}, seed "
-        f"{', '.join(map(str, search.held_out.seeds))}"
+        f"{100 * sweep.held_out:g} % of the training examples, held out; experiment {search.original.experiment.name}, "
+        f"seed {', '.join(map(str, search.held_out.experiment.seeds))}"
     )
 
 
 def _table(search: Search, outcomes: list[Outcome]) -> pd.DataFrame:
     """One row a run of a trial, with the dense teacher's score on the same held-out examples."""
     teachers = {
-        key.task: read_record(run_folder(search.held_out, key) / FILE_NAME)
-        for key in search.sources
-        if key.stage == "teacher"
+        run.key.task: read_record(run.folder / FILE_NAME) for run in search.sources if run.stage.name == "teacher"
     }
     some = next(iter(teachers.values()))
     constant = {
-        "experiment": search.original.name,
+        "experiment": search.original.experiment.name,
         "model": f"{some.model['source']}, {some.model['layers']} layers",
         "base": search.sweep.base,
         "held_out": search.sweep.held_out,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BaseModel, Field, SerializeAsAny, field_validator, model_validator
 
 from obert.experiment.recipe import Name, Strict
-from obert.experiment.schema import Downstream, Quantize, Transfer
+from obert.stages import stages
 
 NOT_SEARCHED = {"description", "source", "stage", "family"}  # what a recipe is, not how it does it
 Value = bool | int | float | str | None
@@ -67,16 +67,15 @@ class Parameter(Strict):
 class Sweep(Strict):
     """The content of `configs/sweeps/<name>.yaml`.
 
-    What is run is one block (`downstream`, `transfer` or `quantize`) as in an experiment, with one recipe. A trial is
-    judged by the mean of its runs' primary metrics on held-out training data; the highest is the best.
+    What is run is one block of a stage as in an experiment (`downstream`, `transfer`, `quantize`), with one recipe. A
+    trial is judged by the mean of its runs' primary metrics on held-out training data; the highest is the best.
     """
 
     name: Name
     description: str
     experiment: str = Field(description="file of the experiment that gives model, tasks and teacher")
-    downstream: Downstream | None = None
-    transfer: Transfer | None = None
-    quantize: Quantize | None = None
+    stage: Name = Field(description="the stage that is run; its block stands under the stage's name")
+    block: SerializeAsAny[BaseModel]
     space: dict[str, Parameter] = Field(
         min_length=1,
         description="by key of the recipe, as in methods.obert.dampening; a grid's last varies fastest",
@@ -93,13 +92,22 @@ class Sweep(Strict):
     )
     recipe: Name = Field(description="name of the recipe that it ends in")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _block_of_a_stage(cls, content: Any) -> Any:
+        """The block, from the key that is the name of its stage."""
+        with_blocks = {known.name: known for known in stages() if known.block is not None}
+        given = [name for name in with_blocks if name in content]
+        if len(given) != 1:
+            raise ValueError(f"give one block of what is run: {', '.join(map(repr, with_blocks))}")
+        rest = {name: value for name, value in content.items() if name not in given}
+        block = with_blocks[given[0]].block.model_validate(content[given[0]])
+        return {**rest, "stage": given[0], "block": block}
+
     @model_validator(mode="after")
     def _consistent(self):
-        blocks = [block for block in (self.downstream, self.transfer, self.quantize) if block is not None]
-        if len(blocks) != 1:
-            raise ValueError("give one block of what is run: 'downstream', 'transfer' or 'quantize'")
-        if self.downstream and len(self.downstream.recipes) != 1:
-            raise ValueError("downstream.recipes: a sweep searches the keys of one recipe")
+        if len(getattr(self.block, "recipes", ("one",))) != 1:
+            raise ValueError(f"{self.stage}.recipes: a sweep searches the keys of one recipe")
         if self.sampler == "tpe" and self.trials is None:
             raise ValueError("sampler tpe needs the number of 'trials'")
         if self.sampler == "grid":
@@ -110,16 +118,6 @@ class Sweep(Strict):
         return self
 
     @property
-    def stage(self) -> Literal["downstream", "transfer", "quantize"]:
-        """The stage that is run."""
-        return "downstream" if self.downstream else "transfer" if self.transfer else "quantize"
-
-    @property
-    def block(self) -> Downstream | Transfer | Quantize:
-        """What is run."""
-        return self.downstream or self.transfer or self.quantize
-
-    @property
     def base(self) -> str:
         """The recipe whose keys are searched."""
-        return self.downstream.recipes[0] if self.downstream else self.block.recipe
+        return self.block.recipes[0] if hasattr(self.block, "recipes") else self.block.recipe

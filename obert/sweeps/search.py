@@ -1,4 +1,4 @@
-"""Sweeps: what of a recipe is searched, the experiments that its trials are, and the recipe that it ends in.
+"""Sweeps: what of a recipe is searched, the plans that its trials are, and the recipe that it ends in.
 
 A trial is an ordinary run, or several, of an experiment whose tasks hold out a part of their training examples in place
 of validation. Its teachers, and the models it quantises, are trained without that part too; upstream models are the
@@ -15,75 +15,81 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from obert.experiment import folders, plan
-from obert.experiment.checks import check_downstream, check_quantize, check_transfer, load_experiment
-from obert.experiment.keys import RunKey
+from obert.experiment import folders
+from obert.experiment.plan import Plan, PlannedRun
 from obert.experiment.reading import merge, read_yaml, validate
 from obert.experiment.recipe import Recipe
-from obert.experiment.recipes import load_recipe, methods_of, recipe_for
+from obert.experiment.recipes import load_recipe
 from obert.experiment.schema import Experiment
 from obert.foundation.errors import UserError, unknown_name
+from obert.stages import TRAINING, Stage, stage, stages
 from obert.sweeps.schema import NOT_SEARCHED, Sweep, Value
-
-CHECKS = {"downstream": check_downstream, "transfer": check_transfer, "quantize": check_quantize}
-KEYS = {"downstream": plan.downstream_keys, "transfer": plan.transfer_keys, "quantize": plan.quantized_keys}
 
 
 @dataclass(frozen=True)
 class Search:
-    """A sweep and the experiment of its file.
+    """A sweep and the plan of its experiment.
 
     Attributes:
         path: the sweep's file.
-        original: the experiment, as its own file has it.
+        original: the plan of the experiment, as its own file has it.
     """
 
     path: Path
     sweep: Sweep
-    original: Experiment
+    original: Plan
 
     @property
     def folder(self) -> Path:
         """Where journal, trials, figures and recipe are."""
         return folders.sweep_folder(self.sweep.name)
 
+    @property
+    def stage(self) -> Stage:
+        """The stage that is run."""
+        return stage(self.sweep.stage)
+
     @cached_property
-    def held_out(self) -> Experiment:
-        """The experiment with a part of its training data held out, and its own seeds: what trials start from."""
-        sweep, original = self.sweep, self.original
-        blocks = dict.fromkeys(CHECKS, ()) | {sweep.stage: (sweep.block,)}
-        if sweep.stage == "quantize":  # it starts from models of the other stages
-            blocks["downstream"] = original.downstream
-            blocks["transfer"] = original.upstream.transfer if original.upstream else ()
-        blocks = {stage: tuple(b.model_copy(update={"seeds": ()}) for b in of) for stage, of in blocks.items()}
-        upstream = original.upstream and original.upstream.model_copy(update={"transfer": blocks["transfer"]})
-        return original.model_copy(
+    def _experiment(self) -> Experiment:
+        """The experiment with a part of its training data held out, and its own seeds."""
+        sweep, experiment = self.sweep, self.original.experiment
+        experiment = experiment.model_copy(
             update={
                 "name": f"sweeps/{sweep.name}/sources",
-                "tasks": {name: {**o, "held_out": sweep.held_out} for name, o in original.tasks.items()},
+                "tasks": {name: {**o, "held_out": sweep.held_out} for name, o in experiment.tasks.items()},
                 "seeds": sweep.block.seeds or (sweep.seed,),
-                "upstream": upstream,
-                "downstream": blocks["downstream"],
-                "quantize": blocks["quantize"],
                 "benchmark": None,
             }
         )
+        for other in stages():  # those that trials may start from stay, with the sweep's seeds
+            if other.block is None:
+                continue
+            blocks = other.blocks(experiment) if other.name in _before(self.stage) else ()
+            if other is self.stage:
+                blocks = (sweep.block,)
+            experiment = other.with_blocks(experiment, tuple(b.model_copy(update={"seeds": ()}) for b in blocks))
+        return experiment
 
     @cached_property
-    def levels(self) -> tuple[tuple[RunKey, ...], ...]:
+    def held_out(self) -> Plan:
+        """The plan of the experiment with a part of its training data held out: what trials start from is in it."""
+        return Plan.of(self._experiment, f"{self.path}")
+
+    @cached_property
+    def levels(self) -> tuple[tuple[PlannedRun, ...], ...]:
         """The runs of a trial, those of one sparsity together, the highest first."""
-        keys = sorted(KEYS[self.sweep.stage](self.held_out), key=lambda key: -(key.sparsity or 0.0))
-        return tuple(tuple(level) for _, level in itertools.groupby(keys, key=lambda key: key.sparsity))
+        runs = sorted(self.held_out.of_stage(self.stage.name), key=lambda run: -(run.key.sparsity or 0.0))
+        return tuple(tuple(level) for _, level in itertools.groupby(runs, key=lambda run: run.key.sparsity))
 
     @property
-    def keys(self) -> tuple[RunKey, ...]:
+    def runs(self) -> tuple[PlannedRun, ...]:
         """The runs of a trial."""
         return tuple(itertools.chain(*self.levels))
 
     @property
     def tasks(self) -> tuple[str, ...]:
         """The tasks of a trial's runs."""
-        return self.original.tasks_of(self.sweep.block)
+        return self.original.experiment.tasks_of(self.sweep.block)
 
     @cached_property
     def points(self) -> tuple[dict[str, Value], ...]:
@@ -99,19 +105,31 @@ class Search:
         """Trials, those not counted that are run again after their worker died."""
         return self.sweep.trials or len(self.points)
 
-    def with_values(self, values: dict[str, Value]) -> Experiment:
-        """The experiment with values in place of the recipe's own."""
-        base, overrides = self.sweep.base, dict(self.held_out.recipe_overrides)
+    def with_values(self, values: dict[str, Value]) -> Plan:
+        """The plan with values in place of the recipe's own. Raises UserError for values that make no valid recipe."""
+        base, overrides = self.sweep.base, dict(self._experiment.recipe_overrides)
         for task in self.tasks:
             own = overrides.get(task, {})
             overrides[task] = {**own, base: merge(own.get(base, {}), nested(values))}
-        return self.held_out.model_copy(update={"recipe_overrides": overrides})
+        return Plan.of(self._experiment.model_copy(update={"recipe_overrides": overrides}), f"{self.path}, space")
 
-    def run_of(self, key: RunKey, values: dict[str, Value]) -> Experiment:
-        """The experiment of one run of a trial. It has a folder of its own, by the hash of its specification."""
-        experiment = self.with_values(values)
-        digest = plan.specification_hash(plan.specification(experiment, key))[:16]
-        return experiment.model_copy(update={"name": f"sweeps/{self.sweep.name}/{digest}"})
+    def trial(self, values: dict[str, Value]) -> tuple[tuple[PlannedRun, ...], ...]:
+        """The runs of a trial by level. Each has a folder of its own, by the hash of its specification, and starts from
+        the runs that all trials share."""
+        plan = self.with_values(values)
+        return tuple(tuple(self._run(plan[run.key]) for run in level) for level in self.levels)
+
+    def _run(self, run: PlannedRun) -> PlannedRun:
+        name = f"sweeps/{self.sweep.name}/{run.specification_hash[:16]}"
+        shared = {role: self.source(source) for role, source in run.sources.items()}
+        return replace(run, experiment=run.experiment.model_copy(update={"name": name}), sources=shared)
+
+    def source(self, run: PlannedRun) -> PlannedRun:
+        """The run that stands for a source of a trial's run: made once for all trials, or upstream the experiment's."""
+        if run.stage.upstream:
+            return self.original[replace(run.key, seed=self.original.experiment.seeds[0])]
+        own = self.held_out[run.key]
+        return replace(own, sources={role: self.source(source) for role, source in own.sources.items()})
 
     def recipe_content(self, values: dict[str, Value], source: str) -> dict[str, Any]:
         """A recipe's file: the base recipe, as the experiment runs it, with a trial's values.
@@ -119,7 +137,7 @@ class Search:
         Args:
             source: what is said of where the values are from.
         """
-        base = recipe_for(self.original, self.sweep.base, self.tasks[0])
+        base = self.original.definitions.recipe(self.sweep.base, self.tasks[0])
         content: dict[str, Any] = {
             "extends": self.sweep.base,
             "description": f"{base.description} Values of the sweep {self.sweep.name}.",
@@ -136,36 +154,47 @@ class Search:
 
     def overrides_of(self, task: str) -> dict[str, Any]:
         """What the experiment changes in the base recipe on a task."""
-        return self.original.recipe_overrides.get(task, {}).get(self.sweep.base, {})
+        return self.original.experiment.recipe_overrides.get(task, {}).get(self.sweep.base, {})
 
     @property
-    def upstream_sources(self) -> tuple[RunKey, ...]:
+    def upstream_sources(self) -> tuple[PlannedRun, ...]:
         """The experiment's own upstream runs that trials start from."""
-        seed = self.original.seeds[0]
-        return tuple(replace(key, seed=seed) for key in self.sources if key.stage.startswith("upstream"))
+        return tuple(run for run in self.sources if run.stage.upstream)
 
     @cached_property
     def identity(self) -> str:
         """Hash of all that decides the trials: what is searched and how, and the runs with their code and sources."""
         sweep = self.sweep.model_dump(mode="json", include={"space", "sampler", "seed", "stop_early"})
-        keys = (*self.keys, *self.sources)
-        runs = [(plan.specification(self.held_out, key), plan.code_of(key)) for key in keys]
+        runs = [(run.specification, run.code_hash) for run in (*self.runs, *self.sources)]
         return hashlib.sha256(json.dumps([sweep, runs], sort_keys=True).encode()).hexdigest()[:12]
 
     @cached_property
-    def sources(self) -> tuple[RunKey, ...]:
+    def sources(self) -> tuple[PlannedRun, ...]:
         """The runs that a trial's are made from, those that others need first."""
-        found: dict[RunKey, None] = {}
+        found: dict[Any, PlannedRun] = {}
 
-        def add(key: RunKey) -> None:
-            for source in plan.source_keys(self.held_out, key):
-                if not source.stage.startswith("upstream"):
+        def add(run: PlannedRun) -> None:
+            for source in run.made_from:
+                own = self.source(source)
+                if not own.stage.upstream:
                     add(source)
-                found[source] = None
+                found.setdefault(own.key, own)
 
-        for key in self.keys:
-            add(key)
-        return tuple(found)
+        for run in self.runs:
+            add(run)
+        return tuple(found.values())
+
+
+def _before(last: Stage) -> set[str]:
+    """Names of the stages that a stage's runs are made from, in one step or several."""
+    by_name, found, pending = {s.name: s for s in stages()}, set(), [last]
+    while pending:
+        for name in pending.pop().after:
+            for new in {s.name for s in stages() if s.trains} if name == TRAINING else {name}:
+                if new not in found:
+                    found.add(new)
+                    pending.append(by_name[new])
+    return found
 
 
 def nested(values: dict[str, Value]) -> dict[str, Any]:
@@ -186,14 +215,13 @@ def load_sweep(path: Path | str) -> Search:
     """
     path = Path(path)
     sweep = validate(Sweep, read_yaml(path), str(path))
-    search = Search(path, sweep, load_experiment(sweep.experiment))
+    search = Search(path, sweep, Plan.load(sweep.experiment))
     where = f"{path}, {sweep.stage}"
-    if sweep.transfer and search.original.upstream is None:
+    if sweep.stage == "transfer" and search.original.experiment.upstream is None:
         raise UserError(f"{where}: {sweep.experiment} has no 'upstream' models to transfer")
-    CHECKS[sweep.stage](search.held_out, sweep.block, where)
-    if sweep.downstream:
+    if search.stage.prunes:
         _check_method(search, where)
-    if not search.keys:
+    if not search.runs:
         raise UserError(f"{where}: {sweep.experiment} has no such model to start from")
     _check_seeds(search)
     first = search.tasks[0]
@@ -214,7 +242,7 @@ def load_sweep(path: Path | str) -> Search:
 def _check_method(search: Search, where: str) -> None:
     """One method, and no key of another's."""
     sweep = search.sweep
-    methods = methods_of(sweep.block, recipe_for(search.original, sweep.base, search.tasks[0]))
+    methods = tuple(dict.fromkeys(run.key.method for run in search.runs))
     if len(methods) != 1:
         raise UserError(f"{where}.methods: a sweep is for one method, found {', '.join(methods)}")
     for key in sweep.space:
@@ -225,10 +253,10 @@ def _check_method(search: Search, where: str) -> None:
 
 def _check_seeds(search: Search) -> None:
     """The recipe is to be run with seeds that did not choose it."""
-    original = search.original
-    blocks = (*original.downstream, *original.quantize, *(original.upstream.transfer if original.upstream else ()))
-    taken = {*original.seeds, *(seed for block in blocks for seed in block.seeds)}
-    if both := sorted(taken & set(search.held_out.seeds)):
+    experiment = search.original.experiment
+    blocks = [block for known in stages() if known.block is not None for block in known.blocks(experiment)]
+    taken = {*experiment.seeds, *(seed for block in blocks for seed in block.seeds)}
+    if both := sorted(taken & set(search.held_out.experiment.seeds)):
         raise UserError(
             f"{search.path}: seed {both[0]} is one of {search.sweep.experiment}'s, with which the recipe is to be run "
             "afterwards. Choose another 'seed'."
@@ -243,6 +271,4 @@ def _check_space(search: Search) -> None:
             raise unknown_name("key", key, set(Recipe.model_fields) - NOT_SEARCHED, where)
     ends = [{key: parameter.ends[i] for key, parameter in space.items()} for i in (0, 1)]
     for values in search.points or ends:
-        experiment = search.with_values(values)
-        recipe_for(experiment, search.sweep.base, search.tasks[0], where)
-        CHECKS[search.sweep.stage](experiment, search.sweep.block, f"{search.path}, {search.sweep.stage}")
+        search.with_values(values)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import pandas as pd
 from matplotlib.figure import Figure
 
-from obert.experiment.keys import RunKey, arguments
+from obert.experiment.keys import RunKey
 from obert.foundation.errors import UserError
 from obert.records.record import Record
 from obert.statistics.estimates import format_number
@@ -82,7 +82,7 @@ class Results:
 
     def command(self, key: RunKey) -> str:
         """The command line that makes a run."""
-        return f"python -m obert {key.stage} --config {self.config} {arguments(key)}"
+        return f"python -m obert {key.stage} --config {self.config} {key.arguments}"
 
     def curves(self, key: RunKey) -> pd.DataFrame | None:
         """The training curves of a run (CURVE_COLUMNS, one row an optimiser step), None if it was not trained.

@@ -137,7 +137,7 @@ def _compression(results: Results, trained: Record) -> str:
 def _pruning(results: Results, record: Record) -> Record:
     """The run that a model's zeros are from: itself, or one that it started from."""
     while record.key.stage in ("quantize", "transfer"):
-        chosen = {"recipe": record.key.upstream, "method": record.key.method, "sparsity": record.key.sparsity}
+        chosen = {"lineage": record.key.origin, "method": record.key.method, "sparsity": record.key.sparsity}
         stages = ("upstream", "transfer", "downstream")
         sources = [source for stage in stages for source in results.stage(stage, **chosen)]
         sources = [r for r in sources if r.key.stage == "upstream" or r.key.task == record.key.task]
@@ -161,7 +161,7 @@ def _speeds(results: Results, key: RunKey) -> dict[str, Speed]:
     for record in results.stage("benchmark", **chosen)[:1]:
         for engine in engines_of(results):
             if (name := f"{engine}{THROUGHPUT}") in record.metrics:
-                own = _metric(record, f"{engine}{SPEEDUP}") if key.method or "@" in key.recipe else 1.0
+                own = _metric(record, f"{engine}{SPEEDUP}") if key.method or key.origin else 1.0
                 speeds[engine] = Speed(
                     record.metrics[name].value, own, _metric(record, f"{engine}_{metric_of(results, key.task)}")
                 )

@@ -30,8 +30,7 @@ def _without_scores(results: Results, key: RunKey) -> Record:
 
 def _layers(results: Results, key: RunKey) -> int | None:
     """Layers of a model that is not there yet: of the upstream run that drops some, or of the task's teacher."""
-    sources = key.recipe.split("@")[1:]
-    upstream = [k for k in results.planned if k.stage == "upstream" and k.recipe in sources]
+    upstream = [k for k in results.planned if k.stage == "upstream" and k.recipe in key.origin]
     for source in upstream:
         record = results.by_key.get(source)
         spec = record.spec if record else results.specifications.get(source, {})

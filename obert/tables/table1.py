@@ -14,5 +14,5 @@ class Table1(PaperTable):
     caption = f"Published: means as printed in Table 1 of Kurtic et al. 2022 (BERT-base, full data sets). {LEGEND}"
 
     def select(self, results: Results, task: str) -> list[Group]:
-        pruned = [group for group in groups(results, task, "downstream") if group.key.upstream is None]
+        pruned = [group for group in groups(results, task, "downstream") if not group.key.origin]
         return [group for group in pruned if group.pattern == UNSTRUCTURED]

@@ -20,5 +20,5 @@ class Table2(PaperTable):
     def select(self, results: Results, task: str) -> list[Group]:
         transferred = [g for g in groups(results, task, "transfer") if not g.drops_layers(results)]
         epochs = {group.epochs for group in transferred}
-        pruned = [g for g in groups(results, task, "downstream") if g.key.upstream is None]
+        pruned = [g for g in groups(results, task, "downstream") if not g.key.origin]
         return transferred + [group for group in pruned if group.epochs in epochs]

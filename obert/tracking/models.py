@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from obert.records.record import Record
-from obert.records.run import MODEL
+from obert.stages import MODEL
 
 NAME = "model"  # runs:/<run>/model
 TOKENIZER = ("config.json", "tokenizer.json", "tokenizer_config.json")

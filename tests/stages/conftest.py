@@ -3,11 +3,9 @@
 from contextlib import contextmanager
 
 import pytest
+from planned import made
 
-from obert.experiment.checks import load_experiment
-from obert.experiment.folders import run_folder
-from obert.experiment.plan import teacher_key
-from obert.stages import teacher
+from obert.experiment.plan import Plan
 from obert.training.trainer import LossProgress
 
 
@@ -18,15 +16,13 @@ def results(tmp_path_factory):
 
 
 @pytest.fixture
-def experiment(root, monkeypatch, results):
-    """The smoke experiment with its teachers trained."""
+def plan(root, monkeypatch, results):
+    """The plan of the smoke experiment, with its teachers trained."""
     monkeypatch.setattr("obert.experiment.folders.RESULTS", results)
-    monkeypatch.setattr("obert.records.run.environment", dict)  # asking the CPU for its name takes a second
-    loaded = load_experiment("configs/smoke.yaml")
-    for task in loaded.tasks:
-        key = teacher_key(loaded, task)
-        if not (run_folder(loaded, key) / "metrics.json").exists():
-            teacher.run(loaded, key)
+    monkeypatch.setattr("obert.records.recording.environment", dict)  # asking the CPU for its name takes a second
+    loaded = Plan.load("configs/smoke.yaml")
+    for teacher in loaded.of_stage("teacher"):
+        made(teacher)
     return loaded
 
 

@@ -3,16 +3,15 @@
 import importlib.metadata
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from planned import at, make
 
 from obert.engines import EngineError
-from obert.experiment.folders import run_folder
-from obert.experiment.keys import RunKey
-from obert.experiment.plan import teacher_key
-from obert.experiment.recipes import load_task
+from obert.experiment.plan import Plan
 from obert.experiment.schema import Experiment
 from obert.foundation import registry
 from obert.foundation.errors import UserError
@@ -20,8 +19,7 @@ from obert.foundation.files import file_hash
 from obert.masks.counts import measure
 from obert.models.encoders import load_pretrained, load_tokenizer, load_trained, prunable_weights, save
 from obert.records.record import read_record
-from obert.records.run import Run
-from obert.stages import benchmark, export
+from obert.records.recording import Recording
 from obert.tables import Results
 from obert.tables._engines import engines_of
 from obert.training.features import Features
@@ -35,12 +33,12 @@ TIMING = {"batch_size": 2, "sequence_length": 16, "threads": 1, "warmup": 1, "it
 
 
 @pytest.fixture
-def make_experiment(root, monkeypatch, tmp_path):
+def make_plan(root, monkeypatch, tmp_path):
     monkeypatch.setattr("obert.experiment.folders.RESULTS", tmp_path / "results")
-    monkeypatch.setattr("obert.records.run.environment", dict)  # asking the CPU for its name takes a second
+    monkeypatch.setattr("obert.records.recording.environment", dict)  # asking the CPU for its name takes a second
 
     def make(**timing):
-        return Experiment.model_validate(
+        experiment = Experiment.model_validate(
             {
                 "name": "two_stages",
                 "description": "Export and benchmark.",
@@ -51,53 +49,53 @@ def make_experiment(root, monkeypatch, tmp_path):
                 "benchmark": TIMING | timing,
             }
         )
+        return Plan.of(experiment)
 
     return make
 
 
 @pytest.fixture
-def experiment(make_experiment):
-    return make_experiment()
+def plan(make_plan):
+    return make_plan()
 
 
-def pruned_key(task):
-    return RunKey("downstream", task, "smoke_gradual", 0, "magnitude", 0.75)
+def pruned_run(plan, task):
+    return plan.find("downstream", task=task)
 
 
-def write_trained(experiment, key):
+def write_trained(plan, run):
     """Model and record as the teacher and downstream stages leave them."""
-    head = registry.load("tasks", key.task).head
     torch.manual_seed(0)
-    network, tokenizer = load_pretrained(experiment.model, head, 2)
+    network, tokenizer = load_pretrained(plan.experiment.model, run.task.head, 2)
     weights = prunable_weights(network)
-    if key.sparsity:
+    if run.key.sparsity:
         with torch.no_grad():
             for weight in weights.values():
-                weight.view(-1)[: int(weight.numel() * key.sparsity)] = 0
-    run = Run(experiment, key, "code")
+                weight.view(-1)[: int(weight.numel() * run.key.sparsity)] = 0
     save(network, tokenizer, run.folder / "model")
-    sparsity = measure(weights, key.sparsity) if key.sparsity else None
-    return run.finish(threads=1, files=("model",), sparsity=sparsity)
+    sparsity = measure(weights, run.key.sparsity) if run.key.sparsity else None
+    recording = Recording(replace(run, sources={}))  # its teacher may not have been made
+    return recording.finish(threads=1, files=("model",), sparsity=sparsity)
 
 
-def write_exports(experiment, task="movie_reviews"):
-    keys = teacher_key(experiment, task), pruned_key(task)
-    for key in keys:
-        write_trained(experiment, key)
-        export.run(experiment, key.at("export"))
-    return keys
+def write_exports(plan, task="movie_reviews"):
+    runs = plan.teacher(task), pruned_run(plan, task)
+    for run in runs:
+        write_trained(plan, run)
+        make(at(plan, run, "export"))
+    return runs
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_export_of_a_pruned_model(experiment, task):
-    key = pruned_key(task)
-    source = write_trained(experiment, key)
-    record = export.run(experiment, key.at("export"))
-    folder = run_folder(experiment, record.key)
+def test_export_of_a_pruned_model(plan, task):
+    run = pruned_run(plan, task)
+    source = write_trained(plan, run)
+    record = make(at(plan, run, "export"))
+    folder = plan[record.key].folder
     assert read_record(folder / "metrics.json") == record
     assert record.files == ("model.onnx",)
     assert record.details["onnx_sha256"] == file_hash(folder / "model.onnx")
-    assert record.inputs == {str(key.path): file_hash(run_folder(experiment, key) / "metrics.json")}
+    assert record.inputs == {str(run.key.path): file_hash(run.folder / "metrics.json")}
     assert record.sparsity == source.sparsity
     assert record.sparsity.measured == 0.75
     assert record.metrics["parity_max_abs_difference"].value < 1e-5
@@ -107,43 +105,43 @@ def test_export_of_a_pruned_model(experiment, task):
     assert 0 < compressed < raw
 
 
-def test_export_of_a_teacher_counts_zeros_too(experiment):
-    key = teacher_key(experiment, "movie_reviews")
-    write_trained(experiment, key)
-    record = export.run(experiment, key.at("export"))
+def test_export_of_a_teacher_counts_zeros_too(plan):
+    run = plan.teacher("movie_reviews")
+    write_trained(plan, run)
+    record = make(at(plan, run, "export"))
     assert (record.sparsity.target, record.sparsity.measured) == (0, 0)
 
 
-def test_export_of_a_model_that_changed_after_its_record(experiment):
-    key = pruned_key("movie_reviews")
-    write_trained(experiment, key)
-    trained = run_folder(experiment, key) / "model"
-    teacher = teacher_key(experiment, "movie_reviews")
-    write_trained(experiment, teacher)
-    shutil.copy(run_folder(experiment, teacher) / "model" / "model.safetensors", trained / "model.safetensors")
+def test_export_of_a_model_that_changed_after_its_record(plan):
+    run = pruned_run(plan, "movie_reviews")
+    write_trained(plan, run)
+    trained = run.folder / "model"
+    teacher = plan.teacher("movie_reviews")
+    write_trained(plan, teacher)
+    shutil.copy(teacher.folder / "model" / "model.safetensors", trained / "model.safetensors")
     with pytest.raises(UserError, match=r"0\.000000 sparsity, the record of downstream.*0\.750000.*Run that stage"):
-        export.run(experiment, key.at("export"))
-    assert not (run_folder(experiment, key.at("export")) / "metrics.json").exists()
+        make(at(plan, run, "export"))
+    assert not (at(plan, run, "export").folder / "metrics.json").exists()
 
 
-def test_export_before_training_names_the_missing_record(experiment):
+def test_export_before_training_names_the_missing_record(plan):
     with pytest.raises(UserError, match="is missing: run the stage that makes it first"):
-        export.run(experiment, pruned_key("movie_reviews").at("export"))
+        make(at(plan, pruned_run(plan, "movie_reviews"), "export"))
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_benchmark_of_a_pruned_model(experiment, task):
-    teacher, pruned = write_exports(experiment, task)
-    record = benchmark.run(experiment, pruned.at("benchmark"))
-    assert set(record.inputs) == {str(key.at("export").path) for key in (teacher, pruned)}
+def test_benchmark_of_a_pruned_model(plan, task):
+    teacher, pruned = write_exports(plan, task)
+    record = make(at(plan, pruned, "benchmark"))
+    assert set(record.inputs) == {str(at(plan, run, "export").key.path) for run in (teacher, pruned)}
     assert record.sparsity.measured == 0.75
     assert record.threads == 1
     assert record.details["skipped"] == {}
 
-    raw = json.loads((run_folder(experiment, record.key) / "latencies.json").read_text(encoding="utf-8"))
+    raw = json.loads((plan[record.key].folder / "latencies.json").read_text(encoding="utf-8"))
     assert raw["unit"] == "s"
     # The engines score what the model scores: predictions of the same logits, from padded batches of one shape.
-    own = _scores_of_the_model(experiment, pruned)
+    own = _scores_of_the_model(plan, pruned)
     for engine in ("pytorch", "onnxruntime"):
         dense, candidate = (raw["engines"][engine][role] for role in ("dense", "candidate"))
         assert len(dense) == len(candidate) == 6
@@ -167,9 +165,9 @@ def test_benchmark_of_a_pruned_model(experiment, task):
     assert len(record.metrics) == 2 * (5 + len(own))
 
 
-def _scores_of_the_model(experiment, key):
-    task = load_task(key.task, experiment.tasks[key.task], "the test")
-    folder = run_folder(experiment, key) / "model"
+def _scores_of_the_model(plan, run):
+    task = run.task
+    folder = run.folder / "model"
     data = Features.encode(task, task.load()["validation"], load_tokenizer(folder))
     logits = predict_logits(load_trained(folder, task.head), task, data, 8)
     return {
@@ -177,37 +175,37 @@ def _scores_of_the_model(experiment, key):
     }
 
 
-def test_further_scenarios_are_timed_and_named(make_experiment):
-    experiment = make_experiment(also=[{"batch_size": 1, "sequence_length": 8, "threads": 2}])
-    _, pruned = write_exports(experiment)
-    record = benchmark.run(experiment, pruned.at("benchmark"))
+def test_further_scenarios_are_timed_and_named(make_plan):
+    plan = make_plan(also=[{"batch_size": 1, "sequence_length": 8, "threads": 2}])
+    _, pruned = write_exports(plan)
+    record = make(at(plan, pruned, "benchmark"))
     assert record.metrics["onnxruntime_batch1_length8_threads2_throughput"].count == 6
     assert record.details["engines"]["onnxruntime_batch1_length8_threads2"]["threads"] == {"dense": 2, "candidate": 2}
     assert "onnxruntime_batch1_length8_threads2_accuracy" not in record.metrics
     assert engines_of(Results("e", "d", "c", (record,), (record.key,), None, None)) == ["onnxruntime", "pytorch"]
 
 
-def test_benchmark_of_the_teacher_has_no_speedup(experiment):
-    teacher, _ = write_exports(experiment)
-    record = benchmark.run(experiment, teacher.at("benchmark"))
-    assert list(record.inputs) == [str(teacher.at("export").path)]
+def test_benchmark_of_the_teacher_has_no_speedup(plan):
+    teacher, _ = write_exports(plan)
+    record = make(at(plan, teacher, "benchmark"))
+    assert list(record.inputs) == [str(at(plan, teacher, "export").key.path)]
     assert not [name for name in record.metrics if "speedup" in name]
     assert "pytorch_throughput" in record.metrics
     assert "dense" not in record.details["engines"]["pytorch"]
 
 
-def test_unavailable_engine_is_skipped_with_its_reason(experiment, monkeypatch):
-    teacher, _ = write_exports(experiment)
+def test_unavailable_engine_is_skipped_with_its_reason(plan, monkeypatch):
+    teacher, _ = write_exports(plan)
     monkeypatch.setattr(registry.load("engines", "onnxruntime"), "library", "a_library_that_is_not_there")
-    record = benchmark.run(experiment, teacher.at("benchmark"))
+    record = make(at(plan, teacher, "benchmark"))
     assert "'a_library_that_is_not_there'" in record.details["skipped"]["onnxruntime"]
     assert {name.split("_")[0] for name in record.metrics} == {"pytorch"}
 
     monkeypatch.setattr(registry.load("engines", "pytorch"), "library", "nor_is_this_one")
     with pytest.raises(UserError, match=r"no engine .* runs here: .*nor_is_this_one.*a_library_that_is_not_there"):
-        benchmark.run(experiment, teacher.at("benchmark"))
+        make(at(plan, teacher, "benchmark"))
     with pytest.raises(UserError, match="export checks its file with ONNX Runtime"):
-        export.run(experiment, teacher.at("export"))
+        make(at(plan, teacher, "export"))
 
 
 def crash(*_):
@@ -225,43 +223,43 @@ def no_memory(*_):
         ("__init__", no_memory, "MemoryError: std::bad_alloc"),
     ],
 )
-def test_an_engine_that_fails_leaves_the_timings_of_the_others(experiment, monkeypatch, method, failure, reason):
-    teacher, _ = write_exports(experiment)
+def test_an_engine_that_fails_leaves_the_timings_of_the_others(plan, monkeypatch, method, failure, reason):
+    teacher, _ = write_exports(plan)
     monkeypatch.setattr(registry.load("engines", "pytorch"), method, failure)
-    record = benchmark.run(experiment, teacher.at("benchmark"))
+    record = make(at(plan, teacher, "benchmark"))
     assert record.details["failed"] == {"pytorch": reason}
     assert record.details["skipped"] == {}
     assert {name.split("_")[0] for name in record.metrics} == {"onnxruntime"}
-    raw = json.loads((run_folder(experiment, record.key) / "latencies.json").read_text(encoding="utf-8"))
+    raw = json.loads((plan[record.key].folder / "latencies.json").read_text(encoding="utf-8"))
     assert list(raw["engines"]) == ["onnxruntime"]
 
     monkeypatch.setattr(registry.load("engines", "onnxruntime"), method, failure)
     with pytest.raises(UserError, match=r"no engine of benchmark\.engines could be timed: ") as caught:
-        benchmark.run(experiment, teacher.at("benchmark"))
+        make(at(plan, teacher, "benchmark"))
     assert reason.splitlines()[0] in str(caught.value)
 
 
-def test_an_engine_with_other_threads_is_no_failure_of_the_engine(experiment, monkeypatch):
-    teacher, _ = write_exports(experiment)
+def test_an_engine_with_other_threads_is_no_failure_of_the_engine(plan, monkeypatch):
+    teacher, _ = write_exports(plan)
     monkeypatch.setattr(registry.load("engines", "pytorch"), "threads", lambda _: 7)
     with pytest.raises(UserError, match="PyTorch runs with 7 threads"):
-        benchmark.run(experiment, teacher.at("benchmark"))
+        make(at(plan, teacher, "benchmark"))
 
 
-def test_what_an_engine_leaves_to_a_fallback_is_recorded(experiment, monkeypatch, caplog):
-    _, pruned = write_exports(experiment)
+def test_what_an_engine_leaves_to_a_fallback_is_recorded(plan, monkeypatch, caplog):
+    _, pruned = write_exports(plan)
     monkeypatch.setattr(registry.load("engines", "pytorch"), "unsupported", lambda _: "Sin '/odd/Sin'")
-    details = benchmark.run(experiment, pruned.at("benchmark")).details["engines"]
+    details = make(at(plan, pruned, "benchmark")).details["engines"]
     assert details["pytorch"]["unsupported"] == {"dense": "Sin '/odd/Sin'", "candidate": "Sin '/odd/Sin'"}
     assert details["onnxruntime"]["unsupported"] == {}
     assert details["onnxruntime"]["version"] == importlib.metadata.version("onnxruntime")
     assert "pytorch leaves a part of the candidate model to a fallback: Sin '/odd/Sin'" in caplog.text
 
 
-def test_an_engine_in_an_environment_of_its_own_is_timed_where_there_is_one(make_experiment):
-    experiment = make_experiment(engines=["onnxruntime", "deepsparse"])
-    _, pruned = write_exports(experiment)
-    record = benchmark.run(experiment, pruned.at("benchmark"))
+def test_an_engine_in_an_environment_of_its_own_is_timed_where_there_is_one(make_plan):
+    plan = make_plan(engines=["onnxruntime", "deepsparse"])
+    _, pruned = write_exports(plan)
+    record = make(at(plan, pruned, "benchmark"))
     reason = registry.load("engines", "deepsparse").unavailable_reason()
     assert record.details["skipped"] == ({"deepsparse": reason} if reason else {})
     assert ("deepsparse_speedup" in record.metrics) == (reason is None)
@@ -271,14 +269,14 @@ def test_an_engine_in_an_environment_of_its_own_is_timed_where_there_is_one(make
     assert record.details["engines"]["deepsparse"]["threads"] == {"dense": 1, "candidate": 1}
 
 
-def test_benchmark_refuses_too_many_threads_before_any_work(make_experiment):
-    experiment = make_experiment(threads=100_000)
+def test_benchmark_refuses_too_many_threads_before_any_work(make_plan):
+    plan = make_plan(threads=100_000)
     with pytest.raises(UserError, match=r"benchmark\.threads 100000"):
-        benchmark.run(experiment, pruned_key("movie_reviews").at("benchmark"))
+        make(at(plan, pruned_run(plan, "movie_reviews"), "benchmark"))
 
 
-def test_benchmark_refuses_a_length_the_model_has_no_positions_for(make_experiment):
-    experiment = make_experiment(sequence_length=129)
-    teacher, _ = write_exports(experiment)
+def test_benchmark_refuses_a_length_the_model_has_no_positions_for(make_plan):
+    plan = make_plan(sequence_length=129)
+    teacher, _ = write_exports(plan)
     with pytest.raises(UserError, match=r"benchmark\.sequence_length 129: the model has positions for 128"):
-        benchmark.run(experiment, teacher.at("benchmark"))
+        make(at(plan, teacher, "benchmark"))

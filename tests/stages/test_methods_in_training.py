@@ -2,17 +2,14 @@
 
 import pytest
 import torch
+from planned import changed, make
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
-from obert.experiment.folders import run_folder
-from obert.experiment.keys import RunKey
-from obert.experiment.recipes import recipe_for
 from obert.foundation import registry
 from obert.foundation.errors import UserError
 from obert.models.encoders import load_trained, prunable_weights
 from obert.pruning import Method
-from obert.stages import downstream
 from obert.training.trainer import CompressionTrainer
 
 TASK = "movie_reviews"
@@ -25,27 +22,33 @@ RECIPE = {
 LEARNED = ("lottery_ticket", "movement", "platon", "prune_ofa", "soft_movement")
 
 
-def changed(experiment, recipe):
-    return experiment.model_copy(update={"recipe_overrides": {TASK: {"smoke_gradual": recipe}}})
+def with_recipe(plan, recipe):
+    """The smoke experiment with every method, and another recipe."""
+    (block, *_) = plan.experiment.downstream
+    block = block.model_copy(
+        update={"recipes": ("smoke_gradual",), "methods": "all", "sparsities": (0.8,), "tasks": (TASK,)}
+    )
+    overrides = {TASK: {"smoke_gradual": recipe}}
+    return changed(plan, downstream=(block,), quantize=(), recipe_overrides=overrides)
 
 
 @pytest.fixture
-def reranking(experiment):
-    return changed(experiment, {**RECIPE, "schedule": {**RECIPE["schedule"], "rerank_until_epoch": 2}})
+def reranking(plan):
+    return with_recipe(plan, {**RECIPE, "schedule": {**RECIPE["schedule"], "rerank_until_epoch": 2}})
 
 
-def key_of(method):
-    return RunKey("downstream", TASK, "smoke_gradual", 0, method, 0.8)
+def run_of(plan, method):
+    return plan.find("downstream", method=method, seed=0)
 
 
-def weights_of(experiment, method):
-    return load_file(run_folder(experiment, key_of(method)) / "model" / "model.safetensors")
+def weights_of(plan, method):
+    return load_file(run_of(plan, method).folder / "model" / "model.safetensors")
 
 
 @pytest.mark.parametrize("method", LEARNED)
 def test_final_sparsity_is_exact_on_disk_and_names_are_plain(reranking, method):
-    record = downstream.run(reranking, key_of(method))
-    weights = prunable_weights(load_trained(run_folder(reranking, key_of(method)) / "model", "sequence_classification"))
+    record = make(run_of(reranking, method))
+    weights = prunable_weights(load_trained(run_of(reranking, method).folder / "model", "sequence_classification"))
     size = sum(w.numel() for w in weights.values())
     assert sum(int((w == 0).sum()) for w in weights.values()) == round(0.8 * size)
     assert not any("parametrizations" in name for name in weights_of(reranking, method))
@@ -59,11 +62,11 @@ def test_final_sparsity_is_exact_on_disk_and_names_are_plain(reranking, method):
 @pytest.mark.parametrize("method", LEARNED)
 @pytest.mark.parametrize("step", [3, 7, 11])
 def test_interrupted_and_run_again_equals_uninterrupted(reranking, interrupted_at, method, step):
-    downstream.run(reranking, key_of(method))
+    make(run_of(reranking, method))
     expected = weights_of(reranking, method)
     with interrupted_at(step):
-        downstream.run(reranking, key_of(method))
-    downstream.run(reranking, key_of(method))
+        make(run_of(reranking, method))
+    make(run_of(reranking, method))
     for name, value in weights_of(reranking, method).items():
         assert torch.equal(value, expected[name]), name
 
@@ -81,8 +84,8 @@ def test_scores_are_trained_at_their_own_rate(reranking, monkeypatch):
         return train(self, **kwargs)
 
     monkeypatch.setattr(CompressionTrainer, "train", watched)
-    downstream.run(reranking, key_of("movement"))
-    rate = recipe_for(reranking, "smoke_gradual", TASK).training.learning_rate.initial
+    make(run_of(reranking, "movement"))
+    rate = run_of(reranking, "movement").recipe.training.learning_rate.initial
     assert len(seen) == 15
     for weights, biases, scores in seen:
         assert weights == biases
@@ -90,16 +93,16 @@ def test_scores_are_trained_at_their_own_rate(reranking, monkeypatch):
 
 
 @pytest.mark.parametrize(("method", "steps"), [("movement", 1), ("platon", 10)])
-def test_pruning_before_anything_was_learned_is_refused(experiment, method, steps):
-    early = changed(experiment, {"schedule": {"start_epoch": 0}})
+def test_pruning_before_anything_was_learned_is_refused(plan, method, steps):
+    early = with_recipe(plan, {"schedule": {"start_epoch": 0}})
     message = f"needs {steps} optimiser steps before the first pruning event, which is at step 0"
     with pytest.raises(UserError, match=message):
-        downstream.run(early, key_of(method))
+        make(run_of(early, method))
 
 
-def test_every_layer_has_the_target_if_the_recipe_says_so(experiment):
-    uniform = changed(experiment, {**RECIPE, "distribution": "uniform"})
-    record = downstream.run(uniform, key_of("magnitude"))
+def test_every_layer_has_the_target_if_the_recipe_says_so(plan):
+    uniform = with_recipe(plan, {**RECIPE, "distribution": "uniform"})
+    record = make(run_of(uniform, "magnitude"))
     for layer in record.sparsity.layers.values():
         assert layer.zeros == round(0.8 * layer.size)
 

@@ -2,75 +2,73 @@
 
 import pytest
 import torch
+from planned import at, make
 from safetensors.torch import load_file
 
-from obert.experiment.folders import checkpoint_folder, run_folder
-from obert.experiment.plan import find_key, teacher_key
 from obert.models.encoders import load_trained, prunable_weights
 from obert.quantization.fake import QuantizedLinear
 from obert.records.record import read_record
-from obert.stages import downstream, export, quantize
 
 TASK = "movie_reviews"
 
 
 @pytest.fixture
-def keys(experiment):
+def runs(plan):
     """The pruned model and its quantised form, the first of them made."""
-    source = find_key(experiment, "downstream", task=TASK, recipe="smoke_gradual", method="obert")
-    if not (run_folder(experiment, source) / "metrics.json").exists():
-        downstream.run(experiment, source)
-    return source, find_key(experiment, "quantize", task=TASK, recipe="smoke_quantize@smoke_gradual")
+    source = plan.find("downstream", task=TASK, recipe="smoke_gradual", method="obert")
+    if not (source.folder / "metrics.json").exists():
+        make(source)
+    return source, plan.find("quantize", task=TASK, recipe="smoke_quantize@smoke_gradual")
 
 
-def model_of(experiment, key):
-    return load_trained(run_folder(experiment, key) / "model", "sequence_classification")
+def model_of(run):
+    return load_trained(run.folder / "model", "sequence_classification")
 
 
-def test_zeros_are_those_of_the_pruned_model_and_scales_are_frozen(experiment, keys):
-    source, key = keys
-    record = quantize.run(experiment, key)
-    before, after = (prunable_weights(model_of(experiment, k)) for k in keys)
+def test_zeros_are_those_of_the_pruned_model_and_scales_are_frozen(plan, runs):
+    source, run = runs
+    record = make(run)
+    before, after = (prunable_weights(model_of(plan, k)) for k in runs)
     for name, weight in before.items():
         assert (after[name][weight == 0] == 0).all()
         assert not torch.equal(after[name], weight)  # it has trained
     assert record.details["pattern"]["zeros_kept"] == record.details["pattern"]["zeros_before"]
-    assert record.inputs.keys() == {str(source.path), str(teacher_key(experiment, TASK).path)}
-    for module in model_of(experiment, key).modules():
+    assert record.inputs.keys() == {str(source.key.path), str(plan.teacher(TASK).key.path)}
+    for module in model_of(run).modules():
         if isinstance(module, QuantizedLinear):
             assert not module.input_fake_quant.observer_enabled
             assert float(module.input_fake_quant.activation_post_process.max_val) < float("inf")
 
 
 @pytest.mark.parametrize("step", [3, 5])
-def test_interrupted_and_run_again_equals_uninterrupted(experiment, keys, interrupted_at, step):
-    _, key = keys
-    whole = quantize.run(experiment, key)
-    expected = load_file(run_folder(experiment, key) / "model" / "model.safetensors")
+def test_interrupted_and_run_again_equals_uninterrupted(plan, runs, interrupted_at, step):
+    _, run = runs
+    whole = make(run)
+    expected = load_file(run.folder / "model" / "model.safetensors")
     with interrupted_at(step):
-        quantize.run(experiment, key)
-    assert list(checkpoint_folder(experiment, key).glob("checkpoint-*"))
-    again = quantize.run(experiment, key)
-    found = load_file(run_folder(experiment, key) / "model" / "model.safetensors")
+        make(run)
+    assert list(run.checkpoints.glob("checkpoint-*"))
+    again = make(run)
+    found = load_file(run.folder / "model" / "model.safetensors")
     assert found.keys() == expected.keys()
     for name, value in found.items():
         assert torch.equal(value, expected[name]), name
     assert again.metrics == whole.metrics
 
 
-def test_the_export_is_an_integer_graph_with_the_zeros(experiment, keys):
-    source, key = keys
-    quantize.run(experiment, key)
-    record = export.run(experiment, key.at("export"))
+def test_the_export_is_an_integer_graph_with_the_zeros(plan, runs):
+    source, run = runs
+    make(run)
+    record = make(at(plan, run, "export"))
     assert record.details["quantized"]
-    pruned = read_record(run_folder(experiment, source) / "metrics.json").sparsity
+    pruned = read_record(source.folder / "metrics.json").sparsity
     assert record.sparsity.measured >= pruned.measured
-    floating = export.run(experiment, teacher_key(experiment, TASK).at("export"))
+    floating = make(at(plan, plan.teacher(TASK), "export"))
     assert not floating.details["quantized"]
 
 
-def test_the_dense_teacher_is_quantised_by_the_same_code(experiment):
-    key = find_key(experiment, "quantize", task=TASK, recipe="smoke_quantize@smoke_finetune")
-    record = quantize.run(experiment, key)
+def test_the_dense_teacher_is_quantised_by_the_same_code(plan):
+    run = plan.find("quantize", task=TASK, recipe="smoke_quantize@smoke_finetune")
+    record = make(run)
     assert record.sparsity is None
-    assert record.inputs.keys() == {str(teacher_key(experiment, TASK).path)}
+    assert record.inputs.keys() == {str(plan.teacher(TASK).key.path)}

@@ -5,16 +5,14 @@ import json
 
 import pytest
 import torch
+from planned import make
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
-from obert.experiment.folders import checkpoint_folder, run_folder
-from obert.experiment.plan import downstream_keys, find_key, teacher_key
 from obert.foundation.errors import UserError
 from obert.models.encoders import load_trained, prunable_weights
 from obert.pruning.shared.training_hooks import TrainingHook
 from obert.records.record import read_record
-from obert.stages import downstream
 from obert.training.checkpoints import MARKER, latest_checkpoint
 from obert.training.gradual import GradualPruning
 from obert.training.pruner import Pruner
@@ -23,22 +21,22 @@ from obert.training.trainer import CompressionTrainer
 TASKS = ("movie_reviews", "city_qa")
 
 
-def gradual_key(experiment, task="movie_reviews", method="obert"):
-    return find_key(experiment, "downstream", task=task, recipe="smoke_gradual", method=method)
+def gradual_run(plan, task="movie_reviews", method="obert"):
+    return plan.find("downstream", task=task, recipe="smoke_gradual", method=method)
 
 
-def weights_of(experiment, key):
-    return load_file(run_folder(experiment, key) / "model" / "model.safetensors")
+def weights_of(run):
+    return load_file(run.folder / "model" / "model.safetensors")
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_teacher_learns_and_records(experiment, task):
-    key = teacher_key(experiment, task)
-    record = read_record(run_folder(experiment, key) / "metrics.json")
+def test_teacher_learns_and_records(plan, task):
+    run = plan.teacher(task)
+    record = read_record(run.folder / "metrics.json")
     assert record.primary_metric in record.metrics
     assert record.sparsity is None
     assert record.data["splits"]["train"] == {"movie_reviews": 96, "city_qa": 64}[task]
-    lines = (run_folder(experiment, key) / "predictions.jsonl").read_text().splitlines()
+    lines = (run.folder / "predictions.jsonl").read_text().splitlines()
     scores = [json.loads(line)["score"] for line in lines]
     assert len(scores) == record.metrics[record.primary_metric].count
     assert sum(scores) / len(scores) == pytest.approx(record.metrics[record.primary_metric].value)
@@ -48,24 +46,24 @@ def test_teacher_learns_and_records(experiment, task):
     ("task", "recipe"),
     [("movie_reviews", "smoke_one_shot"), ("movie_reviews", "smoke_gradual"), ("city_qa", "smoke_gradual")],
 )
-def test_final_sparsity_is_exact_on_disk(experiment, task, recipe):
-    key = find_key(experiment, "downstream", task=task, recipe=recipe, method="magnitude")
-    record = downstream.run(experiment, key)
+def test_final_sparsity_is_exact_on_disk(plan, task, recipe):
+    run = plan.find("downstream", task=task, recipe=recipe, method="magnitude")
+    record = make(run)
     head = {"movie_reviews": "sequence_classification", "city_qa": "question_answering"}[task]
-    weights = prunable_weights(load_trained(run_folder(experiment, key) / "model", head))
+    weights = prunable_weights(load_trained(run.folder / "model", head))
     size = sum(w.numel() for w in weights.values())
     assert sum(int((w == 0).sum()) for w in weights.values()) == round(0.8 * size)
     assert record.sparsity.measured == pytest.approx(0.8, abs=1 / size)
-    assert record.inputs.keys() == {str(teacher_key(experiment, task).path)}
+    assert record.inputs.keys() == {str(plan.teacher(task).key.path)}
 
 
-def test_gradual_run_follows_its_schedules(experiment):
-    key = gradual_key(experiment)
-    record = downstream.run(experiment, key)
+def test_gradual_run_follows_its_schedules(plan):
+    run = gradual_run(plan)
+    record = make(run)
     # 96 examples in batches of 16 are 6 steps an epoch; events at epochs 0, 1, 2; 0.8 - 0.1 * (1 - x)^3
     assert [event["step"] for event in record.details["events"]] == [0, 6, 12]
     assert [event["sparsity"] for event in record.details["events"]] == pytest.approx([0.7, 0.7875, 0.8])
-    with (run_folder(experiment, key) / "curves.csv").open() as file:
+    with (run.folder / "curves.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(row["step"]) for row in rows] == list(range(1, 19))
     assert [float(row["sparsity"]) for row in rows] == pytest.approx([0.7] * 6 + [0.7875] * 6 + [0.8] * 6)
@@ -88,7 +86,7 @@ class Watch(TrainerCallback):
         self.seen.append((zeros, round(self.pruner.sparsity * sum(w.numel() for w in weights.values()))))
 
 
-def test_masks_hold_after_every_optimizer_step(experiment, monkeypatch):
+def test_masks_hold_after_every_optimizer_step(plan, monkeypatch):
     watches = []
     original = GradualPruning.__init__
 
@@ -104,27 +102,27 @@ def test_masks_hold_after_every_optimizer_step(experiment, monkeypatch):
         return train(self, **kwargs)
 
     monkeypatch.setattr(CompressionTrainer, "train", watched_train)
-    downstream.run(experiment, gradual_key(experiment))
+    make(gradual_run(plan))
     assert len(watches[0].seen) == 18
     assert all(found == wanted for found, wanted in watches[0].seen)
 
 
 @pytest.mark.parametrize("step", [1, 4, 5, 9, 11])
-def test_interrupted_at_any_step_and_run_again_equals_uninterrupted(experiment, interrupted_at, step):
-    key = gradual_key(experiment, task="city_qa")
-    whole = downstream.run(experiment, key)
-    expected = weights_of(experiment, key)
+def test_interrupted_at_any_step_and_run_again_equals_uninterrupted(plan, interrupted_at, step):
+    run = gradual_run(plan, task="city_qa")
+    whole = make(run)
+    expected = weights_of(run)
     with interrupted_at(step):
-        downstream.run(experiment, key)
-    checkpoints = list(checkpoint_folder(experiment, key).glob("checkpoint-*"))
+        make(run)
+    checkpoints = list(run.checkpoints.glob("checkpoint-*"))
     assert len(checkpoints) == min(2, (step - 1) // 2)
-    again = downstream.run(experiment, key)
-    for name, value in weights_of(experiment, key).items():
+    again = make(run)
+    for name, value in weights_of(run).items():
         assert torch.equal(value, expected[name]), name
     assert again.metrics == whole.metrics
     assert [e["sparsity"] for e in again.details["events"]] == [e["sparsity"] for e in whole.details["events"]]
     assert again.costs["gradient_evaluations"] == whole.costs["gradient_evaluations"]
-    assert not checkpoint_folder(experiment, key).exists()
+    assert not run.checkpoints.exists()
 
 
 def test_damaged_or_foreign_checkpoints_are_passed_over(tmp_path, caplog):
@@ -141,41 +139,41 @@ def test_damaged_or_foreign_checkpoints_are_passed_over(tmp_path, caplog):
         assert reason in caplog.text
 
 
-def test_methods_meet_the_same_data_in_the_same_order(experiment, monkeypatch):
+def test_methods_meet_the_same_data_in_the_same_order(plan, monkeypatch):
     orders = {}
     original = CompressionTrainer.compute_loss
 
     def noted(self, model, inputs, *rest, **kwargs):
-        orders.setdefault(key.method, []).append(inputs["input_ids"].clone())
+        orders.setdefault(run.key.method, []).append(inputs["input_ids"].clone())
         return original(self, model, inputs, *rest, **kwargs)
 
     monkeypatch.setattr(CompressionTrainer, "compute_loss", noted)
     for method in ("magnitude", "obert"):
-        key = gradual_key(experiment, method=method)
-        downstream.run(experiment, key)
+        run = gradual_run(plan, method=method)
+        make(run)
     pairs = zip(orders["magnitude"], orders["obert"], strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
     first_epoch, second_epoch = orders["obert"][:6], orders["obert"][6:12]
     assert not all(a.shape == b.shape and torch.equal(a, b) for a, b in zip(first_epoch, second_epoch, strict=True))
 
 
-def test_loss_that_is_not_finite_names_step_and_tensor(experiment, monkeypatch):
+def test_loss_that_is_not_finite_names_step_and_tensor(plan, monkeypatch):
     def poison(self, masks, at_target):
         next(iter(self.layers.values())).weight.data[0, 0] = float("nan")
 
     monkeypatch.setattr(TrainingHook, "after_step", poison)
     with pytest.raises(UserError, match=r"not finite at step 1: parameter 'bert\.encoder\.layer\.0"):
-        downstream.run(experiment, gradual_key(experiment, method="magnitude"))
+        make(gradual_run(plan, method="magnitude"))
 
 
-def test_more_gradients_than_examples_end_before_training(experiment):
+def test_more_gradients_than_examples_end_before_training(plan):
     overrides = {"movie_reviews": {"smoke_gradual": {"methods": {"obert": {"num_gradients": 97}}}}}
-    greedy = experiment.model_copy(update={"recipe_overrides": overrides})
+    greedy = plan.model_copy(update={"recipe_overrides": overrides})
     with pytest.raises(UserError, match="draws 97 training features, there are 96"):
-        downstream.run(greedy, gradual_key(experiment))
+        make(gradual_run(greedy))
 
 
-def test_missing_teacher_is_named(experiment, monkeypatch, tmp_path):
+def test_missing_teacher_is_named(plan, monkeypatch, tmp_path):
     monkeypatch.setattr("obert.experiment.folders.RESULTS", tmp_path)
     with pytest.raises(UserError, match=r"metrics\.json is missing"):
-        downstream.run(experiment, downstream_keys(experiment)[0])
+        make(plan.of_stage("downstream")[0])

@@ -6,11 +6,13 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from obert.experiment import plan
+from obert.experiment import folders
+from obert.experiment.plan import Plan
 from obert.foundation import registry
-from obert.experiment.checks import load_experiment
-from obert.foundation.errors import UserError
+from obert.foundation.accelerators import gpu_count
 from obert.foundation.code_identity import code_hash
+from obert.foundation.errors import UserError
+from obert.stages import stages
 
 DEFAULT_CONFIG = "configs/default.yaml"
 
@@ -32,18 +34,19 @@ def experiment_file():
 
 CONFIG = experiment_file()
 try:
-    EXPERIMENT = load_experiment(CONFIG)
-    KEYS = {key.path.as_posix(): key for key in plan.all_keys(EXPERIMENT)}
+    PLAN = Plan.load(CONFIG)
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
-RUNS = plan.runs_folder(EXPERIMENT).as_posix()
-TABLES = plan.tables_folder(EXPERIMENT).as_posix()
+EXPERIMENT, STAGES = PLAN.experiment, stages()
+PLANNED = {run.key.path.as_posix(): run for run in PLAN}
+RUNS = folders.runs_folder(EXPERIMENT).as_posix()
+TABLES = folders.tables_folder(EXPERIMENT).as_posix()
 LOGS = f"results/logs/{EXPERIMENT.name}"
 TIMES = f"results/benchmarks/{EXPERIMENT.name}"
 RUN = "{task}/{recipe}/{variant}/seed{seed}"
 TABLE_NAMES = registry.names("tables") if EXPERIMENT.tables == "all" else EXPERIMENT.tables
-GPUS = plan.gpu_count()
+GPUS = gpu_count()
 # `workflow.cores` ends what has no --cores: `snakemake --report`, and a cluster, where a job asks for this many.
 CORES = workflow.resource_settings.cores or 8
 
@@ -72,39 +75,47 @@ def prepare():
         raise WorkflowError("nothing was run: see the message above")
 
 
-def key_of(stage, wildcards):
+def planned(stage, wildcards):
     """The run that a rule's wildcards name."""
     path = f"{stage}/{wildcards.task}/{wildcards.recipe}/{wildcards.variant}/seed{wildcards.seed}"
-    if path not in KEYS:
+    if path not in PLANNED:
         raise WorkflowError(f"{CONFIG} has no run {path}")
-    return KEYS[path]
+    return PLANNED[path]
 
 
 def arguments_of(stage):
     """Command-line arguments that name the run."""
-    return lambda wildcards: plan.arguments(key_of(stage, wildcards))
+    return lambda wildcards: planned(stage, wildcards).key.arguments
 
 
 def specification_of(stage):
     """Hash of what decides the run's result: a change of it, and of nothing else, reruns it."""
-    return lambda wildcards: plan.specification_hash(plan.specification(EXPERIMENT, key_of(stage, wildcards)))
+    return lambda wildcards: planned(stage, wildcards).specification_hash
 
 
 def code_of(stage):
-    """Hash of the code that a training stage makes a run with."""
-    return lambda wildcards: plan.code_of(key_of(stage, wildcards))
+    """Hash of the code that makes a run."""
+    return lambda wildcards: planned(stage, wildcards).code_hash
 
 
-def record_of(key):
+def outputs_of(stage):
+    """What a stage's runs leave: the record, and files and folders beside it."""
+    folder = f"{RUNS}/{stage.name}/{RUN}"
+    return {
+        "record": ensure(f"{folder}/metrics.json", non_empty=True),
+        **{name: directory(f"{folder}/{path}") for name, path in stage.folders.items()},
+        **{name: f"{folder}/{path}" for name, path in stage.files.items()},
+    }
+
+
+def record_of(run):
     """The record of a run."""
-    return (plan.run_folder(EXPERIMENT, key) / "metrics.json").as_posix()
+    return (run.folder / "metrics.json").as_posix()
 
 
 def source_records(stage):
     """The records that a run is made from."""
-    return lambda wildcards: [record_of(key) for key in plan.source_keys(EXPERIMENT, key_of(stage, wildcards))]
+    return lambda wildcards: [record_of(source) for source in planned(stage, wildcards).made_from]
 
 
-def records_of(*stages):
-    """Every record of the given stages."""
-    return [record_of(key) for key in KEYS.values() if key.stage in stages]
+RECORDS = [record_of(run) for run in PLAN]

@@ -18,16 +18,16 @@ def loaded(name):
 
 def swept(name, file):
     """A file that a sweep leaves."""
-    return (plan.sweep_folder(name) / file).as_posix()
+    return (folders.sweep_folder(name) / file).as_posix()
 
 
 def upstream_of(name):
     """Records of the upstream models that a sweep of this experiment starts from."""
 
     def of(wildcards):
-        if loaded(name).original.name != EXPERIMENT.name:
+        if loaded(name).original.experiment.name != EXPERIMENT.name:
             return []
-        return [record_of(key) for key in loaded(name).upstream_sources]
+        return [record_of(run) for run in loaded(name).upstream_sources]
 
     return of
 
@@ -39,7 +39,7 @@ def identity_of(name):
 
 def workers_of(name):
     """As many workers as the cores allow; one on a GPU, which they would share."""
-    return lambda wildcards, threads: 1 if GPUS else max(threads // loaded(name).original.threads, 1)
+    return lambda wildcards, threads: 1 if GPUS else max(threads // loaded(name).original.experiment.threads, 1)
 
 
 for file in sorted(SWEEPS.glob("*.yaml")):

@@ -3,8 +3,8 @@
 
 rule tables:
     input:
-        records=[record_of(key) for key in KEYS.values()],
-        sweeps=[(plan.sweep_folder(name) / "trials.csv").as_posix() for name in EXPERIMENT.sweeps],
+        records=RECORDS,
+        sweeps=[(folders.sweep_folder(name) / "trials.csv").as_posix() for name in EXPERIMENT.sweeps],
     output:
         report=report(f"{TABLES}/report.html", caption="../report/report.rst", category="Report"),
         tables=report(

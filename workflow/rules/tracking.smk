@@ -3,7 +3,7 @@
 
 rule track:
     input:
-        records=[record_of(key) for key in KEYS.values()],
+        records=RECORDS,
     output:
         done=touch(f"{LOGS}/tracking_synchronized"),
     log:

@@ -1,0 +1,146 @@
+"""The command line: one subcommand a stage, each usable without Snakemake, and the commands around them."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from obert.experiment.plan import Plan
+from obert.foundation.errors import UserError
+from obert.stages import stage, stages
+
+DEFAULT = "configs/default.yaml"
+RUN = ("task", "recipe", "seed", "method", "sparsity")  # what names a run
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's parser."""
+    root = argparse.ArgumentParser(prog="obert", description=__doc__)
+    commands = root.add_subparsers(dest="command", required=True, metavar="command")
+
+    def command(name: str, help_text: str, run: Callable[[argparse.Namespace], None], config: str | None = DEFAULT):
+        sub = commands.add_parser(name, help=help_text, description=help_text)
+        of = "experiment" if config else "sweep"
+        sub.add_argument("--config", type=Path, default=config, required=config is None, help=f"{of} file")
+        sub.set_defaults(run=run)
+        return sub
+
+    command(
+        "prepare",
+        "fetch assets, check the experiment, create the tracking database; Snakemake does it first",
+        lambda a: _command("prepare").run(Plan.load(a.config)),
+    )
+    command(
+        "check",
+        "check everything that can be checked cheaply before the first training step",
+        lambda a: print(_command("check").run(Plan.load(a.config))),
+    )
+    assets = command("assets", "download and unpack pinned models and data", _fetch_assets)
+    assets.add_argument("--name", help="one asset; all that the experiment needs by default")
+    environment = command(
+        "environment", "make the virtual environments of engines that need one of their own", _make_environments
+    )
+    environment.add_argument("--engine", help="one engine; all that the experiment needs by default")
+    for known in stages():
+        help_text = known.help[0].lower() + known.help[1:]
+        sub = command(known.name, help_text, _run_stage)
+        sub.add_argument("--task")
+        sub.add_argument("--recipe")
+        sub.add_argument("--seed", type=int)
+        sub.add_argument("--method")
+        sub.add_argument("--sparsity", type=float)
+        known.add_arguments(sub)
+    sweep = command(
+        "sweep", "search a recipe's best values on held-out training data; ends in a recipe", _sweep, config=None
+    )
+    sweep.add_argument("--workers", type=int, default=1, help="processes to search with")
+    sweep.add_argument("--worker", type=int, default=0, help="this process's number, to join others that run already")
+    command(
+        "track",
+        "mirror every record into MLflow that is not there yet",
+        lambda a: _command("track").run(Plan.load(a.config).experiment),
+    )
+    tables = command(
+        "tables",
+        "rebuild tables, figures, leaderboard and report",
+        lambda a: print(_command("tables").run(Plan.load(a.config), a.config, a.from_mlflow)),
+    )
+    tables.add_argument("--from-mlflow", metavar="URI", help="read the runs from this tracking server or database")
+    command(
+        "summary",
+        "print the leaderboard and where everything is",
+        lambda a: print(_command("tables").summary(Plan.load(a.config))),
+    )
+    return root
+
+
+def _command(name: str):
+    """A file of `obert/commands/`, imported when it is needed: most take a second or more."""
+    return importlib.import_module(f"obert.commands.{name}")
+
+
+def _run_stage(arguments: argparse.Namespace) -> None:
+    """Run one stage for one run, and mirror its record into MLflow."""
+    chosen = stage(arguments.command)
+    by_hand = chosen.run_by_hand(arguments)
+    if by_hand is not None:
+        print(by_hand)
+        return
+    planned = Plan.load(arguments.config).find(chosen.name, **{name: getattr(arguments, name) for name in RUN})
+    record = chosen.run(planned)
+    if record is None:  # one of several processes, of which the first has made the record
+        return
+    scores = ", ".join(f"{name} {score.value:.2f} (n={score.count})" for name, score in record.metrics.items())
+    print(f"{planned.key.path}: {scores}")
+
+    from obert.tracking import mirror
+
+    try:
+        mirror.mirror(record, planned.folder, planned.experiment.tracking_uri)
+    except UserError as error:  # were it an error, Snakemake would delete a model that took hours; `track` comes later
+        print(f"obert {chosen.name}: {error}", file=sys.stderr)
+
+
+def _fetch_assets(arguments: argparse.Namespace) -> None:
+    assets = _command("assets")
+    for name in [arguments.name] if arguments.name else assets.needed(Plan.load(arguments.config)):
+        assets.run(name)
+
+
+def _make_environments(arguments: argparse.Namespace) -> None:
+    environment = _command("environment")
+    for engine in (
+        [arguments.engine] if arguments.engine else environment.needed(Plan.load(arguments.config).experiment)
+    ):
+        environment.run(engine)
+
+
+def _sweep(arguments: argparse.Namespace) -> None:
+    from obert.sweeps import runner
+
+    print(runner.run(arguments.config, arguments.worker, arguments.workers))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; without one, list them. Returns 0, or 2 after a mistake of the user's, told in one message."""
+    arguments = parser().parse_args((sys.argv[1:] if argv is None else argv) or ["--help"])
+    try:
+        arguments.run(arguments)
+    except UserError as error:
+        print(f"obert {arguments.command}: {error}", file=sys.stderr)
+        return 2
+    except Exception as error:  # torch and safetensors tell of a full disk in exceptions of their own
+        if os.strerror(errno.ENOSPC) not in str(error):
+            raise
+        print(
+            f"obert {arguments.command}: the disk is full: {error}. Free some space and run the same command again; "
+            "finished runs and complete checkpoints are kept.",
+            file=sys.stderr,
+        )
+        return 2
+    return 0

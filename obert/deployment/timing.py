@@ -1,0 +1,79 @@
+"""Models timed and scored in one engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import AutoConfig
+
+from obert.deployment.engine_scores import score_in
+from obert.deployment.latency import Summary, measure, random_inputs
+from obert.engines import Engine, ModelFiles
+from obert.experiment.schema import Benchmark, Scenario
+from obert.foundation.errors import UserError
+from obert.records.record import Score
+from obert.tasks import Task
+from obert.training.features import Features
+
+
+def _input_batch(scenario: Scenario, model: ModelFiles, seed: int) -> dict[str, Any]:
+    config = AutoConfig.from_pretrained(model.trained, trust_remote_code=False)
+    if scenario.sequence_length > config.max_position_embeddings:
+        raise UserError(
+            f"benchmark.sequence_length {scenario.sequence_length}: the model has positions for "
+            f"{config.max_position_embeddings} tokens; set it to that or less"
+        )
+    return random_inputs(config.vocab_size, scenario.batch_size, scenario.sequence_length, seed)
+
+
+@dataclass(frozen=True)
+class Timed:
+    """One engine in one scenario: seconds of each model, what the engine says of itself, scores of the candidate."""
+
+    seconds: dict[str, list[float]]
+    said: dict[str, Any]
+    scores: dict[str, Score]
+
+
+def time_engine(
+    engine_class: type[Engine],
+    models: dict[str, ModelFiles],
+    scenario: Scenario,
+    settings: Benchmark,
+    seed: int,
+    data: tuple[Task, Features] | None,
+) -> Timed:
+    """Time the models, then score the candidate. They are freed on return, before the next engine's.
+
+    Raises:
+        UserError: the model is too short for the scenario, or the engine does not keep to the number of threads.
+    """
+    inputs = _input_batch(scenario, models["candidate"], seed)
+    engines = {role: engine_class(files, scenario.threads) for role, files in models.items()}
+    seconds = measure(engines, inputs, threads=scenario.threads, warmup=settings.warmup, iterations=settings.iterations)
+    unsupported = {role: engine.unsupported() for role, engine in engines.items()}
+    linear = {role: engine.linear_seconds(inputs) for role, engine in engines.items()}
+    said = {
+        "version": engines["candidate"].version(),
+        "threads": {role: engine.threads() for role, engine in engines.items()},
+        "unsupported": {role: operator for role, operator in unsupported.items() if operator},
+        "linear_seconds": {role: seconds for role, seconds in linear.items() if seconds is not None},
+    }
+    scores = {}
+    if data is not None:
+        task, features = data
+        padding = features.collator.tokenizer.pad_token_id
+        scores = score_in(engines["candidate"], task, features.features, features.examples, padding)
+    return Timed(seconds, said, scores)
+
+
+def speeds(summary: Summary, count: int) -> dict[str, Score]:
+    """Throughput in items/s and percentiles of a batch's latency in ms, as metrics."""
+    values = {
+        "throughput": summary.throughput,
+        "latency_p50_ms": summary.p50_ms,
+        "latency_p90_ms": summary.p90_ms,
+        "latency_p99_ms": summary.p99_ms,
+    }
+    return {name: Score(value=value, count=count) for name, value in values.items()}

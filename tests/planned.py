@@ -1,0 +1,31 @@
+"""What tests do with planned runs."""
+
+from obert.experiment.plan import Plan, PlannedRun
+from obert.records.record import Record, read_record
+
+
+def make(run: PlannedRun) -> Record:
+    """Make a run."""
+    return run.stage.run(run)
+
+
+def made(run: PlannedRun) -> Record:
+    """The record of a run, which is made if it is not there."""
+    path = run.folder / "metrics.json"
+    return read_record(path) if path.exists() else make(run)
+
+
+def at(plan: Plan, run: PlannedRun, stage: str) -> PlannedRun:
+    """The same model at another stage."""
+    return plan[run.key.at(stage)]
+
+
+def changed(plan: Plan, **update) -> Plan:
+    """The plan of an experiment with other values."""
+    return Plan.of(plan.experiment.model_copy(update=update))
+
+
+def upstream_teacher(plan: Plan) -> PlannedRun:
+    """The dense upstream teacher."""
+    (run,) = plan.of_stage("upstream_teacher")
+    return run
