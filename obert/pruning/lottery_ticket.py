@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import nn
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 
 class _Rewinding(TrainingHook):
+    """Sets the encoder back to its first weights after every event."""
+
+    rewinds: ClassVar[bool] = True
+
     def __init__(self, network: nn.Module, layers: dict[str, nn.Linear]):
         super().__init__(layers)
         body = getattr(network, "base_model", network)

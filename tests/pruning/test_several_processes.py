@@ -131,12 +131,12 @@ def test_a_mistake_in_one_process_is_told_by_all(alone, two_processes):
 
 
 def main(rank: int, meeting: Path, output: Path) -> None:
-    from conftest import Setting
+    from obert.contracts.small_network import SmallNetwork
 
     dist.init_process_group(
         "gloo", init_method=meeting.as_uri(), rank=rank, world_size=2, timeout=timedelta(seconds=120)
     )
-    torch.save(results(Setting), output)
+    torch.save(results(SmallNetwork), output)
     dist.destroy_process_group()
 
 
