@@ -1,4 +1,4 @@
-"""Lottery tickets in BERT (Chen et al. 2020; methods.md 4): masks of trained weights, put on the first weights."""
+"""Lottery tickets in BERT (Chen et al. 2020, arXiv 2007.12223): masks of trained weights, put on the first weights."""
 
 from __future__ import annotations
 

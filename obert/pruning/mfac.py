@@ -49,7 +49,8 @@ class MatrixFree(GradientBased):
 
     The weights that remain are one vector of length d, of which F^-1 is applied from the m gradients
     (`obert/second_order/matrix_free.py`). Score w^2 / (2 [F^-1]_jj); the update is the sum of the pruned weights' own,
-    -w_j / [F^-1]_jj F^-1 e_j. Defaults are those of the paper's code (methods.md 7.6), but for the block, 128 there.
+    -w_j / [F^-1]_jj F^-1 e_j. Defaults are those of the paper's code (`prun.py` of IST-DASLab/M-FAC), but for the
+    block, 128 there.
     """
 
     small_settings: ClassVar = {"num_gradients": 8, "gradient_batch_size": 4, "recomputations": 2}
@@ -58,7 +59,7 @@ class MatrixFree(GradientBased):
     gradient_batch_size: int = Field(32, gt=0, description="examples of a pass; the unit of gradients: minibatch")
     recomputations: int = Field(16, gt=0, description="sub-steps of an event, with fresh gradients")
     recomputation_spacing: Literal["linear", "geometric"] = Field(
-        "geometric", description="even steps of sparsity, or even ratios of density (methods.md 7.6)"
+        "geometric", description="even steps of sparsity, or even ratios of density (the source's)"
     )
     dampening: float = Field(1e-5, gt=0, description="lambda")
     block_size: int | None = Field(

@@ -1,4 +1,4 @@
-"""PLATON (Zhang et al. 2022; methods.md 6): sensitivity times its uncertainty, both smoothed over training."""
+"""PLATON (Zhang et al. 2022, arXiv 2206.12562): sensitivity times its uncertainty, both smoothed over training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prune Once for All (Zafrir et al. 2021; methods.md 5): magnitude pruning from which a weight may return."""
+"""Prune Once for All (Zafrir et al. 2021, arXiv 2111.05754): magnitude pruning from which a weight may return."""
 
 from torch import nn
 

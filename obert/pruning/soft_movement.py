@@ -1,4 +1,4 @@
-"""Movement pruning, soft (Sanh, Wolf, Rush 2020; methods.md 3): a threshold on the scores, and a penalty on them."""
+"""Movement pruning, soft (Sanh, Wolf and Rush 2020, arXiv 2005.07683): a threshold on the scores, and a penalty."""
 
 import torch
 from pydantic import Field

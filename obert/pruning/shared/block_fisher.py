@@ -1,4 +1,7 @@
-"""What the second-order methods share that rest on a block-diagonal Fisher: estimating it, memory, passes, solving."""
+"""What the second-order methods share that rest on a block-diagonal Fisher: estimating it, memory, passes, solving.
+
+"The paper" is Kurtic et al. 2022, arXiv 2203.07259.
+"""
 
 from __future__ import annotations
 
