@@ -142,4 +142,4 @@ def test_an_installed_method_is_on_the_leaderboard_with_no_change_in_the_project
     board = pd.read_csv(folder / "results" / "tables" / "my_method" / "leaderboard.csv").set_index("method")
     assert set(board.index) == {"dense", "magnitude", "taylor"}
     assert board.loc[["magnitude", "taylor"], "rank"].notna().all()
-    assert board.loc["taylor", "sparsity %"] == 50.0
+    assert board.loc["taylor", "sparsity_measured"] == 0.5
