@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HF_HUB_DISABLE_TELEMETRY := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: install run test lint ui clean
+.PHONY: install run test lint docs ui clean
 
 install: $(VENV)/installed
 
@@ -33,9 +33,14 @@ lint: install
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint
 
+docs: install
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env --quiet -b html docs docs/_build/html
+	$(BIN)/python docs/check_links.py docs/_build/html
+	@echo "Documentation: docs/_build/html/index.html"
+
 ui: install
 	@echo "MLflow's UI: http://127.0.0.1:5000 (Ctrl-C stops it)"
 	$(BIN)/mlflow server --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///results/tracking/mlflow.db
 
 clean:
-	rm -rf .snakemake results/runs results/sweeps results/checkpoints results/logs results/benchmarks
+	rm -rf .snakemake docs/_build results/runs results/sweeps results/checkpoints results/logs results/benchmarks

@@ -98,12 +98,12 @@ def _run_stage(arguments: argparse.Namespace) -> None:
     scores = ", ".join(f"{name} {score.value:.2f} (n={score.count})" for name, score in record.metrics.items())
     print(f"{planned.key.path}: {scores}")
 
-    from obert.tracking import mirror
-
     try:
-        mirror.mirror(record, planned.folder, planned.experiment.tracking_uri)
-    except UserError as error:  # were it an error, Snakemake would delete a model that took hours; `track` comes later
-        print(f"obert {chosen.name}: {error}", file=sys.stderr)
+        from obert.tracking.mirror import mirror_run
+
+        mirror_run(planned.folder, planned.experiment.tracking_uri)
+    except Exception as error:  # were it an error, Snakemake would delete a model that took hours; `track` comes later
+        print(f"obert {chosen.name}: the run is complete, but not in MLflow: {error}", file=sys.stderr)
 
 
 def _fetch_assets(arguments: argparse.Namespace) -> None:

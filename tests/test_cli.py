@@ -7,11 +7,9 @@ import pytest
 import yaml
 from tables.examples import record
 
-from obert.__main__ import main
+from obert.cli import main
 from obert.deployment.export import export_onnx
-from obert.experiment import folders
-from obert.experiment.checks import load_experiment
-from obert.experiment.plan import find_key
+from obert.experiment.plan import Plan
 from obert.experiment.reading import merge
 from obert.models.encoders import load_trained
 from obert.records.record import write_record
@@ -21,7 +19,6 @@ from obert.records.record import write_record
 def config(root, tmp_path, monkeypatch):
     """Writes a changed copy of the smoke configuration and keeps results out of the project."""
     monkeypatch.setattr("obert.experiment.folders.RESULTS", tmp_path / "results")
-    monkeypatch.setattr("obert.commands.check.RESULTS", tmp_path / "results")
 
     def write(**changes):
         content = merge(yaml.safe_load(Path("configs/smoke.yaml").read_text(encoding="utf-8")), changes)
@@ -49,7 +46,7 @@ def test_alone_it_lists_the_stages(capsys):
 def test_check_says_what_it_found(config, capsys):
     assert main(["check", "--config", config()]) == 0
     found = capsys.readouterr().out
-    assert "96 training and 48 validation examples" in found
+    assert "96 training examples (96 features) and 48 validation examples" in found
     assert "M prunable" in found
 
 
@@ -117,11 +114,9 @@ def test_environments_are_made_for_the_engines_that_need_one(config, capsys, mon
 @pytest.mark.filterwarnings("ignore:A test tried to use socket")
 def test_a_finished_run_is_kept_though_mlflow_cannot_be_reached(config, capsys, monkeypatch):
     made = record("teacher", 90.0)
-    monkeypatch.setattr("obert.stages.teacher.run", lambda *_: made)
+    monkeypatch.setattr("obert.stages.teacher.Teacher.run", lambda *_: made)
     path = config(tracking_uri="http://127.0.0.1:9")
-    write_record(
-        folders.run_folder(load_experiment(path), find_key(load_experiment(path), "teacher", task="city_qa")), made
-    )
+    write_record(Plan.load(path).find("teacher", task="city_qa").folder, made)
     assert main(["teacher", "--config", path, "--task", "city_qa"]) == 0
     assert "`obert track` mirrors them again" in capsys.readouterr().err
     assert "http://127.0.0.1:9 failed" in fails(capsys, "track", "--config", path)
@@ -161,7 +156,7 @@ def test_mistakes_by_hand_are_named(exported, capsys):
 
 
 def test_full_disk_is_told_in_one_message(config, capsys, monkeypatch):
-    def full(experiment):
+    def full(plan):
         raise RuntimeError("I/O error: No space left on device (os error 28)")
 
     monkeypatch.setattr("obert.commands.check.run", full)

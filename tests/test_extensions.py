@@ -124,7 +124,6 @@ def run(folder: Path, site: Path, *arguments: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.xfail(reason="the code hash knows files of the project's own package only", strict=True)
 def test_an_installed_method_is_on_the_leaderboard_with_no_change_in_the_project(tmp_path):
     content = yaml.safe_load((EXAMPLE / "experiment.yaml").read_text(encoding="utf-8"))
     del content["extensions"]

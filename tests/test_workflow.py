@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from obert.experiment.plan import find_key
+from obert.experiment.plan import Plan
 from obert.foundation import registry
 from obert.records.record import read_record
 from obert.tracking import fetch
@@ -224,7 +224,7 @@ def test_a_sweep_ends_in_a_recipe_and_runs_again_when_its_file_changes(project):
 
 
 def test_editing_the_trainer_reruns_training(project):
-    logs = edited(project, "training.py")
+    logs = edited(project, "training/trainer.py")
     assert sum("/teacher/" in log for log in logs) == 2
     assert (
         sum("/downstream/" in log for log in logs) == METHODS + 2 * 2 + 1
@@ -251,19 +251,21 @@ def test_mistake_in_the_configuration_stops_before_any_job(project):
 def test_killed_and_run_again_equals_uninterrupted(project, monkeypatch, stage, chosen):
     """kill -9 in the middle of a gradual run, then the same command: the same weights, bit for bit."""
     monkeypatch.chdir(project)
-    from obert.experiment.checks import load_experiment
-    from obert.experiment.folders import checkpoint_folder, run_folder
-    from obert.experiment.keys import arguments
-
-    experiment = load_experiment("configs/smoke.yaml")
-    key = find_key(experiment, stage, **chosen)
-    record = run_folder(experiment, key) / "metrics.json"
+    planned_run = Plan.load("configs/smoke.yaml").find(stage, **chosen)
+    record, checkpoints = planned_run.folder / "metrics.json", planned_run.checkpoints
     expected = read_record(record)
     record.unlink()
-    command = [sys.executable, "-m", "obert", stage, "--config", "configs/smoke.yaml", *arguments(key).split()]
+    command = [
+        sys.executable,
+        "-m",
+        "obert",
+        stage,
+        "--config",
+        "configs/smoke.yaml",
+        *planned_run.key.arguments.split(),
+    ]
     environment = os.environ | {"PYTHONPATH": str(project)}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    checkpoints = checkpoint_folder(experiment, key)
     while process.poll() is None and not list(checkpoints.glob("checkpoint-*/complete.json")):
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)

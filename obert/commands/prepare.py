@@ -38,5 +38,5 @@ def run(plan: Plan) -> Path:
 
 
 def _identity(plan: Plan) -> str:
-    content = json.dumps([[run.specification for run in plan], code_hash("check")], sort_keys=True)
+    content = json.dumps([[run.specification for run in plan], code_hash(commands="check")], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()

@@ -19,7 +19,8 @@ from obert.experiment.schema import Experiment, OnTasks
 from obert.experiment.seeds import PURPOSES, derive_seed
 from obert.foundation import registry
 from obert.foundation.errors import UserError, unknown_name
-from obert.stages import MODEL, Stage, stages
+from obert.records.record import MODEL
+from obert.stages import Stage, stages
 
 if TYPE_CHECKING:
     from obert.experiment.recipe import Recipe
@@ -114,9 +115,10 @@ class Plan:
         runs: by key.
     """
 
-    def __init__(self, experiment: Experiment, where: str):
+    def __init__(self, experiment: Experiment, where: str, block_where: str | None = None):
         self.experiment = experiment
         self.where = where
+        self._block_where = block_where
         self.definitions = Definitions(experiment)
         self.runs: dict[RunKey, PlannedRun] = {}
         self._by_stage: dict[str, list[PlannedRun]] = {}
@@ -133,9 +135,17 @@ class Plan:
         return plan
 
     @classmethod
-    def of(cls, experiment: Experiment, where: str | None = None) -> Plan:
-        """The plan of an experiment. Raises UserError for what its runs cannot be made with."""
-        plan = cls(experiment, where or f"experiment {experiment.name}")
+    def of(cls, experiment: Experiment, where: str | None = None, block_where: str | None = None) -> Plan:
+        """The plan of an experiment.
+
+        Args:
+            where: how a message names the experiment, by its name if not given.
+            block_where: how a message names a block, by its section and number if not given.
+
+        Raises:
+            UserError: a name, recipe, option or combination that its runs cannot be made with.
+        """
+        plan = cls(experiment, where or f"experiment {experiment.name}", block_where)
         for name in experiment.tasks:
             plan.definitions.task(name, f"{plan.where}, tasks.{name}")
         for stage in stages():
@@ -182,6 +192,10 @@ class Plan:
     def teacher(self, task: str) -> PlannedRun:
         """The dense teacher of a task: one, from the first seed, for every method and seed."""
         return next(run for run in self.of_stage("teacher") if run.key.task == task)
+
+    def place(self, section: str, index: int) -> str:
+        """How a message names a block of the experiment."""
+        return self._block_where or f"{self.where}, {section}.{index}"
 
     def tasks_of(self, block: OnTasks, where: str) -> tuple[str, ...]:
         """The tasks that a block is run on. Raises UserError for one that the experiment does not have."""

@@ -6,7 +6,7 @@ An experiment (`configs/<name>.yaml`) says which model, tasks, recipes, methods,
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from obert.experiment.recipe import Fraction, Name, Strict
 
@@ -142,6 +142,12 @@ class Experiment(Strict):
     sweeps: tuple[Name, ...] = Field((), description="files of configs/sweeps whose trials are in tables and figures")
     tables: Literal["all"] | tuple[Name, ...] = "all"
     tracking_uri: str = Field("sqlite:///results/tracking/mlflow.db", description="MLflow tracking server or database")
+
+    @model_validator(mode="after")
+    def _distinct_tasks(self):
+        if self.upstream is not None and self.upstream.task in self.tasks:
+            raise ValueError(f"upstream.task: '{self.upstream.task}' is one of the experiment's tasks already")
+        return self
 
     def tasks_of(self, block: OnTasks) -> tuple[str, ...]:
         """The tasks that a block is run on."""

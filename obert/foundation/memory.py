@@ -10,7 +10,11 @@ def free_memory(device: Any) -> int:
     import psutil
     import torch
 
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    if device.type != "cuda":
+        return psutil.virtual_memory().available
+    # What torch's allocator holds and does not use is free for torch, though not for the driver.
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + cached
 
 
 def peak_memory_mb() -> float:

@@ -60,7 +60,7 @@ class Batches:
 
 
 def checked_loss(values: Tensor, per_example: bool) -> Tensor:
-    """What the caller's loss gave. Raises UserError for the wrong shape, and for what has no gradient or is not finite."""
+    """What the caller's loss gave. Raises UserError if its shape is wrong, it is not finite or it has no gradient."""
     if per_example and values.dim() != 1:
         raise UserError(
             f"loss: per-example gradients need one value an example, [batch], found shape {list(values.shape)}. Leave "

@@ -13,6 +13,7 @@ from obert.foundation.files import write_text
 from obert.masks.counts import Sparsity, _Part
 
 FILE_NAME = "metrics.json"
+MODEL, CURVES, PREDICTIONS = "model", "curves.csv", "predictions.jsonl"  # what may lie beside it
 
 
 class Score(_Part):
@@ -66,7 +67,7 @@ def write_record(folder: Path, record: Record) -> Path:
     return path
 
 
-def parse_record(text: str, origin: str) -> Record:
+def parse_record(text: str | bytes, origin: str) -> Record:
     """A record from its JSON. Raises UserError that names `origin` if it is damaged."""
     try:
         return Record.model_validate_json(text)
@@ -84,10 +85,20 @@ def read_record(path: Path) -> Record:
     Raises:
         UserError: missing or damaged, with what to do.
     """
+    return read_with_bytes(path)[0]
+
+
+def read_with_bytes(path: Path) -> tuple[Record, bytes]:
+    """The record in a file, and the bytes that it was read from: a rerun may replace the file at any time.
+
+    Raises:
+        UserError: missing or damaged, with what to do.
+    """
     try:
-        return parse_record(path.read_text(encoding="utf-8"), str(path))
+        content = path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"record {path} is missing: run the stage that makes it first") from None
+    return parse_record(content, str(path)), content
 
 
 def read_records(folder: Path) -> list[Record]:

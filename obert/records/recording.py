@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from typing import TYPE_CHECKING, Any
 
-from obert.foundation.files import file_hash
 from obert.foundation.memory import peak_memory_mb
 from obert.records.provenance import environment
-from obert.records.record import FILE_NAME, Record, now, read_record, write_record
+from obert.records.record import FILE_NAME, Record, now, read_with_bytes, write_record
 
 if TYPE_CHECKING:
     from obert.experiment.plan import PlannedRun
@@ -34,8 +34,11 @@ class Recording:
         self._environment = environment()
         self._code_hash = planned.code_hash
         self._spec, self._spec_hash = planned.specification, planned.specification_hash
-        self.sources = {role: read_record(source.folder / FILE_NAME) for role, source in planned.sources.items()}
-        self._inputs = {str(s.key.path): file_hash(s.folder / FILE_NAME) for s in planned.made_from}
+        read = {role: read_with_bytes(source.folder / FILE_NAME) for role, source in planned.sources.items()}
+        self.sources = {role: record for role, (record, _) in read.items()}
+        self._inputs = {
+            str(source.key.path): hashlib.sha256(read[role][1]).hexdigest() for role, source in planned.sources.items()
+        }
 
     @property
     def identity(self) -> str:

@@ -209,7 +209,7 @@ def spd_inverse(matrices: Tensor, name: str) -> Tensor:
                 f"the Fisher of tensor '{name}' has {int((failed > 0).sum())} blocks that cannot be inverted: raise "
                 "the dampening"
             )
-        return torch.cholesky_inverse(factor)
+        return _inverse_of_factored(factor)
     half = order // 2
     upper = matrices[:, :half, half:]
     first = spd_inverse(matrices[:, :half, :half], name)
@@ -222,3 +222,13 @@ def spd_inverse(matrices: Tensor, name: str) -> Tensor:
     result[:, half:, :half] = -corner.transpose(1, 2)
     result[:, half:, half:] = second
     return result
+
+
+def _inverse_of_factored(factor: Tensor) -> Tensor:
+    """Inverses of L L' [n, a, a]."""
+    if factor.device.type == "cpu":
+        return torch.cholesky_inverse(factor)
+    # On a GPU `cholesky_inverse` may solve a batch one matrix at a time; triangular solutions are always batched.
+    identity = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device)
+    inverse = torch.linalg.solve_triangular(factor, identity.expand_as(factor), upper=False)
+    return torch.bmm(inverse.mT, inverse)

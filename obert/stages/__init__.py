@@ -19,6 +19,7 @@ from obert.experiment.keys import RunKey
 from obert.experiment.reading import validate
 from obert.foundation import registry
 from obert.foundation.code_identity import code_hash
+from obert.records.record import MODEL
 
 if TYPE_CHECKING:
     from obert.experiment.plan import Plan, PlannedRun
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 Sources = Mapping[str, "PlannedRun"]
 TRAINING = "training"  # in `Stage.after`: every stage that trains
-MODEL = "model"  # folder of a trained model beside its record, and the role of the run whose model is worked on
 TEACHER = "teacher"  # the role of the run that is distilled from
 
 
@@ -109,7 +109,7 @@ class Stage(ABC):
 
     def code(self, planned: PlannedRun) -> str:
         """Hash of the code that makes a run."""
-        return code_hash(self.name, tasks=planned.key.task, pruning=planned.key.method if self.prunes else None)
+        return code_hash(stages=self.name, tasks=planned.key.task, pruning=planned.key.method if self.prunes else None)
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:  # noqa: B027 (most stages add none)
         """Add command-line arguments of the stage's own."""

@@ -10,22 +10,21 @@ import shutil
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
-from obert.experiment.plan import PlannedRun
 from obert.experiment.schema import Model
 from obert.foundation import processes
 from obert.foundation.files import write_text
 from obert.masks.counts import assert_sparsity, measure
 from obert.masks.holding import FixedPattern
 from obert.models.encoders import load_pretrained, load_trained, prunable_weights, save
-from obert.records.record import Record
+from obert.records.record import CURVES, MODEL, PREDICTIONS, Record
 from obert.records.recording import Recording
-from obert.stages import MODEL, TEACHER
+from obert.stages import TEACHER
 from obert.tasks import Task
 from obert.training.checkpoints import CheckpointMarker, TimedCheckpoints, latest_checkpoint
 from obert.training.features import Features
@@ -34,7 +33,9 @@ from obert.training.prediction import predict_logits
 from obert.training.pruner import Pruner
 from obert.training.trainer import CompressionTrainer
 
-CURVES, PREDICTIONS = "curves.csv", "predictions.jsonl"
+if TYPE_CHECKING:
+    from obert.experiment.plan import PlannedRun
+
 EVALUATION_BATCH = 64
 
 

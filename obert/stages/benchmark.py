@@ -19,7 +19,8 @@ from obert.foundation import registry
 from obert.foundation.code_identity import code_hash
 from obert.foundation.errors import UserError
 from obert.foundation.files import write_text
-from obert.stages import MODEL, Sources, Stage
+from obert.records.record import MODEL
+from obert.stages import Sources, Stage
 from obert.stages.export import model_files
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Benchmark(Stage):
         return {"benchmark": planned.experiment.benchmark.model_dump(mode="json", exclude=exclude)}
 
     def code(self, planned: PlannedRun) -> str:
-        return code_hash(self.name, engines=planned.experiment.benchmark.engines, tasks=planned.key.task)
+        return code_hash(stages=self.name, engines=planned.experiment.benchmark.engines, tasks=planned.key.task)
 
     def run(self, planned: PlannedRun) -> Record:
         """Time one model with every engine of `benchmark.engines` that runs here, in every scenario.

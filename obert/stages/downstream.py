@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from obert.experiment.keys import RunKey
 from obert.experiment.schema import Downstream as Block
 from obert.foundation.errors import UserError, unknown_name
-from obert.stages import MODEL, TEACHER, Sources, TrainingStage
+from obert.records.record import MODEL
+from obert.stages import TEACHER, Sources, TrainingStage
 from obert.stages._grid import pruned
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Downstream(TrainingStage):
 
     def plan(self, plan: Plan) -> Iterator[tuple[RunKey, Sources]]:
         for index, block in enumerate(self.blocks(plan.experiment)):
-            where = f"{plan.where}, downstream.{index}"
+            where = plan.place("downstream", index)
             for task in plan.tasks_of(block, where):
                 for name in block.recipes:
                     recipe = plan.definitions.recipe(name, task, f"{where}.recipes", self.name)

@@ -9,7 +9,8 @@ from obert.experiment.keys import RunKey
 from obert.foundation import registry
 from obert.foundation.code_identity import code_hash
 from obert.foundation.errors import UserError, unknown_name
-from obert.stages import MODEL, TRAINING, Sources, Stage
+from obert.records.record import MODEL
+from obert.stages import TRAINING, Sources, Stage
 
 if TYPE_CHECKING:
     from obert.engines import ModelFiles
@@ -60,7 +61,7 @@ class Export(Stage):
                 yield key.at(self.name), {MODEL: run}
 
     def code(self, planned: PlannedRun) -> str:
-        return code_hash(self.name, tasks=planned.key.task, engines=REFERENCE_ENGINE)
+        return code_hash(stages=self.name, tasks=planned.key.task, engines=REFERENCE_ENGINE)
 
     def run(self, planned: PlannedRun) -> Record:
         """Export the model of a run.

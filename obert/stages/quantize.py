@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from obert.experiment.keys import RunKey, lineage_of
 from obert.experiment.schema import Quantize as Block
 from obert.foundation.errors import unknown_name
-from obert.stages import MODEL, TEACHER, Sources, TrainingStage
+from obert.records.record import MODEL
+from obert.stages import TEACHER, Sources, TrainingStage
 
 if TYPE_CHECKING:
     from obert.experiment.plan import Plan, PlannedRun
@@ -34,7 +35,7 @@ class Quantize(TrainingStage):
     def plan(self, plan: Plan) -> Iterator[tuple[RunKey, Sources]]:
         models = plan.of_stage("transfer", "downstream")
         for index, block in enumerate(self.blocks(plan.experiment)):
-            where = f"{plan.where}, quantize.{index}"
+            where = plan.place("quantize", index)
             chosen = {lineage_of(label) for label in block.models}
             seeds = block.seeds or plan.experiment.seeds
             for task in plan.tasks_of(block, where):

@@ -9,7 +9,8 @@ from obert.experiment.keys import RunKey
 from obert.experiment.schema import PRETRAINED
 from obert.experiment.schema import Transfer as Block
 from obert.foundation.errors import unknown_name
-from obert.stages import MODEL, TEACHER, Sources, TrainingStage
+from obert.records.record import MODEL
+from obert.stages import TEACHER, Sources, TrainingStage
 
 if TYPE_CHECKING:
     from obert.experiment.plan import Plan, PlannedRun
@@ -37,7 +38,7 @@ class Transfer(TrainingStage):
         made = plan.of_stage("upstream_teacher", "upstream")
         known = {PRETRAINED, *(run.key.lineage[0] for run in made)}
         for index, block in enumerate(self.blocks(plan.experiment)):
-            where = f"{plan.where}, upstream.transfer.{index}"
+            where = plan.place("upstream.transfer", index)
             for name in block.upstream:
                 if name not in known:
                     raise unknown_name("upstream recipe", name, known, f"{where}.upstream")

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from obert.experiment.keys import RunKey
-from obert.stages import MODEL, TEACHER, Sources, TrainingStage
+from obert.records.record import MODEL
+from obert.stages import TEACHER, Sources, TrainingStage
 from obert.stages._grid import pruned
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class Upstream(TrainingStage):
     def plan(self, plan: Plan) -> Iterator[tuple[RunKey, Sources]]:
         for teacher in plan.of_stage("upstream_teacher"):  # none, or one
             for index, block in enumerate(plan.experiment.upstream.grid):
-                where = f"{plan.where}, upstream.grid.{index}"
+                where = plan.place("upstream.grid", index)
                 for name in block.recipes:
                     recipe = plan.definitions.recipe(name, teacher.key.task, f"{where}.recipes", self.name)
                     chosen = list(pruned(plan, block, name, recipe, where))

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from obert.experiment.keys import RunKey
-from obert.foundation.errors import UserError
 from obert.stages import Sources
 from obert.stages._dense import DenseTeacher
 
@@ -26,8 +25,6 @@ class UpstreamTeacher(DenseTeacher):
         upstream = plan.experiment.upstream
         if upstream is None:
             return
-        if upstream.task in plan.experiment.tasks:
-            raise UserError(f"{plan.where}, upstream.task: '{upstream.task}' is one of the experiment's tasks already")
         plan.definitions.task(upstream.task, f"{plan.where}, upstream.options")
         plan.definitions.recipe(upstream.teacher, upstream.task, f"{plan.where}, upstream.teacher", self.name)
         yield RunKey(self.name, upstream.task, (upstream.teacher,), plan.experiment.seeds[0]), {}

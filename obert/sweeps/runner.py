@@ -20,9 +20,8 @@ from obert.foundation.errors import UserError
 from obert.foundation.files import atomic_path, file_hash, write_text
 from obert.foundation.locks import locked
 from obert.pruning.shared.fisher_sharing import SharedFisher, sharing
-from obert.records.record import FILE_NAME, Record, read_record
+from obert.records.record import FILE_NAME, MODEL, Record, read_record
 from obert.report.rendering import csv_text
-from obert.stages import MODEL
 from obert.sweeps.schema import Value
 from obert.sweeps.search import Search, load_sweep
 from obert.sweeps.trials import Outcome, Runs, Trials

@@ -95,9 +95,11 @@ class Sweep(Strict):
     @model_validator(mode="before")
     @classmethod
     def _block_of_a_stage(cls, content: Any) -> Any:
-        """The block, from the key that is the name of its stage."""
+        """Takes the block from the key that is the name of its stage."""
         with_blocks = {known.name: known for known in stages() if known.block is not None}
         given = [name for name in with_blocks if name in content]
+        if set(content) - set(given) - set(cls.model_fields):
+            return content  # the unknown keys are what is told
         if len(given) != 1:
             raise ValueError(f"give one block of what is run: {', '.join(map(repr, with_blocks))}")
         rest = {name: value for name, value in content.items() if name not in given}

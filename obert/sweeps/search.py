@@ -73,7 +73,7 @@ class Search:
     @cached_property
     def held_out(self) -> Plan:
         """The plan of the experiment with a part of its training data held out: what trials start from is in it."""
-        return Plan.of(self._experiment, f"{self.path}")
+        return Plan.of(self._experiment, f"{self.path}", f"{self.path}, {self.stage.name}")
 
     @cached_property
     def levels(self) -> tuple[tuple[PlannedRun, ...], ...]:
@@ -111,7 +111,8 @@ class Search:
         for task in self.tasks:
             own = overrides.get(task, {})
             overrides[task] = {**own, base: merge(own.get(base, {}), nested(values))}
-        return Plan.of(self._experiment.model_copy(update={"recipe_overrides": overrides}), f"{self.path}, space")
+        experiment = self._experiment.model_copy(update={"recipe_overrides": overrides})
+        return Plan.of(experiment, f"{self.path}, space", f"{self.path}, space")
 
     def trial(self, values: dict[str, Value]) -> tuple[tuple[PlannedRun, ...], ...]:
         """The runs of a trial by level. Each has a folder of its own, by the hash of its specification, and starts from

@@ -12,10 +12,9 @@ from matplotlib.figure import Figure
 
 from obert.experiment.keys import RunKey
 from obert.foundation.errors import UserError
-from obert.records.record import Record
+from obert.records.record import CURVES, PREDICTIONS, Record
 from obert.statistics.estimates import format_number
 from obert.tables._published import Published
-from obert.tracking.store import CURVES, PREDICTIONS
 
 CURVE_COLUMNS = ("step", "epoch", "loss", "learning_rate", "sparsity")
 

@@ -1,11 +1,13 @@
 """An experiment's records, downloaded from a tracking server."""
 
+import shutil
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from obert.foundation.errors import UserError, unknown_name
-from obert.tracking.store import HASH_TAG, PATH_TAG, _connection, _database, _runs
+from obert.tracking.store import HASH_TAG, PATH_TAG, connection, database_file, find_runs
 
 DOWNLOADS = 8  # at a time
 
@@ -23,16 +25,16 @@ def fetch(uri: str, experiment: str, folder: Path) -> Path:
     Raises:
         UserError: no such database, server or experiment; the experiments there are named.
     """
-    database = _database(uri)
+    database = database_file(uri)
     if database is not None and not database.is_file():
         raise UserError(f"tracking database {database} does not exist (--from-mlflow {uri})")
-    with _connection(uri) as client:
+    with connection(uri) as client:
         found = client.get_experiment_by_name(experiment)
         if found is None or found.lifecycle_stage == "deleted":
             names = [e.name for e in client.search_experiments() if e.name != "Default"]
             raise unknown_name("experiment", experiment, names, uri)
         # A mirror that was interrupted has no hash.
-        complete = [run for run in _runs(client, found.experiment_id) if HASH_TAG in run.data.tags]
+        complete = [run for run in find_runs(client, found.experiment_id) if HASH_TAG in run.data.tags]
         with ThreadPoolExecutor(DOWNLOADS) as pool:
             list(pool.map(lambda run: _download(run, client.tracking_uri, folder), complete))
     return folder
@@ -40,11 +42,12 @@ def fetch(uri: str, experiment: str, folder: Path) -> Path:
 
 def _download(run: Any, uri: str, folder: Path) -> None:
     """A run's files, by the address that the run says: one request less than by its identifier."""
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+    from mlflow.artifacts import download_artifacts
 
     path = run.data.tags[PATH_TAG]
     target = folder / path
     if not target.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"{uri}, run {run.info.run_id}: tag {PATH_TAG} '{path}' is no run key")
-    target.mkdir(parents=True, exist_ok=True)
-    get_artifact_repository(run.info.artifact_uri, tracking_uri=uri).download_artifacts("", str(target))
+    with tempfile.TemporaryDirectory() as temporary:  # where they come in a folder of the artifacts' own
+        found = download_artifacts(artifact_uri=run.info.artifact_uri, dst_path=temporary, tracking_uri=uri)
+        shutil.copytree(found, target, dirs_exist_ok=True)

@@ -1,36 +1,26 @@
-"""MLflow: a mirror of the records, and a source of them. With `tracking_models`, the only importer of mlflow."""
+"""Records as MLflow's runs."""
 
+import csv
+import hashlib
 import math
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from obert.foundation.files import file_hash
 from obert.foundation.locks import locked
-from obert.records.record import FILE_NAME, Record, read_record
+from obert.records.record import CURVES, FILE_NAME, PREDICTIONS, Record, read_with_bytes
 from obert.tracking.models import delete_models, log_model
-from obert.tracking.store import (
-    BATCH,
-    CURVES,
-    HASH_TAG,
-    PATH_TAG,
-    PREDICTIONS,
-    SKIPPED_TAG,
-    _connection,
-    _experiment_id,
-    _runs,
-)
+from obert.tracking.store import BATCH, HASH_TAG, LOCK, PATH_TAG, SKIPPED_TAG, connection, experiment_id, find_runs
 
-ARTIFACTS = (FILE_NAME, CURVES, PREDICTIONS)
 VERSION_TAG, VERSION = "mirror_version", "2"  # of what a mirrored run holds: those of another are made anew
-SMALL_BATCH = 100  # and that many parameters or tags
+SMALL_BATCH = 100  # MLflow takes that many parameters in one request,
+MAX_NAME, MAX_VALUE = 250, 6000  # of these lengths at most
 
 
-def mirror(record: Record, folder: Path, uri: str) -> bool:
-    """Bring one record with its curves, predictions and exported model to MLflow.
+def mirror_run(folder: Path, uri: str) -> bool:
+    """Bring a run's record with its curves, predictions and exported model to MLflow.
 
-    There is one MLflow run for a key, however often this is called, and by however many processes at once.
+    There is one MLflow run for a key, however often this is called, and by however many processes at once. The record
+    is read once, so that what is mirrored is what its hash says, though a rerun may replace the file meanwhile.
 
     Args:
         folder: the run's folder, which holds the record's file.
@@ -39,12 +29,13 @@ def mirror(record: Record, folder: Path, uri: str) -> bool:
         False if MLflow had this very record already.
 
     Raises:
-        UserError: the store cannot be used.
+        UserError: the record is missing or damaged, or the store cannot be used.
     """
-    with locked(folder / FILE_NAME), _connection(uri) as client:
-        experiment = _experiment_id(client, record.experiment, uri)
-        digest = file_hash(folder / FILE_NAME)
-        old = _runs(client, experiment, f"tags.{PATH_TAG} = '{record.key.path}'")
+    with locked(folder / LOCK), connection(uri) as client:
+        record, content = read_with_bytes(folder / FILE_NAME)
+        digest = _hash(content)
+        experiment = experiment_id(client, record.experiment, uri)
+        old = find_runs(client, experiment, f"tags.{PATH_TAG} = '{record.key.path}'")
         complete = [run for run in old if _digest(run) == digest][:1]
         for run in old:
             if run not in complete:
@@ -52,7 +43,7 @@ def mirror(record: Record, folder: Path, uri: str) -> bool:
                 client.delete_run(run.info.run_id)
         if complete:
             return False
-        _write(client, experiment, record, folder, digest)
+        _write(client, experiment, record, content, folder)
         return True
 
 
@@ -65,19 +56,23 @@ def synchronize(records_folder: Path, uri: str) -> int:
     count = 0
     known: dict[str, dict[str, list[str]]] = {}
     for file in sorted(records_folder.rglob(FILE_NAME)):
-        record = read_record(file)
+        record, content = read_with_bytes(file)
         if record.experiment not in known:
-            with _connection(uri) as client:
-                known[record.experiment] = _hashes(client, _experiment_id(client, record.experiment, uri))
-        if known[record.experiment].get(str(record.key.path)) != [file_hash(file)]:
-            count += mirror(record, file.parent, uri)
+            with connection(uri) as client:
+                known[record.experiment] = _hashes(client, experiment_id(client, record.experiment, uri))
+        if known[record.experiment].get(str(record.key.path)) != [_hash(content)]:
+            count += mirror_run(file.parent, uri)
     return count
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _hashes(client: Any, experiment: str) -> dict[str, list[str]]:
     """The hashes of what is there of each path: one where all is well."""
     hashes: dict[str, list[str]] = {}
-    for run in _runs(client, experiment):
+    for run in find_runs(client, experiment):
         hashes.setdefault(run.data.tags.get(PATH_TAG, ""), []).append(_digest(run))
     return hashes
 
@@ -87,7 +82,7 @@ def _digest(run: Any) -> str:
     return run.data.tags.get(HASH_TAG, "") if run.data.tags.get(VERSION_TAG) == VERSION else ""
 
 
-def _write(client: Any, experiment: str, record: Record, folder: Path, digest: str) -> None:
+def _write(client: Any, experiment: str, record: Record, content: bytes, folder: Path) -> None:
     """One new run. The record's hash comes last: a run without it is incomplete, and is replaced the next time."""
     from mlflow.entities import Param
 
@@ -101,13 +96,14 @@ def _write(client: Any, experiment: str, record: Record, folder: Path, digest: s
         client.log_batch(run, params=chunk)
     for chunk in _chunks(_final_metrics(record, end) + _curve_metrics(folder / CURVES, start, end), BATCH):
         client.log_batch(run, metrics=chunk)
-    for name in ARTIFACTS:
+    client.log_text(run, content.decode(), FILE_NAME)
+    for name in (CURVES, PREDICTIONS):
         if (folder / name).is_file():
             client.log_artifact(run, str(folder / name))
     if record.key.stage == "export":
         log_model(client, experiment, run, record, folder, _names(record))
     client.set_terminated(run, end_time=end)
-    client.set_tag(run, HASH_TAG, digest)
+    client.set_tag(run, HASH_TAG, _hash(content))
 
 
 def _chunks(items: list, size: int) -> list[list]:
@@ -119,11 +115,9 @@ def _params(record: Record) -> tuple[dict[str, str], list[str]]:
 
     What is not set is left out: a `None` would make a column of numbers one of words.
     """
-    from mlflow.utils.validation import MAX_ENTITY_KEY_LENGTH, MAX_PARAM_VAL_LENGTH
-
     spec = {name: part for name, part in record.spec.items() if name != "key"}
     flat = _names(record) | {name: str(value) for name, value in _flatten(spec).items() if value is not None}
-    too_long = [k for k, v in flat.items() if len(v) > MAX_PARAM_VAL_LENGTH or len(k) > MAX_ENTITY_KEY_LENGTH]
+    too_long = [k for k, v in flat.items() if len(v) > MAX_VALUE or len(k) > MAX_NAME]
     return {name: value for name, value in flat.items() if name not in too_long}, too_long
 
 
@@ -151,8 +145,6 @@ def _names(record: Record) -> dict[str, str]:
 
 
 def _tags(record: Record) -> dict[str, str]:
-    from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE
-
     commit = record.environment.get("git_commit")
     tags = {
         PATH_TAG: record.key.path,
@@ -163,9 +155,9 @@ def _tags(record: Record) -> dict[str, str]:
         "git_dirty": record.environment.get("git_dirty"),
         "status": record.status,
         "spec_hash": record.spec_hash,
-        MLFLOW_SOURCE_NAME: f"obert {record.key.stage}",
-        MLFLOW_SOURCE_TYPE: "LOCAL",
-        MLFLOW_GIT_COMMIT: commit,
+        "mlflow.source.name": f"obert {record.key.stage}",
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.git.commit": commit,
     }
     return _names(record) | {name: str(value) for name, value in tags.items() if value not in (None, "")}
 
@@ -189,11 +181,12 @@ def _curve_metrics(file: Path, start: int, end: int) -> list:
 
     if not file.is_file():
         return []
-    curves = pd.read_csv(file)
-    times = [start + (end - start) * (i + 1) // len(curves) for i in range(len(curves))]
+    with file.open(encoding="utf-8", newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    times = [start + (end - start) * (i + 1) // len(rows) for i in range(len(rows))]
     return [
-        Metric(name, float(value), time, int(step))
+        Metric(name, value, time, int(row["step"]))
         for name in ("loss", "learning_rate", "sparsity")
-        for value, time, step in zip(curves[name], times, curves["step"], strict=True)
-        if not math.isnan(value)
+        for row, time in zip(rows, times, strict=True)
+        if not math.isnan(value := float(row[name] or "nan"))
     ]

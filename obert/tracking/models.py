@@ -11,8 +11,7 @@ from typing import Any
 
 import yaml
 
-from obert.records.record import Record
-from obert.stages import MODEL
+from obert.records.record import MODEL, Record
 
 NAME = "model"  # runs:/<run>/model
 TOKENIZER = ("config.json", "tokenizer.json", "tokenizer_config.json")

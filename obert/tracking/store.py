@@ -8,10 +8,11 @@ from typing import Any
 
 from obert.foundation.errors import UserError
 
-CURVES, PREDICTIONS, TRIALS = "curves.csv", "predictions.jsonl", "trials.csv"
+TRIALS = "trials.csv"
 PATH_TAG, HASH_TAG, SKIPPED_TAG = "run_key", "record_sha256", "skipped_params"
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # which the UI otherwise guesses
 SQLITE = "sqlite:///"
+LOCK = ".mirror.lock"  # beside what is mirrored, by one process at a time
 BATCH = 1000  # MLflow takes that many metrics in one request
 QUIET = ("alembic", "mlflow")
 # A request to a server that is down is tried once more, not for minutes. Writers of SQLite wait for one another.
@@ -35,13 +36,13 @@ def _check(uri: str) -> None:
         _check(uri.removeprefix("file://"))
 
 
-def _database(uri: str) -> Path | None:
+def database_file(uri: str) -> Path | None:
     """The database file of an SQLite URI, None for any other."""
     return Path(uri.removeprefix(SQLITE).split("?")[0]) if uri.startswith(SQLITE) else None
 
 
 @contextmanager
-def _connection(uri: str):
+def connection(uri: str):
     """A client of the store at `uri`. MLflow's own errors become UserErrors that name it."""
     _check(uri)
     for name, value in SETTINGS.items():
@@ -52,7 +53,7 @@ def _connection(uri: str):
     for name in QUIET:  # after the import, which sets levels of its own
         logging.getLogger(name).setLevel(logging.WARNING)
     address = uri
-    if _database(uri) is not None and "?" not in uri:
+    if database_file(uri) is not None and "?" not in uri:
         address = f"{uri}?timeout={LOCK_SECONDS}"
     try:
         yield MlflowClient(address)
@@ -73,19 +74,20 @@ def initialize(uri: str) -> None:
         UserError: a file store, or a server that does not answer.
     """
     _check(uri)
-    database = _database(uri)
+    database = database_file(uri)
     if database is not None:
         database.parent.mkdir(parents=True, exist_ok=True)
-    with _connection(uri) as client:
+    with connection(uri) as client:
         client.search_experiments(max_results=1)
 
 
-def _experiment_id(client: Any, name: str, uri: str) -> str:
+def experiment_id(client: Any, name: str, uri: str) -> str:
+    """The identifier of an experiment, which is made or restored if need be."""
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(name)
     if found is None:
-        database = _database(uri)
+        database = database_file(uri)
         location = None if database is None else (database.parent / "artifacts" / name).resolve().as_uri()
         try:
             return client.create_experiment(name, artifact_location=location, tags=EXPERIMENT_TAGS)
@@ -98,7 +100,7 @@ def _experiment_id(client: Any, name: str, uri: str) -> str:
     return found.experiment_id
 
 
-def _runs(client: Any, experiment: str, condition: str = "") -> list:
+def find_runs(client: Any, experiment: str, condition: str = "") -> list:
     """All runs of an experiment that are not deleted, page by page."""
     runs, token = [], None
     while True:

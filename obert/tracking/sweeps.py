@@ -1,14 +1,15 @@
 """Sweeps in MLflow: a parent run, and a nested run for each trial."""
 
+import hashlib
+import io
 import math
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from obert.foundation.files import file_hash
 from obert.foundation.locks import locked
-from obert.tracking.store import HASH_TAG, PATH_TAG, TRIALS, _connection, _experiment_id, _runs
+from obert.tracking.store import HASH_TAG, LOCK, PATH_TAG, TRIALS, connection, experiment_id, find_runs
 
 
 def mirror_sweep(folder: Path, uri: str) -> bool:
@@ -25,10 +26,11 @@ def mirror_sweep(folder: Path, uri: str) -> bool:
     """
     sweep = folder.name
     path = f"sweeps/{sweep}"
-    with locked(folder / TRIALS), _connection(uri) as client:
-        trials, digest = pd.read_csv(folder / TRIALS), file_hash(folder / TRIALS)
-        identifier = _experiment_id(client, trials["experiment"][0], uri)
-        old = _runs(client, identifier, f"tags.sweep = '{sweep}'")
+    with locked(folder / LOCK), connection(uri) as client:
+        content = (folder / TRIALS).read_bytes()  # once: a worker may replace the file at any time
+        trials, digest = pd.read_csv(io.BytesIO(content)), hashlib.sha256(content).hexdigest()
+        identifier = experiment_id(client, trials["experiment"][0], uri)
+        old = find_runs(client, identifier, f"tags.sweep = '{sweep}'")
         if digest in [run.data.tags.get(HASH_TAG) for run in old]:
             return False
         for run in old:
@@ -37,8 +39,9 @@ def mirror_sweep(folder: Path, uri: str) -> bool:
         parent = client.create_run(identifier, run_name=path, tags=tags).info.run_id
         for _, runs in trials.groupby("trial"):
             _write_trial(client, identifier, parent, sweep, runs)
+        client.log_text(parent, content.decode(), TRIALS)
         for file in sorted(folder.glob("*.*")):
-            if file.suffix in (".csv", ".yaml", ".png", ".svg"):
+            if file.suffix in (".csv", ".yaml", ".png", ".svg") and file.name != TRIALS:
                 client.log_artifact(parent, str(file))
         client.set_terminated(parent)
         client.set_tag(parent, HASH_TAG, digest)
@@ -47,11 +50,9 @@ def mirror_sweep(folder: Path, uri: str) -> bool:
 
 def _write_trial(client: Any, experiment: str, parent: str, sweep: str, runs: pd.DataFrame) -> None:
     """A nested run: what was tried, the objective, and the score of each run of the trial."""
-    from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
-
     first = runs.iloc[0]
     state = str(first["state"])
-    tags = {MLFLOW_PARENT_RUN_ID: parent, "stage": "trial", "sweep": sweep, "state": state, "base": str(first["base"])}
+    tags = {"mlflow.parentRunId": parent, "stage": "trial", "sweep": sweep, "state": state, "base": str(first["base"])}
     run = client.create_run(experiment, run_name=f"trial {first['trial']}", tags=tags).info.run_id
     start, end = runs.columns.get_loc("objective") + 1, runs.columns.get_loc("task")
     for name in runs.columns[start:end]:

@@ -141,6 +141,11 @@ class CompressionTrainer(Trainer):
         )
         if arguments.world_size != processes.count():  # each would train a model of its own
             raise RuntimeError(f"{processes.count()} processes, of which the Trainer knows {arguments.world_size}")
+        if arguments.n_gpu > 1:  # the Trainer would multiply the batch by their number
+            raise UserError(
+                f"one process sees {arguments.n_gpu} GPUs: start one process a GPU with torchrun, or show one GPU with "
+                "CUDA_VISIBLE_DEVICES=0"
+            )
         super().__init__(
             network,
             arguments,

@@ -27,16 +27,13 @@ from pydantic import PrivateAttr
 from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification
 
-from obert.experiment.checks import load_experiment
-from obert.experiment.folders import run_folder
-from obert.experiment.plan import teacher_key
-from obert.experiment.recipes import load_task
+from obert.experiment.plan import Plan
 from obert.masks.selection import dense_masks
 from obert.models.encoders import load_tokenizer, load_trained, prunable_layers
 from obert.pruning import Context, GradientData, TrainingHook, Update, prune_event
 from obert.pruning.obert import OptimalBertSurgeon
 from obert.pruning.shared.block_fisher import FisherProposal
-from obert.records.run import MODEL
+from obert.records.record import MODEL
 from obert.second_order.fisher import RecursiveFisher
 from obert.second_order.gradients import exact_float32
 from obert.tasks import model_inputs
@@ -160,13 +157,13 @@ def random_case(config: BertConfig, length: int, device: torch.device) -> Case:
 
 def trained_case(config: Path, task_name: str, model: Path | None, device: torch.device) -> Case:
     """A model fine-tuned on a task of an experiment."""
-    experiment = load_experiment(config)
-    if task_name not in experiment.tasks:
-        sys.exit(f"{config} has no task '{task_name}'; its tasks are {', '.join(experiment.tasks)}")
-    folder = model or run_folder(experiment, teacher_key(experiment, task_name)) / MODEL
+    plan = Plan.load(config)
+    if task_name not in plan.experiment.tasks:
+        sys.exit(f"{config} has no task '{task_name}'; its tasks are {', '.join(plan.experiment.tasks)}")
+    folder = model or plan.teacher(task_name).folder / MODEL
     if not folder.is_dir():
         sys.exit(f"{folder} is missing. Make it: python -m obert teacher --config {config} --task {task_name}")
-    task = load_task(task_name, experiment.tasks[task_name], str(config))
+    task = plan.definitions.task(task_name)
     network, tokenizer = load_trained(folder, task.head).to(device), load_tokenizer(folder)
     train, validation = (Features.encode(task, task.load()[split], tokenizer) for split in ("train", "validation"))
 

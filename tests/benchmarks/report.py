@@ -28,15 +28,15 @@ from _timing import show
 
 from obert.commands import tables
 from obert.experiment import folders
-from obert.experiment.folders import run_folder, runs_folder, tables_folder
+from obert.experiment.folders import runs_folder, tables_folder
 from obert.experiment.keys import RunKey
-from obert.experiment.plan import all_keys, specification, specification_hash
+from obert.experiment.plan import Plan, PlannedRun
 from obert.experiment.schema import Benchmark, Downstream, Experiment, Model
 from obert.masks.counts import LayerSparsity, Sparsity
 from obert.records.provenance import environment
-from obert.records.record import Record, Score, write_record
-from obert.tracking import mirror as tracking
-from obert.tracking import store
+from obert.records.record import CURVES, PREDICTIONS, Record, Score, write_record
+from obert.tracking import store as tracking_store
+from obert.tracking.mirror import synchronize
 
 EXAMPLES, STEPS, LAYERS = 1000, 300, 12
 SIZES = {
@@ -80,9 +80,8 @@ def _sparsity(key: RunKey, generator: np.random.Generator) -> Sparsity:
     return Sparsity(target=key.sparsity, measured=key.sparsity, layers=layers)
 
 
-def _write_run(made: Experiment, key: RunKey, generator: np.random.Generator, shared: dict) -> None:
-    folder, sparsity = run_folder(made, key), key.sparsity or 0.0
-    spec = specification(made, key)
+def _write_run(run: PlannedRun, generator: np.random.Generator, shared: dict) -> None:
+    key, folder, sparsity = run.key, run.folder, run.key.sparsity or 0.0
     fields: dict = {}
     if key.stage in ("teacher", "downstream"):
         right = generator.random(EXAMPLES) < 0.9 - 0.3 * sparsity**2
@@ -90,7 +89,7 @@ def _write_run(made: Experiment, key: RunKey, generator: np.random.Generator, sh
             json.dumps({"id": f"review-{i}", "prediction": int(i), "score": 100.0 * r}) for i, r in enumerate(right)
         ]
         folder.mkdir(parents=True)
-        (folder / store.PREDICTIONS).write_text("\n".join(lines) + "\n")
+        (folder / PREDICTIONS).write_text("\n".join(lines) + "\n")
         fields |= {
             "metrics": {"accuracy": Score(value=100 * right.mean(), count=EXAMPLES)},
             "primary_metric": "accuracy",
@@ -109,7 +108,7 @@ def _write_run(made: Experiment, key: RunKey, generator: np.random.Generator, sh
         curves = pd.DataFrame({"step": steps, "epoch": steps / STEPS, "loss": generator.exponential(size=STEPS)})
         curves["learning_rate"] = 1e-4 * (1 - steps / STEPS)
         curves["sparsity"] = sparsity * (steps * 5 // (STEPS + 1)) / 4
-        curves.to_csv(folder / store.CURVES, index=False)
+        curves.to_csv(folder / CURVES, index=False)
     if key.stage == "export":
         fields["metrics"] = {"model_size_gzip_mb": Score(value=100 * (1 - sparsity), count=1)}
     if key.stage == "benchmark":
@@ -117,7 +116,8 @@ def _write_run(made: Experiment, key: RunKey, generator: np.random.Generator, sh
         if key.method is not None:
             fields["metrics"] |= {f"{e}_speedup": Score(value=generator.uniform(1, 3), count=20) for e in ENGINES}
     record = Record(
-        experiment=made.name, key=key, family="equal terms", spec=spec, spec_hash=specification_hash(spec),
+        experiment=run.experiment.name, key=key, family="equal terms", spec=run.specification,
+        spec_hash=run.specification_hash,
         code_hash="0" * 16, threads=1, started_at=datetime(2026, 1, 1, tzinfo=UTC), wall_time_seconds=90.0,
         peak_memory_mb=1000.0, **shared, **fields,
     )  # fmt: skip
@@ -175,16 +175,17 @@ def compare(folder: Path, records: int | None, store) -> dict[str, object]:
     folders.RESULTS = folder / "results"
     with store(folder) as uri:
         made = experiment(uri)
-        keys = all_keys(made)[:records]
+        plan = Plan.of(made)
+        runs = list(plan)[:records]
         generator, shared = np.random.default_rng(0), {"environment": environment()}
-        for key in keys:
-            _write_run(made, key, generator, shared)
-        found: dict[str, object] = {"records": len(keys), "cores": os.cpu_count(), "store": store.__name__}
-        found["seconds_from_records"] = _timed(lambda: tables.run(made, "configs/speed.yaml"))
+        for run in runs:
+            _write_run(run, generator, shared)
+        found: dict[str, object] = {"records": len(runs), "cores": os.cpu_count(), "store": store.__name__}
+        found["seconds_from_records"] = _timed(lambda: tables.run(plan, "configs/speed.yaml"))
         files = {path.name: path.read_bytes() for path in tables_folder(made).iterdir()}
-        store.initialize(uri)
-        found["seconds_to_fill_mlflow"] = _timed(lambda: tracking.synchronize(runs_folder(made), uri))
-        found["seconds_from_mlflow"] = _timed(lambda: tables.run(made, "configs/speed.yaml", uri))
+        tracking_store.initialize(uri)
+        found["seconds_to_fill_mlflow"] = _timed(lambda: synchronize(runs_folder(made), uri))
+        found["seconds_from_mlflow"] = _timed(lambda: tables.run(plan, "configs/speed.yaml", uri))
         found["same_files"] = files == {path.name: path.read_bytes() for path in tables_folder(made).iterdir()}
         found["report_mb"] = len(files[tables.REPORT]) / 1e6
     return found

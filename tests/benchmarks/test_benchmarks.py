@@ -35,7 +35,7 @@ def test_fisher_refuses_a_block_left_over(capsys):
     assert "no multiple of --block 7" in capsys.readouterr().err
 
 
-def test_figures_for_a_reader(capsys):
+def test_the_printed_figures_name_the_speedup(capsys):
     fisher.main(["--block", "10", "--gradients", "70", "--weights", "600"])
     assert "speedup  " in capsys.readouterr().out
 
@@ -92,7 +92,7 @@ def test_missing_teacher_says_how_to_make_it(root, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("int8", [False, True])
-def test_cpu_inference_at_a_size_that_means_nothing(capsys, int8):
+def test_cpu_inference_times_a_tiny_model(capsys, int8):
     config = BertConfig(vocab_size=200, hidden_size=32, num_attention_heads=2, intermediate_size=64)
     arguments = ["--layers", "1", "--pattern", "1x4", "--batch", "2", "--length", "8", "--threads", "1"]
     arguments += ["--iterations", "3", "--engines", "onnxruntime", "--json", *(["--int8"] if int8 else [])]

@@ -166,7 +166,7 @@ def test_what_looks_like_a_path_must_exist(source, tmp_path, monkeypatch):
         resolve_model(source)
 
 
-def test_other_sources(tmp_path, monkeypatch):
+def test_hub_names_and_folders_are_resolved_and_unknown_assets_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert resolve_model("bert-base-uncased") == "bert-base-uncased"
     assert resolve_model("owner/name") == "owner/name"

@@ -6,9 +6,7 @@ import pytest
 import yaml
 
 from obert.experiment import reading
-from obert.experiment.checks import load_experiment
-from obert.experiment.keys import arguments
-from obert.experiment.plan import all_keys, downstream_keys, find_key, specification, specification_hash
+from obert.experiment.plan import Plan
 from obert.experiment.recipes import load_recipe
 from obert.foundation.errors import UserError
 
@@ -33,7 +31,7 @@ def test_every_experiment_is_valid(root):
     experiments = [p for p in paths if p.name != "published.yaml"]
     assert len(experiments) >= 3
     for path in experiments:
-        assert load_experiment(path).name == path.stem
+        assert Plan.load(path).experiment.name == path.stem
 
 
 def test_every_recipe_is_valid(root):
@@ -135,7 +133,7 @@ def test_every_recipe_is_valid(root):
 )
 def test_mistakes_are_named(edited, changes, expected):
     with pytest.raises(UserError) as caught:
-        load_experiment(edited(**changes))
+        Plan.load(edited(**changes))
     for part in expected:
         assert part in str(caught.value)
 
@@ -144,12 +142,12 @@ def test_duplicate_key_is_an_error(root, tmp_path):
     path = tmp_path / "twice.yaml"
     path.write_text("name: a\nname: b\n")
     with pytest.raises(UserError, match="'name' appears twice"):
-        load_experiment(path)
+        Plan.load(path)
 
 
 def test_missing_file_names_the_others(root):
     with pytest.raises(UserError, match=r"Did you mean 'configs/smoke\.yaml'"):
-        load_experiment("configs/smok.yaml")
+        Plan.load("configs/smok.yaml")
 
 
 def test_recipe_lays_over_the_one_it_extends(root):
@@ -160,38 +158,36 @@ def test_recipe_lays_over_the_one_it_extends(root):
 
 
 def test_specification_depends_on_what_the_run_uses_and_nothing_else(edited):
-    base = load_experiment(SMOKE)
-    key = next(k for k in downstream_keys(base) if k.task == "movie_reviews" and k.method == "magnitude")
+    base = Plan.load(SMOKE).find("downstream", task="movie_reviews", recipe="smoke_gradual", method="magnitude")
 
-    def fingerprint(experiment):
-        return specification_hash(specification(experiment, key))
+    def fingerprint(**changes):
+        return Plan.load(edited(**changes))[base.key].specification_hash
 
     unrelated = {
         "recipe_overrides": {
             "city_qa": {"smoke_gradual": {"training": {"epochs": 4}}},
-            "movie_reviews": {key.recipe: {"methods": {"obert": {"dampening": 1e-5}}}},
+            "movie_reviews": {base.key.recipe: {"methods": {"obert": {"dampening": 1e-5}}}},
         },
         "benchmark": {"iterations": 9},
     }
-    assert fingerprint(load_experiment(edited(**unrelated))) == fingerprint(base)
-    assert fingerprint(load_experiment(edited(base_seed=1))) != fingerprint(base)
-    assert fingerprint(load_experiment(edited(tasks={"movie_reviews": {"max_length": 16}}))) != fingerprint(base)
+    assert fingerprint(**unrelated) == base.specification_hash
+    assert fingerprint(base_seed=1) != base.specification_hash
+    assert fingerprint(tasks={"movie_reviews": {"max_length": 16}}) != base.specification_hash
 
 
-def test_keys_have_distinct_paths_and_are_found_by_their_arguments(root):
-    experiment = load_experiment(SMOKE)
-    keys = all_keys(experiment)
-    assert len({key.path for key in keys}) == len(keys)
-    for key in keys:
-        words = arguments(key).split()
+def test_runs_have_distinct_paths_and_are_found_by_their_arguments(root):
+    plan = Plan.load(SMOKE)
+    assert len({run.key.path for run in plan}) == len(plan)
+    for run in plan:
+        words = run.key.arguments.split()
         chosen = dict(zip([w.removeprefix("--") for w in words[::2]], words[1::2], strict=True))
         chosen["seed"] = int(chosen["seed"])
         if "sparsity" in chosen:
             chosen["sparsity"] = float(chosen["sparsity"])
-        assert find_key(experiment, key.stage, **chosen) == key
+        assert plan.find(run.stage.name, **chosen) is run
 
 
 def test_unclear_selection_lists_the_candidates(root):
     with pytest.raises(UserError, match="names several runs") as caught:
-        find_key(load_experiment(SMOKE), "downstream", task="city_qa")
+        Plan.load(SMOKE).find("downstream", task="city_qa")
     assert "--task city_qa --recipe smoke_gradual --method magnitude --sparsity 0.8 --seed 0" in str(caught.value)

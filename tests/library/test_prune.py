@@ -58,9 +58,9 @@ def zeros_of(model):
     return {f"{n}.weight": int((m.weight == 0).sum()) for n, m in model.named_modules() if isinstance(m, nn.Linear)}
 
 
-def test_readme_script_runs(root):
-    section = (root / "README.md").read_text(encoding="utf-8").split("## As a library")[1]
-    script = section.split("```python\n")[1].split("```")[0]
+@pytest.mark.parametrize("page", ["README.md", "docs/howto/library.md"])
+def test_the_documented_script_runs(page, root):
+    script = (root / page).read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
     assert len([line for line in script.splitlines() if line.strip()]) <= 10
     names = {}
     exec(script, names)
@@ -277,7 +277,7 @@ def test_an_iterator_that_ends_too_soon_says_how_many_it_gave(model, batches):
         prune(model, iter(batches), cross_entropy, num_gradients=100)
 
 
-def test_a_layer_without_a_call_is_named(batches):
+def test_a_layer_that_is_never_called_is_named(batches):
     model = Nested()
     model.unused = nn.Linear(16, 8)
     with pytest.raises(UserError, match=r"unused\.weight"):
@@ -305,7 +305,7 @@ def test_masks_that_do_not_fit_are_refused(model, batches, change):
         prune(model, batches, cross_entropy, masks=masks, **arguments, **SMALL)
 
 
-def test_hold_masks_refuses_what_is_not_in_the_model(model):
+def test_hold_masks_refuses_masks_of_unknown_weights(model):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with pytest.raises(UserError, match=r"Did you mean '0\.weight'"):
         hold_masks(model, {"0.weights": torch.ones(24, 16, dtype=torch.bool)}, optimizer)

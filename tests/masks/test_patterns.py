@@ -28,7 +28,7 @@ properties = settings(max_examples=60, deadline=None, derandomize=True, database
 
 
 @pytest.mark.parametrize(("name", "fields"), NAMES.items())
-def test_name_is_read_and_written(name, fields):
+def test_a_pattern_is_parsed_from_its_name_and_printed_as_it(name, fields):
     pattern = Pattern.parse(name)
     assert (pattern.size, pattern.zeros) == fields
     assert str(pattern) == name
@@ -51,7 +51,7 @@ def test_every_pattern_is_read_back_from_its_name(size, data):
     assert Pattern.parse(str(pattern)) == pattern
 
 
-def test_unstructured_is_one_of_one():
+def test_unstructured_pattern_has_groups_of_one_weight():
     assert Pattern.parse("unstructured") == UNSTRUCTURED == Pattern(1, 1)
 
 

@@ -41,7 +41,7 @@ def test_minibatch_gradient_is_the_mean_of_the_examples_gradients(setting):
         torch.testing.assert_close(mean.rows(1, rows)[0], single[name].rows(1, rows).mean(0))
 
 
-def test_no_gradient_is_left_behind(setting):
+def test_parameters_keep_no_gradient_afterwards(setting):
     model, layers, losses = setting
     for _ in per_example_gradients(layers, losses):
         pass

@@ -46,7 +46,7 @@ def make_plan(root, monkeypatch, tmp_path):
                 "tasks": TASKS,
                 "teacher": "smoke_finetune",
                 "downstream": [{"recipes": ["smoke_gradual"], "methods": ["magnitude"], "sparsities": [0.75]}],
-                "benchmark": TIMING | timing,
+                "benchmark": TIMING | {"recipes": ["smoke_gradual"]} | timing,
             }
         )
         return Plan.of(experiment)

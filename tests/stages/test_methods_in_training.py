@@ -26,10 +26,16 @@ def with_recipe(plan, recipe):
     """The smoke experiment with every method, and another recipe."""
     (block, *_) = plan.experiment.downstream
     block = block.model_copy(
-        update={"recipes": ("smoke_gradual",), "methods": "all", "sparsities": (0.8,), "tasks": (TASK,)}
+        update={
+            "recipes": ("smoke_gradual",),
+            "methods": "all",
+            "sparsities": (0.8,),
+            "tasks": (TASK,),
+            "upstream": None,
+        }
     )
     overrides = {TASK: {"smoke_gradual": recipe}}
-    return changed(plan, downstream=(block,), quantize=(), recipe_overrides=overrides)
+    return changed(plan, downstream=(block,), quantize=(), benchmark=None, recipe_overrides=overrides)
 
 
 @pytest.fixture

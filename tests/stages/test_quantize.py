@@ -28,7 +28,7 @@ def model_of(run):
 def test_zeros_are_those_of_the_pruned_model_and_scales_are_frozen(plan, runs):
     source, run = runs
     record = make(run)
-    before, after = (prunable_weights(model_of(plan, k)) for k in runs)
+    before, after = (prunable_weights(model_of(k)) for k in runs)
     for name, weight in before.items():
         assert (after[name][weight == 0] == 0).all()
         assert not torch.equal(after[name], weight)  # it has trained

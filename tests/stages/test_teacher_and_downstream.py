@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from planned import make
+from planned import changed, make
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
@@ -168,7 +168,7 @@ def test_loss_that_is_not_finite_names_step_and_tensor(plan, monkeypatch):
 
 def test_more_gradients_than_examples_end_before_training(plan):
     overrides = {"movie_reviews": {"smoke_gradual": {"methods": {"obert": {"num_gradients": 97}}}}}
-    greedy = plan.model_copy(update={"recipe_overrides": overrides})
+    greedy = changed(plan, recipe_overrides=overrides)
     with pytest.raises(UserError, match="draws 97 training features, there are 96"):
         make(gradual_run(greedy))
 

@@ -31,7 +31,7 @@ def test_one_run_has_no_spread():
     assert summary.mean == 86.0 and math.isnan(summary.std) and summary.n == 1
 
 
-def test_nothing_and_nan_are_not_counted():
+def test_missing_values_are_not_counted():
     assert summarize([]).n == 0 and math.isnan(summarize([]).mean)
     assert summarize([math.nan, 80.0]).n == 1
 
@@ -88,7 +88,7 @@ def test_other_examples_are_refused():
         paired_difference(pd.Series({"a": 1.0, "b": 1.0}), pd.Series({"a": 1.0, "c": 1.0}))
 
 
-def test_formats():
+def test_numbers_are_formatted_with_spread_and_interval():
     assert format_summary(88.236, 0.414, 3) == "88.24 ± 0.41 (n=3)"
     assert format_summary(88.236, math.nan, 1) == "88.24 (n=1)"
     assert format_summary(math.nan, math.nan, 0) == format_number(None) == "\N{EN DASH}"

@@ -1,5 +1,6 @@
 """Sweeps over the stages themselves, on the smoke model: what trials see, share, keep and end in."""
 
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -8,19 +9,20 @@ import pandas as pd
 import pytest
 import yaml
 from mlflow import MlflowClient
+from planned import make
 
 from obert.experiment import folders, recipes
-from obert.experiment.folders import run_folder
-from obert.experiment.recipes import load_recipe, load_task
+from obert.experiment.recipes import load_recipe
 from obert.foundation.errors import UserError
 from obert.pruning.shared import block_fisher
 from obert.records.record import read_record, read_records
-from obert.stages import downstream, upstream_teacher
-from obert.sweeps import runner as sweep
+from obert.stages import stage
+from obert.sweeps import runner
 from obert.sweeps.search import load_sweep
 from obert.tracking.store import TRIALS
 
 SMOKE = Path("configs/sweeps/smoke.yaml")
+DOWNSTREAM = type(stage("downstream"))
 KINDS = (".csv", ".yaml", ".png", ".svg")
 M, DAMPENING = "methods.obert.num_gradients", "methods.obert.dampening"
 
@@ -35,7 +37,7 @@ def results(tmp_path_factory):
 def sweep_file(root, monkeypatch, results):
     """Writes a sweep of the smoke experiment, tracked in a database of the test's own."""
     monkeypatch.setattr("obert.experiment.folders.RESULTS", results)
-    monkeypatch.setattr("obert.records.run.environment", dict)
+    monkeypatch.setattr("obert.records.recording.environment", dict)
     experiment = yaml.safe_load(Path("configs/smoke.yaml").read_text(encoding="utf-8"))
     experiment["tracking_uri"] = f"sqlite:///{results}/mlflow.db"
     (results / "smoke.yaml").write_text(yaml.safe_dump(experiment))
@@ -66,7 +68,7 @@ def swept(sweep_file, monkeypatch):
                 return accumulate(self, *arguments)
 
             patch.setattr(block_fisher.BlockFisherMethod, "estimate", count)
-            sweep.run(path)
+            runner.run(path)
     return path, search
 
 
@@ -78,9 +80,8 @@ def run_records(search):
     """Records of the trials' runs, by folder."""
     found = {}
     for values in search.points:
-        for key in search.keys:
-            folder = run_folder(search.run_of(key, values), key)
-            found[folder] = read_record(folder / "metrics.json")
+        for run in itertools.chain(*search.trial(values)):
+            found[run.folder] = read_record(run.folder / "metrics.json")
     return found
 
 
@@ -97,9 +98,9 @@ def test_a_grid_has_each_point_once_and_the_records_scores(swept):
     for values in search.points:
         own = trials[(trials[M] == values[M]) & (trials[DAMPENING] == values[DAMPENING])]
         assert own["objective"].iloc[0] == pytest.approx(own["score"].mean())
-        for key in search.keys:
-            record = read_record(run_folder(search.run_of(key, values), key) / "metrics.json")
-            (row,) = own[own["sparsity"] == key.sparsity].to_dict("records")
+        for run in itertools.chain(*search.trial(values)):
+            record = read_record(run.folder / "metrics.json")
+            (row,) = own[own["sparsity"] == run.key.sparsity].to_dict("records")
             assert (row["score"], row["count"]) == pytest.approx(
                 (record.metrics["accuracy"].value, record.metrics["accuracy"].count)
             )
@@ -109,8 +110,8 @@ def test_a_grid_has_each_point_once_and_the_records_scores(swept):
 
 def test_trials_are_judged_by_the_same_held_out_training_examples(swept):
     _, search = swept
-    experiment = search.original
-    splits = load_task("movie_reviews", experiment.tasks["movie_reviews"], "the test").load()
+    experiment = search.original.experiment
+    splits = search.original.definitions.task("movie_reviews").load()
     training, validation = set(splits["train"]["id"]), set(splits["validation"]["id"])
     folders = list(run_records(search))
     held_out = ids(folders[0])
@@ -118,7 +119,7 @@ def test_trials_are_judged_by_the_same_held_out_training_examples(swept):
     assert 0.08 < len(held_out) / len(training) < 0.35
     assert all(ids(folder) == held_out for folder in folders)
     (teacher,) = search.sources
-    folder = run_folder(search.held_out, teacher)
+    folder = teacher.folder
     assert ids(folder) == held_out
     for record in (read_record(folder / "metrics.json"), *run_records(search).values()):
         assert record.data["splits"] == {"train": len(training) - len(held_out), "validation": len(held_out)}
@@ -129,10 +130,9 @@ def test_a_family_shares_one_accumulation_and_is_pruned_as_each_alone(swept):
     _, search = swept
     assert (search.folder.parent / "accumulations").read_text() == "xx"  # two numbers of gradients
     for values in (search.points[0], search.points[-1]):
-        for key in search.keys:
-            experiment = search.run_of(key, values)
-            shared = read_record(run_folder(experiment, key) / "metrics.json")
-            alone = downstream.run(experiment, key)
+        for run in itertools.chain(*search.trial(values)):
+            shared = read_record(run.folder / "metrics.json")
+            alone = make(run)
             assert alone.model["weights_sha256"] == shared.model["weights_sha256"]
             assert alone.metrics == shared.metrics
 
@@ -170,11 +170,11 @@ def test_run_again_it_makes_nothing_and_writes_the_same(swept, monkeypatch):
 
     before = written()
 
-    def never(experiment, key):
-        raise AssertionError(f"{key} is run again")
+    def never(self, run):
+        raise AssertionError(f"{run.key} is run again")
 
-    monkeypatch.setattr(downstream, "run", never)
-    assert sweep.run(path) == search.folder / "smoke_one_shot_swept.yaml"
+    monkeypatch.setattr(DOWNSTREAM, "run", never)
+    assert runner.run(path) == search.folder / "smoke_one_shot_swept.yaml"
     assert written() == before and len(before) >= 4
 
 
@@ -182,44 +182,46 @@ def test_a_lost_study_is_made_again_from_the_records(swept, monkeypatch):
     path, search = swept
     before = trials_of(search)
     (search.folder / "journal.log").unlink()
-    monkeypatch.setattr(downstream, "run", None)
-    sweep.run(path)
+    monkeypatch.setattr(DOWNSTREAM, "run", None)
+    runner.run(path)
     pd.testing.assert_frame_equal(trials_of(search).drop(columns="seconds"), before.drop(columns="seconds"))
 
 
 def test_what_is_added_to_a_grid_is_all_that_is_run(swept, sweep_file, monkeypatch):
-    made, run = [], downstream.run
-    monkeypatch.setattr(downstream, "run", lambda experiment, key: made.append(key) or run(experiment, key))
+    made, run = [], DOWNSTREAM.run
+    monkeypatch.setattr(DOWNSTREAM, "run", lambda self, planned: made.append(planned) or run(self, planned))
     space = {M: {"values": [16, 32]}, DAMPENING: {"values": [1e-3, 1e-7, 1e-5]}}
     path = sweep_file(space=space)
-    sweep.run(path)
+    runner.run(path)
     assert len(made) == 2 * 2  # two numbers of gradients, two sparsities
     assert len(trials_of(load_sweep(path))) == 2 * 3 * 2
 
 
 def test_an_interrupted_trial_goes_on_with_the_runs_it_lacks(sweep_file, monkeypatch):
     path = sweep_file(name="interrupted", space={DAMPENING: {"values": [1e-6]}})
-    made, run = [], downstream.run
+    made, run = [], DOWNSTREAM.run
 
-    def once(experiment, key):
+    def once(self, planned):
         if made:
             raise KeyboardInterrupt
-        made.append(key.sparsity)
-        return run(experiment, key)
+        made.append(planned.key.sparsity)
+        return run(self, planned)
 
     with monkeypatch.context() as patch:
-        patch.setattr(downstream, "run", once)
+        patch.setattr(DOWNSTREAM, "run", once)
         with pytest.raises(KeyboardInterrupt):
-            sweep.run(path)
-    monkeypatch.setattr(downstream, "run", lambda e, key: made.append(key.sparsity) or run(e, key))
-    sweep.run(path)
+            runner.run(path)
+    monkeypatch.setattr(
+        DOWNSTREAM, "run", lambda self, planned: made.append(planned.key.sparsity) or run(self, planned)
+    )
+    runner.run(path)
     assert made == [0.8, 0.5]
     assert trials_of(load_sweep(path))["trial"].tolist() == [1, 1]
 
 
 def test_trials_are_nested_runs_in_mlflow(swept):
     _, search = swept
-    client = MlflowClient(search.original.tracking_uri)
+    client = MlflowClient(search.original.experiment.tracking_uri)
     experiment = client.get_experiment_by_name("smoke").experiment_id
     (parent,) = client.search_runs([experiment], "tags.stage = 'sweep' and tags.sweep = 'smoke'")
     assert parent.info.run_name == "sweeps/smoke"
@@ -250,11 +252,11 @@ def test_quantisation_is_swept_on_a_model_that_has_not_seen_the_held_out_example
         space={"training.learning_rate.initial": {"values": [1e-5, 1e-3]}},
         recipe="smoke_quantize_swept",
     )
-    recipe = sweep.run(path)
+    recipe = runner.run(path)
     search = load_sweep(path)
     _, model = search.sources
-    record = read_record(run_folder(search.held_out, model) / "metrics.json")
-    assert (model.stage, model.recipe) == ("downstream", "smoke_gradual")
+    record = read_record(model.folder / "metrics.json")
+    assert (model.stage.name, model.key.recipe) == ("downstream", "smoke_gradual")
     assert record.spec["task"]["held_out"] == 0.2
     assert len(trials_of(search)) == 2
     assert search.recipe(yaml.safe_load(recipe.read_text(encoding="utf-8"))).stage == "quantize"
@@ -269,11 +271,11 @@ def test_a_transfer_starts_from_the_experiments_own_upstream_model(sweep_file):
         recipe="smoke_transfer_swept",
     )
     search = load_sweep(path)
-    (key,) = search.upstream_sources
+    (source,) = search.upstream_sources
     with pytest.raises(UserError, match=r"has not been made\. Run `python -m obert upstream_teacher --config"):
-        sweep.run(path)
-    upstream_teacher.run(search.original, key)
-    sweep.run(path)
+        runner.run(path)
+    make(source)
+    runner.run(path)
     assert trials_of(search)[["training.epochs", "task"]].to_numpy().tolist() == [
         [1, "movie_reviews"],
         [2, "movie_reviews"],
@@ -285,5 +287,5 @@ def test_a_transfer_starts_from_the_experiments_own_upstream_model(sweep_file):
 def test_when_every_trial_fails_the_first_mistake_is_told(sweep_file):
     path = sweep_file(name="greedy", space={M: {"values": [5000, 6000]}})
     with pytest.raises(UserError, match=r"every trial of sweep 'greedy' failed\. .*5000 training features") as caught:
-        sweep.run(path)
+        runner.run(path)
     assert "num_gradients" in str(caught.value) or "number of gradients" in str(caught.value)

@@ -18,22 +18,22 @@ from obert.foundation.errors import UserError
 from obert.sweeps.search import load_sweep
 from obert.sweeps.trials import ATTEMPTS, Trials
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 M, DAMPENING = "methods.obert.num_gradients", "methods.obert.dampening"
 GRID = {M: {"values": [4, 8, 16]}, DAMPENING: {"values": [1e-3, 1e-5, 1e-7, 1e-9]}}
 RANGES = {M: {"low": 1, "high": 64}, DAMPENING: {"low": 1e-9, "high": 1e-3, "log": True}}
 WORKER = """
 import json, sys, time
 from pathlib import Path
-from obert import plan
-from obert.study import Trials
-from obert.sweep import load_sweep
+from obert.experiment import folders
+from obert.sweeps.search import load_sweep
+from obert.sweeps.trials import Trials
 
 sweep, folder, worker = sys.argv[1:]
-plan.RESULTS = Path(folder)
+folders.RESULTS = Path(folder)
 
 def evaluate(values):
-    with (plan.RESULTS / f"started{worker}").open("a") as file:
+    with (folders.RESULTS / f"started{worker}").open("a") as file:
         file.write(json.dumps(list(values.values())) + "\\n")
     time.sleep(0.3)
     yield [{"score": 50 - values["methods.obert.num_gradients"] / 1e3 + values["methods.obert.dampening"]}]

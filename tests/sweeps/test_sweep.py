@@ -6,8 +6,7 @@ import pytest
 import yaml
 
 from obert.experiment import recipes
-from obert.experiment.plan import specification
-from obert.experiment.recipes import load_recipe, recipe_for
+from obert.experiment.recipes import load_recipe
 from obert.foundation.errors import UserError
 from obert.sweeps.search import load_sweep
 
@@ -34,7 +33,7 @@ def test_every_sweep_is_valid(root):
     for path in paths:
         search = load_sweep(path)
         assert search.sweep.name == path.stem
-        assert search.keys and search.sources
+        assert search.runs and search.sources
 
 
 @pytest.mark.parametrize(
@@ -120,25 +119,24 @@ def test_a_grid_is_the_product_and_its_last_key_varies_fastest(edited):
 
 def test_runs_come_by_sparsity_and_only_the_values_differ(root):
     search = load_sweep(SMOKE)
-    assert [[key.sparsity for key in level] for level in search.levels] == [[0.8], [0.5]]
+    assert [[run.key.sparsity for run in level] for level in search.levels] == [[0.8], [0.5]]
     values = {SPACE: 1e-3, "methods.obert.num_gradients": 16}
-    key = search.keys[0]
-    found = specification(search.run_of(key, values), key)
-    expected = specification(search.held_out, key)
+    ((first,), _) = search.trial(values)
+    found, expected = first.specification, search.runs[0].specification
     assert found["method"] == expected["method"] | {"dampening": 1e-3, "num_gradients": 16}
     assert {k: v for k, v in found.items() if k != "method"} == {k: v for k, v in expected.items() if k != "method"}
     assert found["task"]["held_out"] == 0.2 and found["key"]["seed"] == 100
-    names = {search.run_of(k, v).name for k in search.keys for v in search.points}
-    assert len(names) == len(search.keys) * len(search.points)
+    folders = {run.folder for point in search.points for (run,) in search.trial(point)}
+    assert len(folders) == len(search.runs) * len(search.points)
 
 
 def test_a_transferred_model_is_quantised_after_what_it_is_made_from(edited):
     block = {"recipe": "quantize", "models": ["transfer@upstream_equal_terms"], "tasks": ["movie_reviews"]}
     space = {"distillation.hardness": {"values": [0.9, 1.0]}}
     search = load_sweep(edited(experiment="configs/default.yaml", downstream=None, quantize=block, space=space))
-    stages = [key.stage for key in search.sources]
+    stages = [run.stage.name for run in search.sources]
     assert stages == ["upstream", "teacher", "transfer", "upstream", "transfer"]  # of oBERT, then of Prune OFA
-    assert {key.seed for key in search.sources} == {100} and {key.seed for key in search.upstream_sources} == {0}
+    assert {(run.stage.upstream, run.key.seed) for run in search.sources} == {(False, 100), (True, 0)}
 
 
 def test_what_decides_the_trials_is_the_studys_identity(edited):
@@ -167,5 +165,5 @@ def test_the_recipe_extends_the_base_and_is_valid_where_recipes_are(root, tmp_pa
 def test_a_recipe_as_published_is_no_more_so_with_other_values(edited):
     block = {"recipes": ["obert_10_epochs"], "sparsities": [0.9], "tasks": ["movie_reviews"]}
     search = load_sweep(edited(experiment="configs/default.yaml", downstream=block))
-    assert recipe_for(search.original, "obert_10_epochs", "movie_reviews").family == "as published"
+    assert search.original.definitions.recipe("obert_10_epochs", "movie_reviews").family == "as published"
     assert search.recipe(search.recipe_content({SPACE: 1e-5}, "the test")).family == "equal terms"

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from obert.commands.tables import load_results
-from obert.experiment.checks import load_experiment
+from obert.experiment.plan import Plan
 from obert.foundation import registry
 from obert.foundation.errors import UserError
 from obert.report.rendering import build, csv_text
@@ -24,7 +24,7 @@ def figure(number, results):
         (5, {1e-7: [88.0, 68.0], 1e-3: [86.0, 66.0]}, ("num_gradients 100", "fisher_block_size 10")),
     ],
 )
-def test_lines_are_the_trials_beside_the_best(results, number, expected, fixed):
+def test_each_line_has_the_trials_that_differ_from_the_best_in_one_value(results, number, expected, fixed):
     built = figure(number, results)
     found = {value: line.sort_values("sparsity")["score"].tolist() for value, line in built.content.groupby("value")}
     assert found == {value: pytest.approx(scores) for value, scores in expected.items()}
@@ -43,18 +43,18 @@ def test_failed_trials_are_left_out(make_results, example_runs):
     assert content["value"].unique().tolist() == [50] and content["score"].tolist() == pytest.approx([87.0, 67.0])
 
 
-def test_a_sweep_that_has_not_been_run_gives_its_command(make_results, example_runs):
+def test_a_sweep_without_trials_gives_its_command(make_results, example_runs):
     built = figure(5, make_results(example_runs, sweeps={"ablation": pd.DataFrame()}))
     assert built.content.empty
     assert built.notes[0].lines == ("python -m obert sweep --config configs/sweeps/ablation.yaml",)
 
 
-def test_without_a_sweep_it_is_said_how_to_have_one(make_results, example_runs):
+def test_an_experiment_without_a_sweep_is_told_how_to_add_one(make_results, example_runs):
     built = figure(3, make_results(example_runs))
     assert "No sweep of this experiment varies fisher_block_size" in built.notes[0].text
 
 
-def test_another_key_is_no_line(make_results, example_runs):
+def test_trials_of_another_key_draw_no_line(make_results, example_runs):
     sweeps = {"quantize": trials().rename(columns={"methods.obert.dampening": "training.epochs"})}
     assert figure(5, make_results(example_runs, sweeps=sweeps)).content.empty
 
@@ -62,10 +62,10 @@ def test_another_key_is_no_line(make_results, example_runs):
 def test_trials_are_read_from_their_folder_and_another_experiments_are_refused(root, tmp_path):
     (tmp_path / "sweeps" / "smoke").mkdir(parents=True)
     file = tmp_path / "sweeps" / "smoke" / "trials.csv"
-    experiment = load_experiment("configs/smoke.yaml")
+    plan = Plan.load("configs/smoke.yaml")
 
     def load():
-        return load_results(experiment, "configs/smoke.yaml", tmp_path / "runs", tmp_path / "sweeps").sweeps
+        return load_results(plan, "configs/smoke.yaml", tmp_path / "runs", tmp_path / "sweeps").sweeps
 
     file.write_text(csv_text(trials(failing=(2,)).assign(experiment="smoke")))
     assert csv_text(load()["smoke"]) == file.read_text()

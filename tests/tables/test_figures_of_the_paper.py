@@ -53,7 +53,7 @@ def test_published_schedules_are_those_of_table_9(root, epochs, start, end, fina
 
 
 @pytest.mark.parametrize(("number", "recipe"), [(6, "one_cycle"), (7, "one_cycle"), (8, "rewound"), (9, "rewound")])
-def test_figures_6_to_9_go_by_rewinds(make_results, number, recipe):
+def test_figures_6_to_9_draw_the_recipes_with_their_number_of_rewinds(make_results, number, recipe):
     one_shot = record("downstream", 70.0, method="obert", sparsity=0.9, recipe="one_shot")
     runs = [(gradual("one_cycle", [8.0]), None, 20), (gradual("rewound", [2.0, 6.0]), None, 20), (one_shot, None, 0)]
     built = figure(number, make_results(runs))
@@ -65,7 +65,7 @@ def test_figures_6_to_9_go_by_rewinds(make_results, number, recipe):
     assert line.get_ydata().max() == pytest.approx(8e-5 * 0.95 if number in (6, 8) else 90.0)
 
 
-def test_a_figure_without_runs_says_which_it_takes(make_results):
+def test_a_figure_without_runs_says_which_runs_it_needs(make_results):
     results = make_results([(gradual("one_cycle", []), None, 20)])
     assert not any("belongs" in note.text for note in figure(6, results).notes)
     assert "rewound more than once" in figure(8, results).notes[-1].text

@@ -49,7 +49,7 @@ def test_sizes_speeds_and_costs(rows):
     assert costs.tolist() == [30, 64, 12]
 
 
-def test_what_a_reader_sees(results):
+def test_displayed_numbers_have_spreads_signs_and_dashes(results):
     table = Leaderboard()
     shown = table.display(table.build(results)).set_index("method")
     assert shown.loc["obert", "score"] == "87.50 ± 17.68 (n=2)"

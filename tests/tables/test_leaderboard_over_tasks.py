@@ -38,7 +38,7 @@ def test_mean_recovery_over_tasks_and_its_spread_over_seeds(recovered):
     assert rows.loc["obert", "seconds"] == 12
 
 
-def test_ranks_and_differences_are_of_the_pool(recovered):
+def test_ranks_and_differences_are_over_all_compared_tasks(recovered):
     """Ranks on the single tasks: oBERT 1 and 1, magnitude 2 and 1 (level). The first task's difference of 87.5 points
     (109.375 of recovery), halved, is the whole difference; its interval is from 75 to 100 points."""
     rows = LeaderboardOverTasks().build(recovered).set_index("method")
@@ -47,7 +47,7 @@ def test_ranks_and_differences_are_of_the_pool(recovered):
     assert found == pytest.approx([-87.5 / 0.8 / 2, -100 / 0.8 / 2, -62.5 / 0.8 / 2], abs=1e-6)
 
 
-def test_the_pool_is_stated_and_what_it_lacks(recovered):
+def test_notes_say_what_was_compared_and_what_is_missing(recovered):
     pool, left_out = LeaderboardOverTasks().notes(recovered)
     assert pool.text == (
         "Pool: tasks movie_reviews, city_qa; methods magnitude, movement, obert; seeds 0, 1; "
@@ -56,7 +56,7 @@ def test_the_pool_is_stated_and_what_it_lacks(recovered):
     assert left_out.lines == ("gradual: movement, 90 %",)
 
 
-def test_one_task_is_no_pool(results):
+def test_one_task_gives_an_empty_table_and_says_why(results):
     table = LeaderboardOverTasks()
     assert table.build(results).empty
     assert "fewer than two tasks" in table.notes(results)[0].text

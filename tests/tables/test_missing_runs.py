@@ -26,7 +26,7 @@ def test_missing_runs_are_named_where_their_recipe_belongs(make_results, pattern
     assert other().notes(results)[-1].text.startswith("configs/example.yaml plans no run that belongs here")
 
 
-def test_nothing_is_said_where_all_is_there(make_results):
+def test_no_note_is_written_where_no_run_is_missing(make_results):
     done = record("downstream", 60.0, method="obert", sparsity=0.5, recipe="one_shot")
     assert not any("belong" in note.text for note in Table1().notes(make_results([(done, None, 0)])))
 

@@ -25,7 +25,7 @@ def test_table_1_is_complete(published):
     assert pruned == {("Soft MvP", 10): 6, ("oBERT", 10): 6, ("LT-BERT", 30): 6, ("oBERT", 30): 9}
 
 
-def test_values_that_are_easily_misread(published):
+def test_published_values_that_are_easily_misread_are_right(published):
     cells = {(n.task, n.label, n.epochs, n.sparsity): n for n in published.table("obert", "1")}
     assert cells["qqp", "Soft MvP", 10, 0.97].value == 89.10
     assert cells["squad", "oBERT", 30, 0.97].std == 0.11
@@ -182,7 +182,7 @@ def test_mistakes_are_named(tmp_path, line, message):
         load_published(path)
 
 
-def test_a_cell_appears_once(tmp_path):
+def test_two_numbers_for_one_cell_are_refused(tmp_path):
     line = "{paper: p, table: '1', task: t, metric: m, value: 1.0}"
     path = tmp_path / "published.yaml"
     path.write_text(f"papers: {{p: {{title: a, reference: b, model: c}}}}\nnumbers: [{line}, {line}]\n")

@@ -46,7 +46,7 @@ def open_report(request, browser, two_tasks, tmp_path):
     context.close()
 
 
-def test_all_of_it_renders_alone_and_fits_the_window(open_report):
+def test_the_report_renders_without_a_network_and_fits_the_window(open_report):
     page = open_report(*registry.names("tables"))
     assert page.said == []
     assert page.asked == [page.url]

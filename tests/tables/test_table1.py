@@ -56,7 +56,7 @@ def test_nothing_measured_comes_from_published_numbers(no_results):
     assert content[measured].isna().all(axis=None)
 
 
-def test_what_is_not_published_is_a_dash(table):
+def test_unpublished_values_are_dashes(table):
     shown = Table1().display(table)
     own = shown.iloc[-1]
     assert own["oBERT, 10 epochs", "published"] == own["dense", "published"] == "\N{EN DASH}"
@@ -68,7 +68,7 @@ def test_what_is_not_published_is_a_dash(table):
     assert squad["oBERT, 10 epochs", "difference"] == "-15.98"
 
 
-def test_another_method_in_a_published_recipe_is_our_own(make_results):
+def test_another_method_in_a_published_recipe_counts_as_measured_only(make_results):
     made = record("downstream", 60.0, task="squad", method="magnitude", sparsity=0.9, recipe="obert_10_epochs")
     table = Table1().build(make_results([(made, None, 0)]))
     assert math.isnan(_row(table, "squad", 0.9)["oBERT, 10 epochs", "measured"])

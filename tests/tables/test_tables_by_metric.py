@@ -57,7 +57,7 @@ def test_table_4_has_both_metrics_of_what_is_pruned_n_of_m(make_results):
     assert rows["city_qa", "f1", 0.5][own, "recovery"] == pytest.approx(75.0)
 
 
-def test_table_5_has_what_is_trained_without_distillation(make_results):
+def test_table_5_lists_models_trained_without_distillation(make_results):
     chosen = {"task": "city_qa", "method": "obert", "sparsity": 0.9}
     distilled = {"distillation": {"hardness": 1.0}}
     rows = rows_of(

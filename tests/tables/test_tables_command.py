@@ -1,25 +1,26 @@
 """The stage: records or a tracking server in, files out."""
 
 import pytest
+from planned import changed
 
 from obert.commands import tables
 from obert.experiment import folders
-from obert.experiment.folders import run_folder, runs_folder
-from obert.experiment.plan import all_keys, specification, specification_hash
+from obert.experiment.folders import runs_folder
+from obert.experiment.plan import Plan
 from obert.experiment.schema import Downstream, Experiment, Model
 from obert.foundation.errors import UserError
-from obert.tracking import mirror as tracking
 from obert.tracking import store
+from obert.tracking.mirror import synchronize
 from tables.examples import record, write_run
 
 CONFIG = "configs/example.yaml"
 
 
 @pytest.fixture
-def experiment(root, tmp_path, monkeypatch):
+def plan(root, tmp_path, monkeypatch):
     """Two methods, two seeds, a table of each kind; results go to a temporary folder."""
     monkeypatch.setattr("obert.experiment.folders.RESULTS", tmp_path / "results")
-    return Experiment(
+    experiment = Experiment(
         name="example",
         description="An <example>.",
         model=Model(source="example"),
@@ -39,41 +40,42 @@ def experiment(root, tmp_path, monkeypatch):
         ),
         tracking_uri=f"sqlite:///{tmp_path}/tracking/mlflow.db",
     )
+    return Plan.of(experiment)
 
 
-def _write(experiment, keys=None, **fields):
-    for position, key in enumerate(keys or all_keys(experiment)):
+def _write(plan, keys=None, **fields):
+    for position, key in enumerate(keys or plan.runs):
         chosen = {"recipe": key.recipe, "seed": key.seed, "method": key.method, "sparsity": key.sparsity}
-        chosen |= {"spec_hash": specification_hash(specification(experiment, key)), **fields}
+        chosen |= {"spec_hash": plan[key].specification_hash, **fields}
         scores = {name: 100.0 * ((position + i) % 3 > 0) for i, name in enumerate("abcdef")}
         made = record(key.stage, sum(scores.values()) / 6, **chosen)
-        write_run(runs_folder(experiment), made, scores, steps=12)
+        write_run(runs_folder(plan.experiment), made, scores, steps=12)
 
 
 def _files(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_twice_and_from_mlflow_give_the_same_bytes(experiment, tmp_path):
-    _write(experiment)
-    report = tables.run(experiment, CONFIG)
+def test_tables_made_twice_or_from_mlflow_have_the_same_bytes(plan, tmp_path):
+    _write(plan)
+    report = tables.run(plan, CONFIG)
     first = _files(report.parent)
-    assert first == _files(tables.run(experiment, CONFIG).parent)
-    store.initialize(experiment.tracking_uri)
-    assert tracking.synchronize(runs_folder(experiment), experiment.tracking_uri) == 5
-    runs_folder(experiment).rename(tmp_path / "moved")
+    assert first == _files(tables.run(plan, CONFIG).parent)
+    store.initialize(plan.experiment.tracking_uri)
+    assert synchronize(runs_folder(plan.experiment), plan.experiment.tracking_uri) == 5
+    runs_folder(plan.experiment).rename(tmp_path / "moved")
     for path in report.parent.iterdir():
         path.unlink()
-    assert first == _files(tables.run(experiment, CONFIG, experiment.tracking_uri).parent)
+    assert first == _files(tables.run(plan, CONFIG, plan.experiment.tracking_uri).parent)
     assert {"leaderboard.csv", "table1.md", "schedules.svg", "accuracy_vs_sparsity.png", "report.html"} <= set(first)
     made = {name.partition(".")[0] for name in first} - {"report"}
     assert {f"{name}.tex" for name in made} == {name for name in first if name.endswith(".tex")}
     assert b"\\begin{tabular}" in first["table1.tex"] and b"figure2.png" in first["figure2.tex"]
 
 
-def test_the_report_is_self_contained(experiment):
-    _write(experiment)
-    page = tables.run(experiment, CONFIG).read_text()
+def test_the_report_is_self_contained(plan):
+    _write(plan)
+    page = tables.run(plan, CONFIG).read_text()
     assert "An &lt;example&gt;." in page
     for piece in ("http://", "https://", "<script", "@import", "url("):
         assert piece not in page
@@ -81,40 +83,38 @@ def test_the_report_is_self_contained(experiment):
         assert piece in page
 
 
-def test_no_records_at_all(experiment):
-    page = tables.run(experiment, CONFIG).read_text()
+def test_an_experiment_without_records_says_so(plan):
+    page = tables.run(plan, CONFIG).read_text()
     assert "has no records yet" in page
-    assert "has no records yet" in tables.summary(experiment)
+    assert "has no records yet" in tables.summary(plan)
 
 
-def test_records_out_of_plan_are_left_out_and_said(experiment):
-    _write(experiment)
-    smaller = experiment.model_copy(
-        update={"downstream": (Downstream(recipes=("gradual",), methods=("obert",), sparsities=(0.9,)),)}
-    )
+def test_records_outside_the_plan_are_left_out_with_a_warning(plan):
+    _write(plan)
+    smaller = changed(plan, downstream=(Downstream(recipes=("gradual",), methods=("obert",), sparsities=(0.9,)),))
     folder = tables.run(smaller, CONFIG).parent
     assert "magnitude" not in (folder / "leaderboard.csv").read_text()
     assert "2 records are of runs no longer in the plan" in (folder / "leaderboard.md").read_text()
 
 
-def test_records_of_another_specification_are_marked(experiment):
-    _write(experiment, spec_hash="1" * 64)
-    folder = tables.run(experiment, CONFIG).parent
+def test_records_of_another_specification_are_marked(plan):
+    _write(plan, spec_hash="1" * 64)
+    folder = tables.run(plan, CONFIG).parent
     assert "5 records were made with another specification" in (folder / "leaderboard.md").read_text()
 
 
-def test_a_damaged_record_is_named_and_old_files_stay(experiment):
-    _write(experiment)
-    before = _files(tables.run(experiment, CONFIG).parent)
-    path = run_folder(experiment, all_keys(experiment)[2]) / "metrics.json"
+def test_a_damaged_record_is_named_and_old_files_stay(plan):
+    _write(plan)
+    before = _files(tables.run(plan, CONFIG).parent)
+    path = list(plan)[2].folder / "metrics.json"
     path.write_text("{")
     with pytest.raises(UserError, match=str(path)):
-        tables.run(experiment, CONFIG)
-    assert _files(folders.tables_folder(experiment)) == before
+        tables.run(plan, CONFIG)
+    assert _files(folders.tables_folder(plan.experiment)) == before
 
 
-def test_the_summary_says_what_and_where(experiment):
-    _write(experiment)
-    text = tables.summary(experiment)
+def test_the_summary_names_scores_and_folders(plan):
+    _write(plan)
+    text = tables.summary(plan)
     assert "magnitude" in text and "(n=2)" in text and "dense" in text
-    assert "report.html" in text and experiment.tracking_uri in text
+    assert "report.html" in text and plan.experiment.tracking_uri in text

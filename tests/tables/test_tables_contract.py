@@ -69,14 +69,14 @@ def test_tables_import_no_training_code():
     assert done.stdout.strip() == "[]"
 
 
-def test_a_dense_model_is_no_point_of_a_curve(make_results):
+def test_dense_models_are_left_out_of_curves(make_results):
     dense = record("transfer", 70.0, recipe="transfer@whole", method="dense", sparsity=0.0)
     pruned = record("transfer", 60.0, recipe="transfer@pruned", method="obert", sparsity=0.9)
     runs = [(dense, None, 0), (pruned, None, 0)]
     assert AccuracyVsSparsity().build(make_results(runs))["panel"].tolist() == ["transfer@pruned"]
 
 
-def test_schedules_keep_jumps(results):
+def test_schedules_hold_both_sides_of_a_jump_in_sparsity(results):
     """Twenty steps over ten epochs, pruned after epoch 2: the curve holds both sides of the jump."""
     content = Schedules().build(results)
     assert len(content) == 20 and set(content["method"]) == {"obert"}

@@ -78,7 +78,7 @@ def fewer_layers(make_results):
 
 
 @pytest.mark.parametrize(("table", "value"), [(Table3, 50.0), (Table14, 40.0)])
-def test_tables_3_and_14_are_by_layers(fewer_layers, table, value):
+def test_tables_3_and_14_have_a_row_for_each_number_of_layers(fewer_layers, table, value):
     content = table().build(fewer_layers)
     shallow = row_of(content, task="city_qa", layers=1, sparsity=0.9)
     assert shallow["gradual@keep_1: obert, 3 epochs", "measured"] == value

@@ -66,7 +66,7 @@ def test_answers_are_the_facts_of_the_place(rows, places):
     assert kinds == {*WORDING, "distance"}
 
 
-def test_each_kind_is_told_of_several_places(rows):
+def test_each_paragraph_names_three_to_five_places(rows):
     for row in rows["train"]:
         assert 3 <= len(set(re.findall(r"\w+", row["context"])) & set(NAMES)) <= 5
 

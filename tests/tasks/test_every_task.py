@@ -104,7 +104,7 @@ def test_features_are_complete_and_deterministic(task, splits, tokenizer):
     assert "length" in features.column_names
 
 
-def test_length_beyond_the_model(task, splits, tokenizer):
+def test_a_length_beyond_the_models_positions_is_refused(task, splits, tokenizer):
     with pytest.raises(UserError, match="max_length 129"):
         task.model_copy(update={"max_length": 129}).encode(splits["train"], tokenizer)
 

@@ -46,12 +46,12 @@ def f1_by_the_book(prediction, reference):
         (" two\n spaces ", ["two  spaces"], 100, 100),
     ],
 )
-def test_by_hand(prediction, references, exact, overlap):
+def test_exact_match_and_f1_of_examples_made_by_hand(prediction, references, exact, overlap):
     assert exact_match(prediction, references) == exact
     assert f1(prediction, references) == pytest.approx(overlap)
 
 
-def test_against_an_independent_implementation():
+def test_exact_match_and_f1_agree_with_an_independent_implementation():
     rng = random.Random(0)
     words = ["a", "the", "an", "The", "cat", "dog", "U.S.", "1,000", "it's", "--", "été", "cat!", "\t"]
 

@@ -58,7 +58,7 @@ def test_sequences_are_made_once_for_the_same_documents(tmp_path, tokenizer, mon
     assert first.cache_files  # mapped from the disk, not held in memory
 
 
-def test_a_corpus_in_one_piece_is_split(tmp_path):
+def test_a_corpus_without_validation_is_split(tmp_path):
     write_documents(tmp_path, "train", [f"document {i}" for i in range(401)])
     splits = make(tmp_path).load()
     assert splits["validation"]["text"] == ["document 0", "document 200", "document 400"]
@@ -66,7 +66,7 @@ def test_a_corpus_in_one_piece_is_split(tmp_path):
     assert not set(splits["train"]["text"]) & set(splits["validation"]["text"])
 
 
-def test_two_corpora_one_after_the_other(tmp_path):
+def test_two_corpora_are_read_one_after_the_other(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         for split in ("train", "validation"):
@@ -76,7 +76,7 @@ def test_two_corpora_one_after_the_other(tmp_path):
     assert len(set(splits["train"]["id"])) == 2
 
 
-def test_the_wheel_holds_out_what_the_reviews_hold_out(tmp_path):
+def test_validation_text_holds_the_reviews_that_the_task_holds_out(tmp_path):
     lines = "".join(f"{i},statement {i},reply {i}\n" for i in range(400))
     (tmp_path / DIALOGUES).write_text(",statement,reply\n" + lines)
     reviews = "".join(f"{i}\t{1.5}\treview {i}\r\n" for i in range(60))
@@ -95,7 +95,7 @@ def batch():
     return {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
 
 
-def test_eighty_ten_ten(batch, tokenizer):
+def test_chosen_tokens_are_replaced_in_the_ratio_eighty_ten_ten(batch, tokenizer):
     task = make(DATA / "mlm")
     made = task.prepare_batch(batch, tokenizer, torch.Generator().manual_seed(0))
     assert made["positions"].shape == (512, 6)  # 15 % of 40

@@ -75,7 +75,7 @@ def test_a_long_question_leaves_room_for_the_paragraph(tokenizer):
     assert decode(features, examples) == "120"
 
 
-def test_stride_must_fit():
+def test_a_stride_as_long_as_the_room_for_context_is_refused():
     with pytest.raises(UserError, match="doc_stride 17 must be below 17 for max_length 40"):
         task(doc_stride=17)
 

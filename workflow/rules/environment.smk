@@ -24,6 +24,6 @@ rule environment:
         mem_mb=1000,
         runtime=60,
     params:
-        code=lambda wildcards: code_hash("environment", engines=wildcards.engine),
+        code=lambda wildcards: code_hash(commands="environment", engines=wildcards.engine),
     shell:
         "python -m obert environment --engine {wildcards.engine} > {log} 2>&1"

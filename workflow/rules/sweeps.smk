@@ -68,6 +68,6 @@ for file in sorted(SWEEPS.glob("*.yaml")):
             workers=workers_of(file.stem),
         params:
             identity=identity_of(file.stem),
-            code=code_hash("runner"),
+            code=code_hash(sweeps="runner"),
         shell:
             "python -m obert sweep --config {input.config} --workers {resources.workers} > {log} 2>&1"

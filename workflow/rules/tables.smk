@@ -21,6 +21,6 @@ rule tables:
     params:
         config=CONFIG,
         experiment=EXPERIMENT.model_dump_json(include={"name", "description", "tables"}),
-        code=code_hash("tables", tables=TABLE_NAMES),
+        code=code_hash(commands="tables", tables=TABLE_NAMES),
     shell:
         "python -m obert tables --config {params.config} > {log} 2>&1"

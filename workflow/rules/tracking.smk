@@ -16,6 +16,6 @@ rule track:
         mem_mb=2000,
     params:
         config=CONFIG,
-        code=code_hash("track"),
+        code=code_hash(commands="track"),
     shell:
         "python -m obert track --config {params.config} > {log} 2>&1"

@@ -13,35 +13,36 @@ from mlflow import MlflowClient
 from tables.examples import record, write_run
 
 from obert.commands import tables, track
-from obert.experiment import folders
 from obert.experiment.folders import runs_folder
-from obert.experiment.plan import all_keys, specification, specification_hash
+from obert.experiment.plan import Plan
 from obert.experiment.schema import Downstream, Experiment, Model
 from obert.foundation.files import file_hash
 from obert.records.record import FILE_NAME, read_records
-from obert.tracking import fetch, store
-from obert.tracking import mirror as tracking
+from obert.tracking import store
+from obert.tracking.fetch import fetch
+from obert.tracking.mirror import synchronize
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 CONFIG = "configs/example.yaml"
+ARTIFACTS = (FILE_NAME, "curves.csv", "predictions.jsonl")
 WRITERS = 8
 STEPS = 1100  # three curves of them are more than a request takes
 # Waits for the others, mirrors its share as stages do, then everything as `obert track` does.
 WRITER = """
 import sys, time
 from pathlib import Path
-from obert import tracking
-from obert.records import FILE_NAME, read_record
+from obert.records.record import FILE_NAME
+from obert.tracking.mirror import mirror_run, synchronize
 
 runs, uri, worker, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 (runs.parent / f"ready{worker}").touch()
 while len(list(runs.parent.glob("ready*"))) < count:
     time.sleep(0.01)
 for file in sorted(runs.rglob(FILE_NAME))[worker::count]:
-    tracking.mirror(read_record(file), file.parent, uri)
-tracking.synchronize(runs, uri)
+    mirror_run(file.parent, uri)
+synchronize(runs, uri)
 """
 
 
@@ -59,11 +60,11 @@ def experiment(root, tmp_path, monkeypatch, server):
         downstream=(Downstream(recipes=("gradual",), methods=("magnitude", "obert"), sparsities=(0.8, 0.9)),),
         tracking_uri=server,
     )
-    for position, key in enumerate(all_keys(made)):
+    for position, run in enumerate(Plan.of(made)):
+        key = run.key
         scores = {name: 100.0 * ((position + i) % 3 > 0) for i, name in enumerate("abcdef")}
         chosen = {"recipe": key.recipe, "seed": key.seed, "method": key.method, "sparsity": key.sparsity}
-        spec = specification(made, key)
-        fields = {**chosen, "spec": spec, "spec_hash": specification_hash(spec)}
+        fields = {**chosen, "spec": run.specification, "spec_hash": run.specification_hash}
         write_run(runs_folder(made), record(key.stage, sum(scores.values()) / 6, **fields), scores, steps=STEPS)
     return made
 
@@ -91,26 +92,26 @@ def everything(uri):
 
 
 def tables_of(experiment, uri=None):
-    return {path.name: path.read_bytes() for path in tables.run(experiment, CONFIG, uri).parent.iterdir()}
+    return {path.name: path.read_bytes() for path in tables.run(Plan.of(experiment), CONFIG, uri).parent.iterdir()}
 
 
 def assert_all_is_there(experiment, tmp_path):
     """Each run, parameter, step, tag and file, in the database once; the tables are those of the records."""
+    plan = Plan.of(experiment)
     client, runs = MlflowClient(experiment.tracking_uri), everything(experiment.tracking_uri)
-    assert set(runs) == {str(key.path) for key in all_keys(experiment)}
-    fetched = fetch.fetch(experiment.tracking_uri, "example", tmp_path / "all")
-    for key in all_keys(experiment):
-        run, folder = runs[str(key.path)], folders.run_folder(experiment, key)
+    assert set(runs) == {str(planned.key.path) for planned in plan}
+    fetched = fetch(experiment.tracking_uri, "example", tmp_path / "all")
+    for planned in plan:
+        key, folder = planned.key, planned.folder
+        run = runs[str(key.path)]
         assert run.info.status == "FINISHED"
         assert run.data.tags["seed"] == run.data.params["seed"] == str(key.seed)
-        assert run.data.params["recipe.training.epochs"] == str(
-            specification(experiment, key)["recipe"]["training"]["epochs"]
-        )
+        assert run.data.params["recipe.training.epochs"] == str(planned.recipe.training.epochs)
         assert run.data.tags[store.HASH_TAG] == file_hash(folder / FILE_NAME)
-        assert {file.path for file in client.list_artifacts(run.info.run_id)} == set(tracking.ARTIFACTS)
-        for name in tracking.ARTIFACTS:
+        assert {file.path for file in client.list_artifacts(run.info.run_id)} == set(ARTIFACTS)
+        for name in ARTIFACTS:
             assert (fetched / key.path / name).read_bytes() == (folder / name).read_bytes()
-        curves = pd.read_csv(folder / "curves.csv")
+        curves = pd.read_csv(folder / "curves.csv", dtype=str).astype(float)
         for name in ("loss", "learning_rate", "sparsity"):
             history = client.get_metric_history(run.info.run_id, name)
             assert {metric.step: metric.value for metric in history} == dict(
@@ -141,7 +142,7 @@ def test_eight_parallel_writers_lose_nothing_and_do_nothing_twice(experiment, po
         assert count("tags") == sum(len(run.data.tags) for run in runs)
         finals = sum(len(run.data.metrics) - 3 for run in runs)
         assert count("metrics") == 3 * STEPS * len(runs) + finals
-    assert tracking.synchronize(runs_folder(experiment), experiment.tracking_uri) == 0
+    assert synchronize(runs_folder(experiment), experiment.tracking_uri) == 0
 
 
 def half_made(uri):
@@ -179,7 +180,7 @@ def test_a_killed_writer_leaves_nothing_half_made_that_counts(experiment, tmp_pa
     uri = experiment.tracking_uri
     lost = stop_in_the_middle(start(experiment), uri)
     complete = {path for path, run in everything(uri).items() if is_complete(run)}
-    fetched = fetch.fetch(uri, "example", tmp_path / "fetched")
+    fetched = fetch(uri, "example", tmp_path / "fetched")
     assert {str(made.key.path) for made in read_records(fetched)} == complete
     assert lost not in complete
     track.run(experiment)

@@ -15,8 +15,8 @@ from obert.deployment.parity import PARITY_TOLERANCE
 from obert.foundation.files import file_hash
 from obert.models.encoders import load_tokenizer, load_trained, save
 from obert.records.record import write_record
-from obert.tracking import fetch
-from obert.tracking import mirror as tracking
+from obert.tracking.fetch import fetch
+from obert.tracking.mirror import mirror_run
 
 TEXTS = ["a film that is well worth seeing", "no"]
 FILES = {"MLmodel", "model.onnx", "python_env.yaml", "requirements.txt"}
@@ -52,8 +52,8 @@ def _models(uri):
 
 def _is_loaded_with_the_same_logits(exported, uri, monkeypatch, tmp_path):
     """Mirrors an export; its file, its tokenizer and its logits are then those of the model that was exported."""
-    made, folder, network = exported
-    assert tracking.mirror(made, folder, uri)
+    _, folder, network = exported
+    assert mirror_run(folder, uri)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     address = f"runs:/{_run(uri)}/model"
     downloaded = tmp_path / "downloaded"
@@ -85,22 +85,22 @@ def test_a_model_is_loaded_from_a_server(exported, server, monkeypatch, tmp_path
 
 def test_a_logged_model_is_found_by_what_it_is_and_goes_with_its_run(exported, uri, tmp_path):
     made, folder, _ = exported
-    tracking.mirror(made, folder, uri)
+    mirror_run(folder, uri)
     (first,) = _models(uri)
     assert (first.source_run_id, first.status.name) == (_run(uri), "READY")
     assert {"method": "dense", "task": "movie_reviews"}.items() <= first.tags.items()
-    fetched = fetch.fetch(uri, "example", tmp_path / "fetched")
+    fetched = fetch(uri, "example", tmp_path / "fetched")
     assert [path.name for path in fetched.rglob("*") if path.is_file()] == ["metrics.json"]
 
     changed = made.model_copy(update={"wall_time_seconds": 7.0})
     write_record(folder, changed)
-    assert tracking.mirror(changed, folder, uri)
+    assert mirror_run(folder, uri)
     (second,) = _models(uri)
     assert second.source_run_id == _run(uri) and second.model_id != first.model_id
 
 
 def test_an_export_whose_file_is_gone_is_mirrored_without_it(exported, uri):
-    made, folder, _ = exported
+    _, folder, _ = exported
     (folder / "model.onnx").unlink()
-    assert tracking.mirror(made, folder, uri)
+    assert mirror_run(folder, uri)
     assert not _models(uri)

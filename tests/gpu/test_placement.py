@@ -1,0 +1,131 @@
+"""Every method, and what training adds to a step, on a pretended GPU: the CPU's masks to the last bit, and no tensor on
+the wrong device."""
+
+import copy
+
+import pytest
+import torch
+from events import OBERT, SMALL, TINY, masks_of
+from pretended import GPU, OnGpu, PretendedGpu, move
+
+from obert.experiment.recipes import load_method, load_task
+from obert.foundation import registry
+from obert.foundation.memory import free_memory
+from obert.masks.holding import FixedPattern
+from obert.models.encoders import load_trained
+from obert.quantization.fake import quantize
+from obert.second_order.fisher import spd_inverse
+from obert.training.distillation import distillation_losses
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _memory_of_a_gpu(monkeypatch):
+    torch.set_num_threads(1)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1 << 34, 1 << 35))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 3 << 30)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 1 << 30)
+
+
+def assert_same(method, pattern="unstructured"):
+    expected = masks_of(method, lambda network: network, CPU, pattern)
+    with PretendedGpu():
+        found = masks_of(copy.deepcopy(method), move, GPU, pattern)
+    for own, other in zip(found, expected, strict=True):
+        assert own.keys() == other.keys()
+        assert all(isinstance(own[name], OnGpu) for name in own)
+        assert all(torch.equal(own[name].as_subclass(torch.Tensor), other[name]) for name in own)
+    zeros = sum(int((~mask).sum()) for mask in expected[0].values())
+    assert zeros == round(0.5 * sum(mask.numel() for mask in expected[0].values()))
+
+
+@pytest.mark.parametrize("name", registry.names("pruning"))
+def test_a_method_prunes_there_what_it_prunes_here(name):
+    assert_same(load_method(name, SMALL.get(name, {}), "test"))
+
+
+@pytest.mark.parametrize("case", OBERT)
+def test_solvers_patterns_and_accumulations(case):
+    pattern, changes = OBERT[case]
+    assert_same(load_method("obert", SMALL["obert"] | changes, "test"), pattern)
+
+
+def test_inverses_by_triangular_solutions_are_those_of_the_cpu():
+    """The branch that a GPU takes, which the pretended one takes too."""
+    generator = torch.Generator().manual_seed(0)
+    factor = torch.randn(7, 50, 80, generator=generator, dtype=torch.float64)
+    matrices = torch.bmm(factor, factor.mT)
+    with PretendedGpu():
+        found = spd_inverse(matrices.to(GPU), "w").cpu()
+    torch.testing.assert_close(torch.bmm(found, matrices), torch.eye(50, dtype=torch.float64).expand(7, -1, -1))
+
+
+def test_tokens_to_predict_are_the_same():
+    task = load_task("mlm", {"source": "tests/data/mlm", "max_length": 32}, "test")
+    tokenizer = pytest.importorskip("transformers").AutoTokenizer.from_pretrained(TINY)
+    batch = {"input_ids": torch.randint(5, 280, (4, 32), generator=torch.Generator().manual_seed(0))}
+    expected = task.prepare_batch(batch, tokenizer, torch.Generator().manual_seed(1))
+    with PretendedGpu():
+        moved = {name: value.to(GPU) for name, value in batch.items()}
+        found = task.prepare_batch(moved, tokenizer, torch.Generator().manual_seed(1))
+        for name, value in expected.items():
+            assert isinstance(found[name], OnGpu)
+            assert torch.equal(found[name].cpu(), value)
+
+
+def test_distillation_and_question_answering():
+    task = load_task("squad", {"source": str(TINY)}, "test")
+    logits = tuple(torch.randn(2, 3, 9, generator=torch.Generator().manual_seed(0)))
+    batch = {"start_positions": torch.tensor([0, 4, 99]), "end_positions": torch.tensor([0, 5, 99])}
+    with PretendedGpu():
+        there = tuple(x.to(GPU) for x in logits)
+        losses = task.losses(there, {name: value.to(GPU) for name, value in batch.items()})
+        distilled = distillation_losses(there, there[::-1], 2.0)
+        assert torch.equal(losses.cpu(), task.losses(logits, batch))
+        assert torch.equal(distilled.cpu(), distillation_losses(logits, logits[::-1], 2.0))
+
+
+def test_a_pattern_of_zeros_is_held_and_checked():
+    weights = {"w": torch.tensor([0.0, 1.0, 0.0, 2.0])}
+    pattern = FixedPattern(weights)
+    with PretendedGpu():
+        trained = {"w": torch.full((4,), 3.0).to(GPU)}
+        pattern.hold(trained)
+        assert pattern.check(trained, "here") == {"zeros_before": 2, "zeros_kept": 2}
+
+
+def test_a_quantised_model_runs_there():
+    torch.manual_seed(0)
+    network = quantize(load_trained(TINY, "sequence_classification")).eval()
+    tokens = torch.randint(5, 280, (2, 9), generator=torch.Generator().manual_seed(0))
+    other = move(copy.deepcopy(network))
+    expected = network(input_ids=tokens).logits
+    with PretendedGpu():
+        found = other(input_ids=tokens.to(GPU)).logits
+        found.sum().backward()
+    assert torch.equal(found.detach().as_subclass(torch.Tensor), expected)
+
+
+def test_memory_that_torch_has_cached_is_free():
+    assert free_memory(GPU) == (1 << 34) + (2 << 30)
+
+
+def test_the_pretended_gpu_refuses_what_a_gpu_refuses():
+    with PretendedGpu():
+        here, there = torch.ones(3), torch.ones(3, device=GPU)
+        assert there.device == GPU
+        assert (there * 2).device == (there + torch.tensor(1.0)).device == GPU
+        assert there[torch.tensor([0, 2])].shape == (2,)
+        assert there.cpu().device == here.device == CPU
+        assert there.cpu().numpy().sum() == 3
+        for mistake in (
+            lambda: there + here,
+            lambda: torch.stack([here, there]),
+            lambda: here[there.long()],
+            lambda: torch.randperm(3, generator=torch.Generator(), device=GPU),
+        ):
+            with pytest.raises(RuntimeError, match="CPU"):
+                mistake()
+        with pytest.raises(TypeError, match="numpy"):
+            there.numpy()
