@@ -12,10 +12,25 @@ from obert.stages import stage
 RECIPES, SWEEPS = Path("configs/recipes"), Path("configs/sweeps")
 
 
+def recipe_file(name: str, where: str = "") -> Path:
+    """The file of a recipe: in `configs/recipes`, or in `recipes` of the folder that the experiment takes extensions
+    from.
+
+    Raises:
+        UserError: there is no such recipe, or there are two.
+    """
+    outside = registry.folder()
+    folders = [RECIPES] if outside is None else [outside / registry.RECIPES, RECIPES]
+    found = [path for path in (folder / f"{name}.yaml" for folder in folders) if path.is_file()]
+    if not found:
+        raise unknown_name("recipe", name, [path.stem for folder in folders for path in folder.glob("*.yaml")], where)
+    if len(found) > 1:
+        raise UserError(f"recipe '{name}' is there twice: {' and '.join(map(str, found))}. Rename one of them")
+    return found[0]
+
+
 def _recipe_content(name: str, where: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
-    path = RECIPES / f"{name}.yaml"
-    if not path.is_file():
-        raise unknown_name("recipe", name, [p.stem for p in RECIPES.glob("*.yaml")], where)
+    path = recipe_file(name, where)
     if name in seen:
         raise UserError(f"{path}: 'extends' goes in a circle: {' -> '.join((*seen, name))}")
     content = read_yaml(path)
@@ -24,9 +39,9 @@ def _recipe_content(name: str, where: str, seen: tuple[str, ...] = ()) -> dict[s
 
 
 def load_recipe(name: str, where: str = "", overrides: dict[str, Any] | None = None) -> Recipe:
-    """The recipe in `configs/recipes/<name>.yaml`, laid over the recipe it `extends`, with `overrides` on top."""
+    """The recipe of a name, laid over the recipe it `extends`, with `overrides` on top."""
     content = merge(_recipe_content(name, where), overrides or {})
-    place = f"{RECIPES / name}.yaml" + (f" with the overrides of {where}" if overrides else "")
+    place = f"{recipe_file(name)}" + (f" with the overrides of {where}" if overrides else "")
     recipe = validate(Recipe, content, place)
     try:
         stage(recipe.stage, f"{place}, stage").check_recipe(recipe)

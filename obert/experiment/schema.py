@@ -118,6 +118,11 @@ class Experiment(Strict):
 
     name: Name
     description: str
+    extensions: str | None = Field(
+        None,
+        description="folder of the experiment's own extensions and recipes, relative to the working directory: "
+        "pruning/<name>.py, tasks/<name>.py and so on, recipes/<name>.yaml",
+    )
     model: Model
     tasks: dict[Name, dict[str, Any]] = Field(min_length=1)
     base_seed: int = 0

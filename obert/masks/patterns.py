@@ -21,7 +21,8 @@ ROW, COLUMN = "row", "column"
 class Pattern:
     """Which weights are pruned together: `zeros` of each group of `size`, a block of `rows` rows of the matrix.
 
-    `unstructured` is one of one, `1x4` (the paper's 4-block) four of four, and `2:4` two of four, which stay two.
+    `unstructured` is one of one, `1x4` (the 4-block of Kurtic et al. 2022) four of four, and `2:4` two of four, which
+    stay two.
     """
 
     size: int = 1

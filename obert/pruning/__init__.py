@@ -6,9 +6,9 @@ Masks, schedule, layer list, data and training are not its business: they are th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -16,10 +16,19 @@ from torch import Tensor, nn
 
 from obert.masks.patterns import UNSTRUCTURED, AnyPattern
 from obert.masks.selection import Distribution, Masks, dense_masks, global_masks, uniform_masks
-from obert.pruning._training_hooks import TrainingHook
+from obert.pruning.shared.training_hooks import TrainingHook, WeightsBehindMasks
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+__all__ = [
+    "Context",
+    "GradientData",
+    "Method",
+    "Proposal",
+    "PruningEvent",
+    "TrainingHook",
+    "Update",
+    "WeightsBehindMasks",
+    "prune_event",
+]
 
 
 class GradientData(Protocol):
@@ -34,37 +43,34 @@ class GradientData(Protocol):
 
 @dataclass(frozen=True)
 class Context:
-    """What a method may look at when weights are pruned. The model is in evaluation mode.
+    """What a method may look at when weights are pruned; nothing in it is written to. The model is in evaluation mode.
 
     Attributes:
-        layers: the prunable linear layers, by the name of their weight.
-        masks: present masks, True where a weight is kept.
+        hook: the method's training hook, which knows the layers.
+        masks: present masks by the name of the weight, in its shape, True where a weight is kept.
         data: gives minibatches.
         losses: hard-label losses [batch] of a minibatch.
         generator: seeded random generator.
         pattern: which weights are pruned together.
         distribution: one cut over all tensors, or the same sparsity in each.
-        hook: the method's training hook; that of `TrainingHook` by default.
         distillation_losses: distillation losses [batch] of a minibatch, where there is a teacher.
         draw: counts the recomputations of this event.
-        details: what a method leaves for the event's record, by name.
     """
 
-    layers: dict[str, nn.Linear]
+    hook: TrainingHook
     masks: Masks
     data: GradientData
     losses: Callable[[Any], Tensor]
     generator: torch.Generator
     pattern: AnyPattern = UNSTRUCTURED
     distribution: Distribution = "global"
-    hook: TrainingHook | None = None
     distillation_losses: Callable[[Any], Tensor] | None = None
     draw: int = 0
-    details: dict[str, Any] = field(default_factory=dict)
 
-    def __post_init__(self):
-        if self.hook is None:
-            object.__setattr__(self, "hook", TrainingHook(self.layers))
+    @property
+    def layers(self) -> dict[str, nn.Linear]:
+        """The prunable linear layers, by the name of their weight."""
+        return self.hook.layers
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -72,24 +78,63 @@ class Context:
         return self.hook.weights
 
 
+@dataclass(frozen=True)
+class Update:
+    """What a method does to the weights that stay.
+
+    Attributes:
+        changes: added to the weights, by name, in their shapes. A weight that is missing does not change.
+        loss_increase: by the name of the weight, what pruning and update add to the loss, as the method predicts it.
+            Empty for a method that predicts nothing.
+    """
+
+    changes: Mapping[str, Tensor] = field(default_factory=dict)
+    loss_increase: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What a method says of one step of a pruning event. It holds whatever its update needs; the method holds nothing.
+
+    Attributes:
+        scores: one for every prunable weight, by name, in its shape. The lowest are pruned, over all tensors together.
+            In a pattern of groups, the score of a weight is that of the cheapest set of its group with the weight in
+            it.
+    """
+
+    scores: Mapping[str, Tensor]
+
+    def update(self, pruned: Masks) -> Update:
+        """What to do to the weights that stay; nothing by default.
+
+        Args:
+            pruned: True for the weights that are pruned now, by name.
+        """
+        return Update()
+
+
 class Method(BaseModel):
-    """A pruning method. Its fields are the hyper-parameters that a recipe may set under `methods.<name>`."""
+    """A pruning method. Its fields are the hyper-parameters that a recipe may set under `methods.<name>`.
+
+    A method without an update defines `score`; one with an update defines `propose` in its place. Methods are frozen:
+    what is learned in training lives in the hook, what belongs to one event in the proposal.
+
+    Attributes:
+        small_settings: values of the fields that make the method cheap: a few dozen examples and steps are enough, and
+            blocks are of a dozen or two weights. The contract (`obert.contracts`) and the tests run with them.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    small_settings: ClassVar[Mapping[str, Any]] = {}
+
     def score(self, context: Context) -> dict[str, Tensor]:
-        """A score for every prunable weight, in its shape. The lowest are pruned, over all tensors together.
+        """A score for every prunable weight; see `Proposal.scores`."""
+        raise NotImplementedError(f"{type(self).__name__} defines neither 'score' nor 'propose'")
 
-        In a pattern of groups, the score of a weight is that of the cheapest set of its group with the weight in it.
-        """
-        raise NotImplementedError
-
-    def update(self, context: Context, pruned: Masks) -> dict[str, Tensor]:
-        """Changes to add to the weights that stay, given those about to be pruned (True). None by default.
-
-        Called right after `score`, with the same context.
-        """
-        return {}
+    def propose(self, context: Context) -> Proposal:
+        """Scores, and the update that belongs to them. By default, `score` and no update."""
+        return Proposal(self.score(context))
 
     def training_hook(
         self, network: nn.Module, layers: dict[str, nn.Linear], pattern: AnyPattern = UNSTRUCTURED
@@ -117,25 +162,46 @@ class Method(BaseModel):
         return 0
 
 
-@torch.no_grad()
-def prune(method: Method, context: Context, sparsity: float) -> Masks:
-    """One pruning event: score, exact global masks, update of the remaining weights. Weights change in place.
+@dataclass(frozen=True)
+class PruningEvent:
+    """What a pruning event did.
+
+    Attributes:
+        masks: the new ones.
+        predicted_loss_increase: by the name of the weight, summed over recomputations; empty where nothing is
+            predicted.
+    """
+
+    masks: Masks
+    predicted_loss_increase: dict[str, float]
+
+
+def prune_event(method: Method, context: Context, sparsity: float) -> PruningEvent:
+    """One pruning event: scores, exact masks, update of the remaining weights. Weights change in place.
 
     Weights pruned earlier are not moved by the update, and stay pruned unless the hook lets them return.
-
-    Returns:
-        The new masks.
     """
     kept = torch.cat([mask.flatten() for mask in context.masks.values()])
     present = 1 - int(kept.sum()) / kept.numel()
-    weights = context.weights
-    make_masks = {"global": global_masks, "uniform": uniform_masks}[context.distribution]
+    increases: dict[str, float] = {}
     for draw, target in enumerate(method.targets(present, sparsity)):
-        open_masks = dense_masks(weights) if context.hook.returns else context.masks
-        masks = make_masks(method.score(context), open_masks, target, context.pattern)
-        pruned = {name: context.masks[name] & ~mask for name, mask in masks.items()}
-        for name, change in method.update(context, pruned).items():
-            weights[name].add_(change)
-        context.hook.impose(masks)
+        masks, update = _prune_once(method, context, target)
+        for name, increase in update.loss_increase.items():
+            increases[name] = increases.get(name, 0.0) + increase
         context = replace(context, masks=masks, draw=draw + 1)
-    return context.masks
+    return PruningEvent(context.masks, increases)
+
+
+@torch.no_grad()
+def _prune_once(method: Method, context: Context, sparsity: float) -> tuple[Masks, Update]:
+    """A step of an event. The proposal, which may hold gigabytes, ends with it: before the next draws its gradients."""
+    weights = context.weights
+    open_masks = dense_masks(weights) if context.hook.returns else context.masks
+    make_masks = {"global": global_masks, "uniform": uniform_masks}[context.distribution]
+    proposal = method.propose(context)
+    masks = make_masks(proposal.scores, open_masks, sparsity, context.pattern)
+    update = proposal.update({name: context.masks[name] & ~mask for name, mask in masks.items()})
+    for name, change in update.changes.items():
+        weights[name].add_(change)
+    context.hook.impose(masks)
+    return masks, update

@@ -1,21 +1,25 @@
-"""Lottery tickets in BERT (Chen et al. 2020; methods.md 4): masks of trained weights, put on the first weights."""
+"""Lottery tickets in BERT (Chen et al. 2020, arXiv 2007.12223): masks of trained weights, put on the first weights."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import nn
 
 from obert.masks.patterns import UNSTRUCTURED, AnyPattern
-from obert.pruning._training_hooks import TrainingHook
 from obert.pruning.magnitude import Magnitude
+from obert.pruning.shared.training_hooks import TrainingHook
 
 if TYPE_CHECKING:
     from obert.masks.selection import Masks
 
 
 class _Rewinding(TrainingHook):
+    """Sets the encoder back to its first weights after every event."""
+
+    rewinds: ClassVar[bool] = True
+
     def __init__(self, network: nn.Module, layers: dict[str, nn.Linear]):
         super().__init__(layers)
         body = getattr(network, "base_model", network)

@@ -3,21 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field, PrivateAttr
+from pydantic import Field
 from torch import Tensor
 
 from obert.foundation.errors import UserError
 from obert.foundation.memory import free_memory
 from obert.masks.patterns import UNSTRUCTURED, AnyPattern
 from obert.masks.selection import Masks
-from obert.pruning import Context
-from obert.pruning._gradient_based import GradientBased
+from obert.pruning import Context, Proposal, Update
+from obert.pruning.shared.gradient_based import GradientBased
 from obert.second_order.fisher import GRADIENT_SLAB_BYTES
 from obert.second_order.gradients import row_slabs
 from obert.second_order.matrix_free import BlockInverse, Form
+
+
+@dataclass(frozen=True)
+class MatrixFreeProposal(Proposal):
+    """Scores with what they were made from.
+
+    Attributes:
+        context: that the scores are of.
+        inverse: F^-1 over the remaining weights.
+        diagonal: of F^-1, [d].
+    """
+
+    context: Context = field(kw_only=True)
+    inverse: BlockInverse = field(kw_only=True)
+    diagonal: Tensor = field(kw_only=True)
+
+    def update(self, pruned: Masks) -> Update:
+        """The sum of the pruned weights' own updates, for the weights that stay."""
+        masks = self.context.masks
+        chosen = _compact(pruned, masks)
+        multipliers = _compact(self.context.weights, masks).div_(self.diagonal).mul_(chosen)
+        change = self.inverse.product(multipliers).neg_().mul_(~chosen)
+        return Update(_spread(change, masks))
 
 
 class MatrixFree(GradientBased):
@@ -25,14 +49,17 @@ class MatrixFree(GradientBased):
 
     The weights that remain are one vector of length d, of which F^-1 is applied from the m gradients
     (`obert/second_order/matrix_free.py`). Score w^2 / (2 [F^-1]_jj); the update is the sum of the pruned weights' own,
-    -w_j / [F^-1]_jj F^-1 e_j. Defaults are those of the paper's code (methods.md 7.6), but for the block, 128 there.
+    -w_j / [F^-1]_jj F^-1 e_j. Defaults are those of the paper's code (`prun.py` of IST-DASLab/M-FAC), but for the
+    block, 128 there.
     """
+
+    small_settings: ClassVar = {"num_gradients": 8, "gradient_batch_size": 4, "recomputations": 2}
 
     num_gradients: int = Field(64, gt=0, description="m; all of them are kept, 4 bytes a weight each")
     gradient_batch_size: int = Field(32, gt=0, description="examples of a pass; the unit of gradients: minibatch")
     recomputations: int = Field(16, gt=0, description="sub-steps of an event, with fresh gradients")
     recomputation_spacing: Literal["linear", "geometric"] = Field(
-        "geometric", description="even steps of sparsity, or even ratios of density (methods.md 7.6)"
+        "geometric", description="even steps of sparsity, or even ratios of density (the source's)"
     )
     dampening: float = Field(1e-5, gt=0, description="lambda")
     block_size: int | None = Field(
@@ -42,9 +69,6 @@ class MatrixFree(GradientBased):
         "static", description="static: vectors of the recursion in the gradients' place; dynamic: the gradients kept"
     )
 
-    _inverse: BlockInverse | None = PrivateAttr(None)
-    _diagonal: Tensor | None = PrivateAttr(None)
-
     def check_pattern(self, pattern: AnyPattern) -> None:
         """Single weights only: groups would need [F^-1]_QQ, of which only the diagonal is cheap without the matrix."""
         if pattern != UNSTRUCTURED:
@@ -53,26 +77,17 @@ class MatrixFree(GradientBased):
                 "out of 'methods'"
             )
 
-    def score(self, context: Context) -> dict[str, Tensor]:
+    def propose(self, context: Context) -> MatrixFreeProposal:
         """The loss increase w^2 / (2 [F^-1]_jj) of each remaining weight."""
         self.check_pattern(context.pattern)
         if context.draw == 0:
             self._check_memory(context.masks)
-        self._inverse = self._diagonal = None  # before the next gradients take their memory
         gradients = self._collect(context)
         block_size = self.block_size or gradients.shape[1]
-        self._inverse = BlockInverse(self.form, gradients, self.dampening, block_size)
-        self._diagonal = self._inverse.diagonal()
-        weights = _compact(context.weights, context.masks)
-        return _spread(weights.square_().div_(self._diagonal).div_(2), context.masks)
-
-    def update(self, context: Context, pruned: Masks) -> dict[str, Tensor]:
-        """The sum of the pruned weights' own updates, for the weights that stay."""
-        chosen = _compact(pruned, context.masks)
-        multipliers = _compact(context.weights, context.masks).div_(self._diagonal).mul_(chosen)
-        change = self._inverse.product(multipliers).neg_().mul_(~chosen)
-        self._inverse = self._diagonal = None
-        return _spread(change, context.masks)
+        inverse = BlockInverse(self.form, gradients, self.dampening, block_size)
+        diagonal = inverse.diagonal()
+        scores = _compact(context.weights, context.masks).square_().div_(diagonal).div_(2)
+        return MatrixFreeProposal(_spread(scores, context.masks), context=context, inverse=inverse, diagonal=diagonal)
 
     def _collect(self, context: Context) -> Tensor:
         """G [m, d], the gradients of the remaining weights only, in the masks' order."""

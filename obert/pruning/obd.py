@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from obert.masks.patterns import Pattern
 from obert.pruning import Context
-from obert.pruning._gradient_based import GradientBased
+from obert.pruning.shared.gradient_based import GradientBased
 from obert.second_order.fisher import GRADIENT_SLAB_BYTES
 from obert.second_order.gradients import row_slabs
 
@@ -22,6 +22,8 @@ class OptimalBrainDamage(GradientBased):
     h is lambda + mean g^2 over single examples, the empirical Fisher's diagonal, where the source has the loss's second
     derivatives and no lambda. The same as oBERT in blocks of one, at 4 bytes a weight.
     """
+
+    small_settings: ClassVar = {"num_gradients": 32, "gradient_batch_size": 8}
 
     gradients: Literal["per_example", "minibatch"] = Field(
         "per_example", description="one gradient an example, as the Fisher has it, or one a minibatch"

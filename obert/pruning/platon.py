@@ -1,4 +1,4 @@
-"""PLATON (Zhang et al. 2022; methods.md 6): sensitivity times its uncertainty, both smoothed over training."""
+"""PLATON (Zhang et al. 2022, arXiv 2206.12562): sensitivity times its uncertainty, both smoothed over training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from obert.foundation.errors import UserError
 from obert.masks.patterns import UNSTRUCTURED, AnyPattern
 from obert.pruning import Context, Method
-from obert.pruning._training_hooks import TrainingHook
+from obert.pruning.shared.training_hooks import TrainingHook
 
 if TYPE_CHECKING:
     from obert.masks.selection import Masks
@@ -67,6 +67,8 @@ class Platon(Method):
     zero without bias correction; pruned weights may return, and are ranked anew as long as the recipe's
     `schedule.rerank_until_epoch` says. Its recipes prune once a window.
     """
+
+    small_settings: ClassVar = {"window": 2}
 
     beta1: float = Field(0.85, ge=0, lt=1, description="smoothing of the sensitivity")
     beta2: float = Field(0.95, ge=0, lt=1, description="smoothing of the uncertainty; the source sets it by task")

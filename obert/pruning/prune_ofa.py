@@ -1,10 +1,10 @@
-"""Prune Once for All (Zafrir et al. 2021; methods.md 5): magnitude pruning from which a weight may return."""
+"""Prune Once for All (Zafrir et al. 2021, arXiv 2111.05754): magnitude pruning from which a weight may return."""
 
 from torch import nn
 
 from obert.masks.patterns import UNSTRUCTURED, AnyPattern
-from obert.pruning._training_hooks import WeightsBehindMasks
 from obert.pruning.magnitude import Magnitude
+from obert.pruning.shared.training_hooks import WeightsBehindMasks
 
 
 class PruneOFA(Magnitude):

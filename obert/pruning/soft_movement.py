@@ -1,12 +1,12 @@
-"""Movement pruning, soft (Sanh, Wolf, Rush 2020; methods.md 3): a threshold on the scores, and a penalty on them."""
+"""Movement pruning, soft (Sanh, Wolf and Rush 2020, arXiv 2005.07683): a threshold on the scores, and a penalty."""
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from obert.masks.patterns import UNSTRUCTURED, AnyPattern
-from obert.pruning._training_hooks import WeightsBehindMasks
 from obert.pruning.movement import Movement
+from obert.pruning.shared.training_hooks import WeightsBehindMasks
 
 
 class _Penalized(WeightsBehindMasks):

@@ -1,8 +1,10 @@
 """WoodFisher (Singh and Alistarh 2020, arXiv 2004.14340): large blocks of the Fisher, few gradients of minibatches."""
 
+from typing import ClassVar
+
 from pydantic import Field
 
-from obert.pruning._block_fisher import BlockFisherMethod
+from obert.pruning.shared.block_fisher import BlockFisherMethod
 
 
 class WoodFisher(BlockFisherMethod):
@@ -13,6 +15,9 @@ class WoodFisher(BlockFisherMethod):
     d * B * 4 bytes, 4 KB a weight: set `fisher_memory` for passes that fit, at the price of drawing the gradients anew.
     Of several gradients in a block, the source's recursion and the sum inverted here are the same up to rounding.
     """
+
+    small_settings: ClassVar = {"num_gradients": 8, "gradient_batch_size": 4, "fisher_block_size": 40}
+    used_elsewhere: ClassVar = BlockFisherMethod.used_elsewhere | {"scale_prune_update"}
 
     num_gradients: int = Field(400, gt=0, description="m")
     fisher_block_size: int = Field(1000, gt=0, description="B")

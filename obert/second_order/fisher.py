@@ -1,4 +1,7 @@
-"""Block-diagonal empirical Fisher of weight matrices: accumulation by batched products, exact inversion in slabs."""
+"""Block-diagonal empirical Fisher of weight matrices: accumulation by batched products, exact inversion in slabs.
+
+"The paper" is Kurtic et al. 2022, arXiv 2203.07259.
+"""
 
 from __future__ import annotations
 

@@ -1,11 +1,22 @@
 """Which weights of a Fisher block to prune, and how the others make up for it: three answers to the same problem.
 
-Pruning a set Q changes the loss by 1/2 dw' F dw at least, at dw = -F^-1[:, Q] (F^-1[Q, Q])^-1 w_Q (paper, eq. 3 and 4).
+Pruning a set Q changes the loss by 1/2 dw' F dw at least, at dw = -F^-1[:, Q] (F^-1[Q, Q])^-1 w_Q (Kurtic et al.
+2022, arXiv 2203.07259, eq. 3 and 4).
 
-- `independent`, the paper: groups are ranked one by one, and their own updates are summed.
+- `independent`, that paper: groups are ranked one by one, and their own updates are summed.
 - `joint`: the same ranking; the exact update for all that is pruned in a block.
 - `greedy`: groups are removed one at a time, the inverse downdated after each (a Schur complement), so that a group's
   cost counts what went before it in its block; the exact update for all.
+
+`greedy` is the idea of CAP (Kuznedelev, Kurtic, Frantar and Alistarh, NeurIPS 2023, arXiv 2210.09223), which removes
+the weights of a Fisher block one at a time and downdates its inverse. CAP has it from Optimal Brain Compression
+(Frantar, Singh and Alistarh, NeurIPS 2022, arXiv 2208.11580), which does so in each row of a layer, with the Hessian of
+the layer's output error. Cite CAP where you use this solver. Different here: whole groups of the pattern are removed,
+each by its cheapest set; all layers are ranked together by the largest cost of a removal so far, where CAP ranks a
+block's summed cost; and the weights that stay are solved for once, for the set that was chosen in the end, where both
+sources store the weights after every removal. As far as we know, new are groups in Fisher blocks, that ranking, and the
+downdates kept as vectors (`_greedy`); the removal one at a time and the exact update are not. See
+`docs/explanation/second_order_pruning.md`.
 
 All of it is float64 on slabs of blocks [blocks, a, a]; there is no loop over blocks.
 """

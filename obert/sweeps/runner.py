@@ -19,7 +19,7 @@ from obert.experiment.plan import PlannedRun, specification_hash
 from obert.foundation.errors import UserError
 from obert.foundation.files import atomic_path, file_hash, write_text
 from obert.foundation.locks import locked
-from obert.pruning._block_fisher import SharedFisher, sharing
+from obert.pruning.shared.fisher_sharing import SharedFisher, sharing
 from obert.records.record import FILE_NAME, MODEL, Record, read_record
 from obert.report.text import to_csv
 from obert.sweeps.schema import Value

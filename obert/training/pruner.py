@@ -19,7 +19,7 @@ from obert.foundation.files import write_text
 from obert.masks.patterns import AnyPattern
 from obert.masks.selection import Distribution, dense_masks
 from obert.models.encoders import prunable_layers
-from obert.pruning import Context, Method, prune
+from obert.pruning import Context, Method, prune_event
 from obert.tasks import Task
 from obert.training.distillation import distillation_losses
 from obert.training.features import Features
@@ -136,22 +136,22 @@ class Pruner:
             return distillation_losses(logits(batch), taught, self.distillation.temperature)
 
         context = Context(
-            self.layers,
+            self.hook,
             self.masks,
             TrainingFeatures(self.data, self.seeds["gradients"] + step, device),
             losses,
             torch.Generator().manual_seed(self.seeds["pruning"] + step),
             self.pattern,
             self.distribution,
-            self.hook,
             from_teacher if self.distillation and self.teacher is not None else None,
         )
         was_training = self.network.training
         self.network.eval()
         try:
-            self.masks = prune(self.method, context, sparsity)
+            done = prune_event(self.method, context, sparsity)
         except UserError as error:
             raise UserError(f"pruning to {sparsity:.4g} before step {step}: {error}") from None
+        self.masks = done.masks
         self.hook.after_event(self.masks, optimizer)
         self.network.train(was_training)
         self.events.append(
@@ -160,7 +160,7 @@ class Pruner:
                 "sparsity": sparsity,
                 "seconds": time.perf_counter() - started,
                 "gradient_evaluations": evaluations,
-                **context.details,
+                **({"predicted_loss_increase": done.predicted_loss_increase} if done.predicted_loss_increase else {}),
             }
         )
 

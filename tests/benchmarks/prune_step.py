@@ -30,8 +30,9 @@ from transformers import BertConfig, BertForSequenceClassification
 from obert.experiment.plan import Plan
 from obert.masks.selection import dense_masks
 from obert.models.encoders import load_tokenizer, load_trained, prunable_layers
-from obert.pruning import Context, GradientData, prune
+from obert.pruning import Context, GradientData, TrainingHook, Update, prune_event
 from obert.pruning.obert import OptimalBertSurgeon
+from obert.pruning.shared.block_fisher import FisherProposal
 from obert.records.record import MODEL
 from obert.second_order.fisher import RecursiveFisher
 from obert.second_order.gradients import exact_float32
@@ -44,6 +45,14 @@ EVALUATION_BATCH = 64
 PUBLISHED_BATCH = 16
 PASS = 32  # examples of one batched pass of ours
 RANDOM_LENGTH = 128
+
+
+class TimedProposal(FisherProposal):
+    """With a clock on the update."""
+
+    def update(self, pruned: dict[str, Tensor]) -> Update:
+        with self.method.clock("update", next(iter(pruned.values())).device):
+            return super().update(pruned)
 
 
 class Timed(OptimalBertSurgeon):
@@ -73,17 +82,13 @@ class Timed(OptimalBertSurgeon):
                     recursion.add(*found)
             yield found
 
-    def _estimate(self, context: Context, names: list[str]) -> Any:
+    def estimate(self, context: Context, names: list[str]) -> Any:
         with self.clock("estimate", context.masks[names[0]].device):
-            return super()._estimate(context, names)
+            return super().estimate(context, names)
 
-    def score(self, context: Context) -> dict[str, Tensor]:
+    def propose(self, context: Context) -> FisherProposal:
         with self.clock("score", next(iter(context.masks.values())).device):
-            return super().score(context)
-
-    def update(self, context: Context, pruned: dict[str, Tensor]) -> dict[str, Tensor]:
-        with self.clock("update", next(iter(context.masks.values())).device):
-            return super().update(context, pruned)
+            return TimedProposal(**vars(super().propose(context)))
 
     def seconds(self) -> dict[str, float]:
         """By part; `step` is all of a step, `recursion` that of `recursion_layers`, which is no part of it."""
@@ -179,9 +184,9 @@ def step(case: Case, method: Timed, sparsity: float) -> tuple[dict[str, float], 
     weights = case.weights
     saved = {name: weight.clone() for name, weight in weights.items()}
     masks, layers = dense_masks(weights), prunable_layers(case.network)
-    context = Context(layers, masks, case.data, case.losses, torch.Generator().manual_seed(0))
+    context = Context(TrainingHook(layers), masks, case.data, case.losses, torch.Generator().manual_seed(0))
     with method.clock("step", next(iter(weights.values())).device):
-        prune(method, context, sparsity)
+        prune_event(method, context, sparsity)
     accuracy = case.evaluate()[0] if case.evaluate else None
     for name, weight in weights.items():
         weight.copy_(saved[name])

@@ -8,7 +8,7 @@ from obert.experiment.recipes import load_task
 from obert.masks.patterns import parse_pattern
 from obert.masks.selection import dense_masks
 from obert.models.encoders import keep_layers, load_trained, prunable_layers, prunable_weights
-from obert.pruning import Context, prune
+from obert.pruning import Context, prune_event
 
 TINY = Path(__file__).parents[1] / "data" / "tiny_bert"
 SMALL = {
@@ -73,8 +73,8 @@ def masks_of(method, place, device, pattern="unstructured"):
             (loss if penalty is None else loss + penalty).backward()
             optimizer.step()
             hook.after_step(masks, at_target=event > 0)
-        context = Context(layers, masks, data, losses, torch.Generator().manual_seed(1), pattern, hook=hook)
-        masks = prune(method, context, sparsity)
+        context = Context(hook, masks, data, losses, torch.Generator().manual_seed(1), pattern)
+        masks = prune_event(method, context, sparsity).masks
         hook.after_event(masks, optimizer)
     hook.finish()
     return masks, prunable_weights(network)

@@ -8,9 +8,10 @@ import torch
 
 from obert.foundation.errors import UserError
 from obert.masks.patterns import Pattern
-from obert.pruning import _gradient_based, mfac, prune
+from obert.pruning import mfac, prune_event
 from obert.pruning.mfac import MatrixFree
 from obert.pruning.obert import OptimalBertSurgeon
+from obert.pruning.shared import gradient_based
 from obert.second_order.fisher import GRADIENT_SLAB_BYTES
 
 FORMS = ["static", "dynamic"]
@@ -52,7 +53,7 @@ def test_two_events_follow_the_formulas_over_the_remaining_weights(setting_of, f
     for sparsity in (0.4, 0.7):
         kept = flat(setting.masks).bool()
         old, inverse = flat(setting.context().weights), inverse_of(setting, kept, block_size)
-        scores = flat(method.score(setting.context()))
+        scores = flat(method.propose(setting.context()).scores)
         expected = old[kept] ** 2 / (2 * inverse.diagonal())
         torch.testing.assert_close(scores[kept], expected, rtol=1e-4, atol=0)
         assert (scores[~kept] == 0).all()
@@ -114,25 +115,23 @@ def test_groups_are_refused_before_any_gradient(setting_of):
             small().check_pattern(Pattern.parse(pattern))
     context = replace(setting_of().context(), pattern=Pattern.parse("1x4"), losses=None)
     with pytest.raises(UserError, match="unstructured"):
-        prune(small(), context, 0.5)
+        prune_event(small(), context, 0.5)
     small().check_pattern(Pattern())
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_memory_has_the_gradients_and_what_is_made_of_them(setting_of, form):
     setting, method = setting_of(), small(form=form)
-    method.score(setting.context())
-    block = method._inverse.blocks[0]
+    proposal = method.propose(setting.context())
+    block = proposal.inverse.blocks[0]
     held = [value for value in vars(block).values() if isinstance(value, torch.Tensor)]
     estimate = method.memory_bytes({"0.weight": 48, "2.weight": 56})
     assert estimate == sum(tensor.numel() * tensor.element_size() for tensor in held) + 20 * 104
     assert estimate > 4 * COUNT * 104
-    method.update(setting.context(), setting.masks)
-    assert method._inverse is None
 
 
 def test_too_little_memory_is_told_before_any_gradient(setting_of, monkeypatch):
     monkeypatch.setattr(mfac, "free_memory", lambda device: 1000)
-    monkeypatch.setattr(_gradient_based, "minibatch_gradients", None)
+    monkeypatch.setattr(gradient_based, "minibatch_gradients", None)
     with pytest.raises(UserError, match=r"16 gradients need .* Lower\s+num_gradients"):
         setting_of().prune(small(), 0.5)

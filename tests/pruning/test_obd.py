@@ -9,7 +9,7 @@ from torch import nn
 
 from obert.masks.patterns import Pattern
 from obert.masks.selection import dense_masks, global_masks
-from obert.pruning import Context, prune
+from obert.pruning import Context, TrainingHook, prune_event
 from obert.pruning.obd import OptimalBrainDamage
 from obert.pruning.obert import OptimalBertSurgeon
 from obert.second_order.fisher import GRADIENT_SLAB_BYTES
@@ -28,7 +28,11 @@ def linear(weight, inputs):
             return iter(torch.arange(count * batch_size).split(batch_size))
 
     return Context(
-        {"w": layer}, dense_masks({"w": weight}), Data(), lambda i: layer(inputs[i])[:, 0, 0], torch.Generator()
+        TrainingHook({"w": layer}),
+        dense_masks({"w": weight}),
+        Data(),
+        lambda i: layer(inputs[i])[:, 0, 0],
+        torch.Generator(),
     )
 
 
@@ -38,7 +42,7 @@ def test_by_hand():
     context = linear(torch.tensor([[2.0, -4.0]]), inputs)
     method = OptimalBrainDamage(num_gradients=4, gradient_batch_size=3, dampening=0.5)
     assert method.score(context)["w"].tolist() == [[7.0, 12.0]]
-    assert method.update(context, context.masks) == {}
+    assert not method.propose(context).update(context.masks).changes
     # Means of two: (2, 0) and (1, 1), of mean squares 2.5 and 0.5.
     means = OptimalBrainDamage(num_gradients=2, gradient_batch_size=2, gradients="minibatch")
     assert means.score(context)["w"].tolist() == [[5.0, 4.0]]
@@ -59,7 +63,7 @@ def test_groups_cost_the_sum_over_their_cheapest_set(pattern):
             assert scores[i] == pytest.approx(min(sum(single[j] for j in chosen) for chosen in sets if i in chosen))
         totals.append(min((sum(single[j] for j in chosen), chosen) for chosen in sets))
     before = weight.clone()
-    masks = prune(method, context, groups.largest_sparsity / 2)
+    masks = prune_event(method, context, groups.largest_sparsity / 2).masks
     expected = {i for _, chosen in sorted(totals)[:3] for i in chosen}
     assert set(torch.nonzero(~masks["w"].flatten()).flatten().tolist()) == expected
     assert torch.equal(weight, before * masks["w"])
@@ -76,7 +80,7 @@ def test_prunes_as_surgeon_in_blocks_of_one(setting_of, monkeypatch, pattern, sl
     setting.masks = {"0.weight": setting.masks["0.weight"]}
     common = {"num_gradients": 40, "gradients": "per_example", "dampening": 1e-3}
     context, groups = setting.context(), Pattern.parse(pattern)
-    single = OptimalBertSurgeon(fisher_block_size=1, **common).score(context)["0.weight"]
+    single = OptimalBertSurgeon(fisher_block_size=1, **common).propose(context).scores["0.weight"]
     costs = single.view(8, -1, groups.size).sum(2, keepdim=True).expand(-1, -1, groups.size).reshape(8, 6)
     scores = OptimalBrainDamage(**common).score(replace(context, pattern=groups))
     torch.testing.assert_close(scores["0.weight"], costs, rtol=1e-5, atol=0)

@@ -13,11 +13,11 @@ from torch import nn
 from obert.foundation.errors import UserError
 from obert.masks.patterns import Pattern
 from obert.masks.selection import dense_masks, global_masks
-from obert.pruning import _block_fisher, prune
+from obert.pruning import prune_event
 from obert.pruning.obert import OptimalBertSurgeon
+from obert.pruning.shared import block_fisher
 
 SOLVERS = ["independent", "joint", "greedy"]
-INCREASE = "predicted_loss_increase"
 SPARSITIES = {"unstructured": (0.4, 0.75), "1x4": (0.4, 0.7), "2:4": (0.2, 0.5), "1:4": (0.3, 0.6)}
 
 
@@ -47,10 +47,11 @@ def resized(setting, widths=(8, 12, 5)):
 
 
 def event(setting, method, sparsity, pattern="unstructured", **changes):
-    """One pruning event of the setting, with its context changed; returns the context."""
+    """One pruning event of the setting, with its context changed; returns what it did."""
     context = replace(setting.context(), pattern=Pattern.parse(pattern), **changes)
-    setting.masks = prune(method, context, sparsity)
-    return context
+    done = prune_event(method, context, sparsity)
+    setting.masks = done.masks
+    return done
 
 
 def weights_of(setting):
@@ -114,7 +115,7 @@ def test_two_events_follow_the_formulas(setting_of, solver, pattern, block_size)
         fisher, before = fishers(setting, block_size, 1e-3), setting.masks
         old = {name: weight.flatten().double() for name, weight in weights_of(setting).items()}
         kept = {name: mask.flatten() for name, mask in before.items()}
-        details = event(setting, method, sparsity, pattern).details
+        increases = event(setting, method, sparsity, pattern).predicted_loss_increase
         new = {name: weight.flatten().double() for name, weight in weights_of(setting).items()}
 
         assert zeros(setting.masks) == round(156 * sparsity / groups.zeros) * groups.zeros
@@ -137,7 +138,7 @@ def test_two_events_follow_the_formulas(setting_of, solver, pattern, block_size)
             expected = torch.where(setting.masks[name].flatten(), expected, -old[name])
             torch.testing.assert_close(new[name] - old[name], expected, rtol=1e-3, atol=1e-5)
             assert (new[name][~setting.masks[name].flatten()] == 0).all()
-            assert float(expected @ fisher[name] @ expected) / 2 == pytest.approx(details[INCREASE][name], rel=1e-3)
+            assert float(expected @ fisher[name] @ expected) / 2 == pytest.approx(increases[name], rel=1e-3)
 
 
 @pytest.mark.parametrize("unit", ["per_example", "minibatch"])
@@ -148,7 +149,7 @@ def test_gradients_are_those_of_examples_or_of_minibatches(setting_of, unit, blo
     weights = [layer.weight for layer in setting.layers.values()]
     rows = [torch.autograd.grad(context.losses(batch).mean(), weights) for batch in chosen]
     method = small(fisher_block_size=block_size, gradients=unit, num_gradients=len(chosen), gradient_batch_size=8)
-    scores = method.score(context)
+    scores = method.propose(context).scores
     for name, values in zip(setting.layers, zip(*rows, strict=True), strict=True):
         gradients, weight = torch.stack(values).flatten(1).double(), setting.layers[name].weight.detach().flatten()
         fisher = 1e-3 * torch.eye(len(weight), dtype=torch.float64) + gradients.T @ gradients / len(chosen)
@@ -160,7 +161,8 @@ def test_gradients_are_those_of_examples_or_of_minibatches(setting_of, unit, blo
 def test_number_of_gradients_need_not_be_a_multiple_of_the_pass(setting_of):
     setting = setting_of()
     fisher = fishers(setting, 48, 1e-3, count=13)["0.weight"]
-    scores = small(num_gradients=13, gradient_batch_size=8, fisher_block_size=48).score(setting.context())["0.weight"]
+    method = small(num_gradients=13, gradient_batch_size=8, fisher_block_size=48)
+    scores = method.propose(setting.context()).scores["0.weight"]
     weights = setting.layers["0.weight"].weight.detach().flatten().double()
     expected = weights**2 / (2 * torch.linalg.inv(fisher).diagonal())
     torch.testing.assert_close(scores.flatten().double(), expected, rtol=1e-3, atol=0)
@@ -252,15 +254,16 @@ def test_each_recomputation_has_fresh_data_and_its_own_exact_target(setting_of, 
     method = Recording(
         num_gradients=16, gradients="per_example", dampening=1e-3, recomputations=3, recomputation_spacing=spacing
     )
-    details = event(setting, method, sparsity, data=Data()).details
+    increases = event(setting, method, sparsity, data=Data()).predicted_loss_increase
     assert [(draw, done) for draw, _, done in method._drawn] == list(enumerate(pruned[:3]))
     assert zeros(setting.masks) == pruned[3]
     seen = [frozenset(torch.cat(batches[draw]).tolist()) for draw in range(3)]
     assert all(not a & b for a, b in combinations(seen, 2))
     apart, single = setting_of(), OptimalBertSurgeon(**method.model_dump() | {"recomputations": 1})
-    parts = [event(apart, single, s, draw=k).details[INCREASE] for k, s in enumerate(method.targets(0, sparsity))]
+    steps = enumerate(method.targets(0, sparsity))
+    parts = [event(apart, single, target, draw=k).predicted_loss_increase for k, target in steps]
     assert_same(apart, setting)
-    assert details[INCREASE] == {name: sum(part[name] for part in parts) for name in setting.layers}
+    assert increases == {name: sum(part[name] for part in parts) for name in setting.layers}
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -289,7 +292,7 @@ def test_budget_too_small_for_a_tensor_names_it(setting_of):
 
 
 def test_more_memory_than_is_free_is_refused_before_the_first_gradient(setting_of, monkeypatch):
-    monkeypatch.setattr(_block_fisher, "free_memory", lambda _: 10_000)
+    monkeypatch.setattr(block_fisher, "free_memory", lambda _: 10_000)
     method = Recording(**small().model_dump())
     with pytest.raises(UserError, match="Set fisher_memory"):
         event(resized(setting_of()), method, 0.5)

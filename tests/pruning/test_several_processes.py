@@ -17,7 +17,7 @@ from pydantic import PrivateAttr
 
 from obert.foundation.errors import UserError
 from obert.masks.patterns import Pattern
-from obert.pruning import prune
+from obert.pruning import prune_event
 from obert.pruning.obert import OptimalBertSurgeon
 from obert.second_order.gradients import DenseGradients
 
@@ -64,8 +64,9 @@ def results(setting_of):
         increases = []
         for sparsity in (0.25, 0.5):
             context = replace(setting.context(), pattern=Pattern.parse(pattern))
-            setting.masks = prune(method, context, sparsity)
-            increases.append(context.details["predicted_loss_increase"])
+            done = prune_event(method, context, sparsity)
+            setting.masks = done.masks
+            increases.append(done.predicted_loss_increase)
         weights = {name: layer.weight.detach() for name, layer in setting.layers.items()}
         found[case] = {"masks": setting.masks, "weights": weights, "increases": increases, "drawn": method._drawn}
     with pytest.raises(UserError) as mistake:
@@ -130,12 +131,12 @@ def test_a_mistake_in_one_process_is_told_by_all(alone, two_processes):
 
 
 def main(rank: int, meeting: Path, output: Path) -> None:
-    from conftest import Setting
+    from obert.contracts.small_network import SmallNetwork
 
     dist.init_process_group(
         "gloo", init_method=meeting.as_uri(), rank=rank, world_size=2, timeout=timedelta(seconds=120)
     )
-    torch.save(results(Setting), output)
+    torch.save(results(SmallNetwork), output)
     dist.destroy_process_group()
 
 

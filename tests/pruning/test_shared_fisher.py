@@ -1,13 +1,15 @@
 """One accumulation for events that differ in dampening, solver and sparsity alone: the same masks and weights."""
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
 import torch
 
-from obert.pruning import _block_fisher
-from obert.pruning._block_fisher import SharedFisher, sharing
 from obert.pruning.obert import OptimalBertSurgeon
+from obert.pruning.shared import block_fisher
+from obert.pruning.shared.fisher_sharing import SharedFisher, sharing
+from obert.pruning.woodfisher import WoodFisher
 from obert.second_order import fisher
 
 DAMPENINGS, SPARSITIES, SOLVERS = (1e-2, 1e-4, 1e-6), (0.5, 0.8), ("independent", "greedy")
@@ -34,7 +36,7 @@ def accumulations(monkeypatch):
             super().__init__(*arguments)
             made.append(self)
 
-    monkeypatch.setattr(_block_fisher, "BlockFisher", Counted)
+    monkeypatch.setattr(block_fisher, "BlockFisher", Counted)
     return made
 
 
@@ -107,3 +109,59 @@ def test_what_cannot_be_shared_is_not(setting_of, parameters):
     assert kept.fisher is None
     expected = pruned(setting_of, parameters, 0.5)
     assert all(torch.equal(found[0][name], expected[0][name]) for name in expected[0])
+
+
+class Scaled(OptimalBertSurgeon):
+    """Has a field of its own that changes the gradients."""
+
+    gradient_scale: float = 1.0
+
+    def draw(self, context, names):
+        for name, gradients in super().draw(context, names):
+            yield name, replace(gradients, output_gradients=gradients.output_gradients * self.gradient_scale)
+
+
+class Indifferent(OptimalBertSurgeon):
+    """Says of its own field that the sums do not depend on it."""
+
+    used_elsewhere = OptimalBertSurgeon.used_elsewhere | {"remark"}
+    remark: str = ""
+
+
+def test_a_new_field_makes_another_sum_until_the_method_says_that_it_does_not(setting_of, accumulations):
+    settings = method().model_dump()
+    for family, field, values, expected in (
+        (Scaled, "gradient_scale", (1.0, 2.0, 2.0), 2),
+        (Indifferent, "remark", ("first", "second", "third"), 1),
+    ):
+        kept = SharedFisher()
+        del accumulations[:]
+        for value in values:
+            with sharing(kept, "seed 0"):
+                setting_of().prune(family(**settings, **{field: value}), 0.5)
+        assert len(accumulations) == expected, family
+
+
+def test_another_class_is_not_shared_though_its_fields_are_the_same(setting_of, accumulations):
+    """It may draw other gradients."""
+    kept = SharedFisher()
+    for family in (OptimalBertSurgeon, Scaled):
+        with sharing(kept, "seed 0"):
+            setting_of().prune(family(**method().model_dump()), 0.5)
+    assert len(accumulations) == 2
+
+
+@pytest.mark.parametrize("family", [OptimalBertSurgeon, WoodFisher])
+def test_the_fields_left_out_of_the_identity_are_fields_and_change_no_sum(setting_of, family):
+    """Each is changed, and the first step's Fisher stays the same to the last bit."""
+    left_out = family.solved_with | family.used_elsewhere
+    assert left_out <= set(family.model_fields)
+    base = family(num_gradients=8, fisher_block_size=12, gradient_batch_size=4)
+    context = setting_of().context()
+    expected = base.estimate(context, list(context.masks))
+    other = {"dampening": 0.5, "solver": "joint", "recomputations": 3, "recomputation_spacing": "geometric"}
+    other |= {"scale_prune_update": 0.25}
+    for name in left_out:
+        found = base.model_copy(update={name: other[name]}).estimate(context, list(context.masks))
+        for weight in context.masks:
+            assert torch.equal(found._blocks[weight], expected._blocks[weight]), name

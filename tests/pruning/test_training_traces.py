@@ -11,7 +11,7 @@ from torch import nn
 from obert.foundation.errors import UserError
 from obert.masks.patterns import UNSTRUCTURED, parse_pattern
 from obert.masks.selection import dense_masks
-from obert.pruning import Context, prune
+from obert.pruning import Context, prune_event
 from obert.pruning.lottery_ticket import LotteryTicket
 from obert.pruning.movement import Movement
 from obert.pruning.platon import Platon
@@ -54,10 +54,8 @@ class Trace:
         self.hook.after_step(self.masks, at_target)
 
     def prune(self, sparsity):
-        context = Context(
-            self.layers, self.masks, None, None, torch.Generator().manual_seed(3), self.pattern, hook=self.hook
-        )
-        self.masks = prune(self.method, context, sparsity)
+        context = Context(self.hook, self.masks, None, None, torch.Generator().manual_seed(3), self.pattern)
+        self.masks = prune_event(self.method, context, sparsity).masks
         self.hook.after_event(self.masks, self.optimizer)
 
     def mask(self):

@@ -3,12 +3,10 @@
 import pytest
 import torch
 
-from obert.pruning import prune
+from obert.pruning import prune_event
 from obert.pruning.obert import OptimalBertSurgeon
 from obert.pruning.woodfisher import WoodFisher
 from obert.second_order.fisher import BlockFisher
-
-INCREASE = "predicted_loss_increase"
 
 
 @pytest.fixture(autouse=True)
@@ -39,15 +37,15 @@ def fishers(setting):
 def test_update_and_predicted_increase_follow_the_scale(setting_of, scale):
     setting = setting_of()
     before, fisher = weights_of(setting), dict(fishers(setting))
-    context = setting.context()
-    masks = prune(small(scale_prune_update=scale), context, 0.5)
+    done = prune_event(small(scale_prune_update=scale), setting.context(), 0.5)
+    masks, increases = done.masks, done.predicted_loss_increase
     for name, weight in weights_of(setting).items():
         inverse, old = torch.linalg.inv(fisher[name]), before[name].flatten().double()
         pruned = ~masks[name].flatten()
         step = -scale * inverse @ (old / inverse.diagonal() * pruned)
         change = torch.where(pruned, -old, step)
         torch.testing.assert_close(weight.flatten().double() - old, change, rtol=1e-3, atol=1e-5)
-        assert context.details[INCREASE][name] == pytest.approx(float(change @ fisher[name] @ change) / 2, rel=1e-3)
+        assert increases[name] == pytest.approx(float(change @ fisher[name] @ change) / 2, rel=1e-3)
         if scale == 0:
             assert torch.equal(weight, before[name] * masks[name])
 
@@ -66,7 +64,7 @@ def test_gathering_minibatches_changes_nothing(setting_of, monkeypatch, accumula
     results = []
     for room in (0, 3, 14):
         monkeypatch.setattr(WoodFisher, "_room", lambda self, room=room: room)
-        results.append(small(accumulation=accumulation).score(setting_of().context()))
+        results.append(small(accumulation=accumulation).propose(setting_of().context()).scores)
     for scores in results[1:]:
         for name, score in scores.items():
             torch.testing.assert_close(score, results[0][name], rtol=1e-3, atol=0)
@@ -77,7 +75,7 @@ def test_memory_is_what_blocks_and_gathered_gradients_take(setting_of, monkeypat
     add = BlockFisher.add
     monkeypatch.setattr(BlockFisher, "add", lambda self, name, g: (seen.append(g.values), add(self, name, g)))
     setting, method = setting_of(), small()
-    fisher = method._estimate(setting.context(), list(setting.layers))
+    fisher = method.estimate(setting.context(), list(setting.layers))
     blocks = sum(fisher._blocks[name].numel() * 4 for name in setting.layers)
     gathered = {values.data_ptr(): values.untyped_storage().nbytes() for values in seen}
     assert [len(values) for values in seen] == [3] * 8 + [2] * 2
@@ -91,7 +89,7 @@ def test_memory_is_what_blocks_and_gathered_gradients_take(setting_of, monkeypat
 def test_fisher_memory_makes_passes_with_the_same_result(setting_of):
     one, several = setting_of(), setting_of()
     needed = small()._held_bytes(56) / 1e9
-    assert len(small(fisher_memory=needed)._passes(several.masks)) == 2
+    assert len(small(fisher_memory=needed).passes(several.masks)) == 2
     one.prune(small(), 0.6)
     several.prune(small(fisher_memory=needed), 0.6)
     for name in one.layers:

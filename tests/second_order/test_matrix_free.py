@@ -40,7 +40,7 @@ def rank_one_recursion(gradients, dampening):
 
 
 def static_algorithm(gradients, dampening):
-    """v_i = g_i / lambda - sum_{j<i} v_j (v_j' g_i) / q_j and q_i = m + g_i' v_i (methods.md 7.4)."""
+    """The paper's static algorithm: v_i = g_i / lambda - sum_{j<i} v_j (v_j' g_i) / q_j and q_i = m + g_i' v_i."""
     vectors, scales = [], []
     for g in gradients.double():
         v = g / dampening - sum(w * (w @ g) / q for w, q in zip(vectors, scales, strict=True))
@@ -50,7 +50,7 @@ def static_algorithm(gradients, dampening):
 
 
 def dynamic_algorithm(gradients, dampening, x):
-    """D by its recurrence, B row by row, forward substitution (methods.md 7.5)."""
+    """The paper's dynamic algorithm: D by its recurrence, B row by row, forward substitution."""
     rows = gradients.double()
     m = len(rows)
     d, b = rows @ rows.T / dampening, torch.eye(m, dtype=torch.float64) / dampening

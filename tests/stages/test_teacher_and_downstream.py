@@ -11,7 +11,7 @@ from transformers import TrainerCallback
 
 from obert.foundation.errors import UserError
 from obert.models.encoders import load_trained, prunable_weights
-from obert.pruning._training_hooks import TrainingHook
+from obert.pruning.shared.training_hooks import TrainingHook
 from obert.records.record import read_record
 from obert.training.checkpoints import MARKER, latest_checkpoint
 from obert.training.gradual import GradualPruning

@@ -14,7 +14,7 @@ from planned import make
 from obert.experiment import folders, recipes
 from obert.experiment.recipes import load_recipe
 from obert.foundation.errors import UserError
-from obert.pruning import _block_fisher
+from obert.pruning.shared import block_fisher
 from obert.records.record import read_record, read_records
 from obert.stages import stage
 from obert.sweeps import runner
@@ -58,7 +58,7 @@ def swept(sweep_file, monkeypatch):
     path = sweep_file()
     search = load_sweep(path)
     if not (search.folder / TRIALS).is_file():
-        accumulate = _block_fisher.BlockFisherMethod._estimate
+        accumulate = block_fisher.BlockFisherMethod.estimate
         with monkeypatch.context() as patch:
             counted = search.folder.parent / "accumulations"
 
@@ -67,7 +67,7 @@ def swept(sweep_file, monkeypatch):
                     file.write("x")
                 return accumulate(self, *arguments)
 
-            patch.setattr(_block_fisher.BlockFisherMethod, "_estimate", count)
+            patch.setattr(block_fisher.BlockFisherMethod, "estimate", count)
             runner.run(path)
     return path, search
 

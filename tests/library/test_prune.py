@@ -12,8 +12,7 @@ import obert
 from obert import hold_masks, prune
 from obert.foundation.errors import UserError
 from obert.masks.selection import dense_masks
-from obert.pruning import Context
-from obert.pruning import prune as pruning_event
+from obert.pruning import Context, TrainingHook, prune_event
 from obert.pruning.obert import OptimalBertSurgeon
 
 SMALL = {"num_gradients": 64, "fisher_block_size": 16, "dampening": 1e-5}
@@ -117,8 +116,8 @@ def test_agrees_with_a_pruning_event_of_the_harness(model, batches):
     layers = {"0.weight": twin[0], "3.weight": twin[3]}
     masks = dense_masks({name: layer.weight for name, layer in layers.items()})
     method = OptimalBertSurgeon(gradients="per_example", **SMALL)
-    context = Context(layers, masks, Data(), lambda b: cross_entropy(twin.eval(), b), torch.Generator())
-    masks = pruning_event(method, context, 0.7)
+    context = Context(TrainingHook(layers), masks, Data(), lambda b: cross_entropy(twin.eval(), b), torch.Generator())
+    masks = prune_event(method, context, 0.7).masks
     for name, layer in layers.items():
         assert torch.equal(report.masks[name], masks[name])
         assert torch.equal(model.get_parameter(name), layer.weight)

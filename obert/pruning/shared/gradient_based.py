@@ -22,7 +22,10 @@ from obert.second_order.gradients import (
 
 
 class GradientBased(Method):
-    """A method that draws gradients in float32, in evaluation mode, at each pruning event (methods.md 9.6)."""
+    """A method that draws gradients in float32, in evaluation mode, at each pruning event.
+
+    oBERT's reference code (SparseML, `GradSampler`) does the same: minibatches, hard labels, no dropout.
+    """
 
     num_gradients: int = Field(1024, gt=0, description="m")
     gradients: Literal["per_example", "minibatch"] = Field(
@@ -30,9 +33,9 @@ class GradientBased(Method):
     )
     gradient_batch_size: int = Field(16, gt=0, description="examples of a pass; the unit of gradients: minibatch")
     gradient_loss: Literal["task", "distillation"] = Field("task", description="hard labels, or the teacher's logits")
-    recomputations: int = Field(1, gt=0, description="sub-steps of an event, with fresh gradients (methods.md 9.8)")
+    recomputations: int = Field(1, gt=0, description="sub-steps of an event, with fresh gradients")
     recomputation_spacing: Literal["linear", "geometric"] = Field(
-        "linear", description="even steps of sparsity, or even ratios of density (methods.md 7.6)"
+        "linear", description="even steps of sparsity, as SparseML, or even ratios of density, as M-FAC's code"
     )
 
     def targets(self, present: float, sparsity: float) -> tuple[float, ...]:

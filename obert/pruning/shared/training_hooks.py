@@ -21,9 +21,11 @@ class TrainingHook:
 
     Attributes:
         returns: pruned weights may return, as every event ranks all weights anew.
+        rewinds: an event also sets parameters back that are not pruned.
     """
 
     returns: ClassVar[bool] = False
+    rewinds: ClassVar[bool] = False
 
     def __init__(self, layers: dict[str, nn.Linear]):
         self.layers = layers

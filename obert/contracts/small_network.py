@@ -1,0 +1,100 @@
+"""A network of a hundred weights on random data, to prune and train in milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from obert.masks.patterns import UNSTRUCTURED, AnyPattern
+from obert.masks.selection import dense_masks
+from obert.pruning import Context, Method, TrainingHook, prune_event
+
+
+class Indices:
+    """Minibatches as indices of examples, in order; from the first again after the last.
+
+    Attributes:
+        drawn: how many indices were given out.
+    """
+
+    def __init__(self, size: int):
+        self.size = size
+        self.drawn = 0
+
+    def examples(self, count: int, batch_size: int, draw: int) -> Iterator[Tensor]:
+        """`count` indices, in minibatches."""
+        for batch in (torch.arange(count) + draw * count).split(batch_size):
+            self.drawn += len(batch)
+            yield batch % self.size
+
+    def minibatches(self, count: int, batch_size: int, draw: int) -> Iterator[Tensor]:
+        """`count` minibatches."""
+        return self.examples(count * batch_size, batch_size, draw)
+
+
+class SmallNetwork:
+    """Three linear layers, the first two prunable (8 x 6 and 7 x 8), on 64 examples of five tokens in three classes.
+
+    Attributes:
+        model: in evaluation mode.
+        layers, masks: of the prunable weights, by name.
+        hook: the method's, once it has trained or pruned.
+        data: what gradients were drawn from.
+    """
+
+    def __init__(self, seed: int = 0, pattern: AnyPattern = UNSTRUCTURED):
+        generator = torch.Generator().manual_seed(seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 7), nn.Tanh(), nn.Linear(7, 3)).eval()
+        self.layers = {"0.weight": self.model[0], "2.weight": self.model[2]}
+        self.inputs = torch.randn(64, 5, 6, generator=generator)
+        self.labels = torch.randint(0, 3, (64,), generator=generator)
+        self.masks = dense_masks({name: layer.weight for name, layer in self.layers.items()})
+        self.pattern = pattern
+        self.hook: TrainingHook | None = None
+        self.data = Indices(64)
+
+    def train(self, method: Method, steps: int) -> SmallNetwork:
+        """Steps of gradient descent with the method's hook attached, masks held as at the target sparsity."""
+        if self.hook is None:
+            self.hook = method.training_hook(self.model, self.layers, self.pattern)
+        groups = self.hook.parameter_groups()
+        learned = {id(p) for group in groups for p in group["params"]}
+        weights = [p for p in self.model.parameters() if id(p) not in learned]
+        optimizer = torch.optim.SGD([{"params": weights}, *groups], lr=0.1)
+        for _ in range(steps):
+            logits = self.model(self.inputs).mean(1)
+            optimizer.zero_grad()
+            (nn.functional.cross_entropy(logits, self.labels) + (self.hook.penalty(1.0) or 0.0)).backward()
+            optimizer.step()
+            self.hook.after_step(self.masks, at_target=True)
+        return self
+
+    def context(self) -> Context:
+        """What a method may look at, with a fresh generator: the same whenever the network is."""
+
+        def losses(chosen: Tensor) -> Tensor:
+            logits = self.model(self.inputs[chosen]).mean(1)
+            return nn.functional.cross_entropy(logits, self.labels[chosen], reduction="none")
+
+        hook = self.hook or TrainingHook(self.layers)
+        return Context(hook, self.masks, self.data, losses, torch.Generator().manual_seed(0), self.pattern)
+
+    def prune(self, method: Method, sparsity: float) -> SmallNetwork:
+        """One event, after the steps that the method needs."""
+        if self.hook is None:
+            self.train(method, method.steps_needed())
+        self.masks = prune_event(method, self.context(), sparsity).masks
+        self.hook.after_event(self.masks, None)
+        return self
+
+    def zeros(self) -> int:
+        """Weights of the prunable layers that are exactly zero."""
+        return sum(int((layer.weight == 0).sum()) for layer in self.layers.values())
+
+    def weights(self) -> dict[str, Tensor]:
+        """Copies of the weights that the layers use, by name."""
+        return {name: layer.weight.detach().clone() for name, layer in self.layers.items()}

@@ -1,0 +1,82 @@
+"""The layers that are pruned: which, the masks they have already, and the mode they are in meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+
+from torch import Tensor, nn
+
+from obert.foundation.errors import UserError, unknown_name
+from obert.masks.patterns import Pattern
+from obert.masks.selection import Masks
+
+
+def layers_of(model: nn.Module, scope: str | Sequence[str] | None) -> dict[str, nn.Linear]:
+    """The layers to prune, by the name of their weight, in model order.
+
+    Raises:
+        UserError: there is none, a pattern of `scope` matches none, or two layers share a weight.
+    """
+    linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    if not linear:
+        raise UserError(f"{type(model).__name__} has no nn.Linear layer to prune")
+    if scope is None:
+        encoders = (name for name, _ in model.named_modules() if name.rpartition(".")[2] == "encoder")
+        prefix = f"{next(encoders, '')}.".lstrip(".")
+        inside = [name for name in linear if name.startswith(prefix)]
+        chosen = inside or list(linear)
+    else:
+        patterns = [scope] if isinstance(scope, str) else list(scope)
+        for pattern in patterns:
+            if not any(fnmatchcase(name, pattern) for name in linear):
+                raise unknown_name("layer", pattern, linear, "scope")
+        chosen = [name for name in linear if any(fnmatchcase(name, pattern) for pattern in patterns)]
+    owners: dict[int, str] = {}
+    for name in chosen:
+        first = owners.setdefault(id(linear[name].weight), name)
+        if first != name:
+            raise UserError(f"layers '{first}' and '{name}' share one weight: leave both out of `scope`")
+    return {f"{name}.weight".lstrip("."): linear[name] for name in chosen}
+
+
+def checked_masks(masks: Masks, weights: Mapping[str, Tensor], pattern: Pattern, sparsity: float) -> Masks:
+    """Masks of an earlier call, on the weights' device.
+
+    Raises:
+        UserError: they are not of these weights and this pattern, or prune more than the sparsity.
+    """
+    if set(masks) != set(weights):
+        differing = ", ".join(sorted(set(masks) ^ set(weights)))
+        raise UserError(f"masks and the layers to prune differ: {differing}. Give the `scope` that the masks were for")
+    pruned, groups = 0, []
+    for name, weight in weights.items():
+        if masks[name].shape != weight.shape:
+            raise UserError(f"masks: '{name}' is {list(masks[name].shape)}, the weight is {list(weight.shape)}")
+        counts = pattern.groups(~masks[name]).sum(dim=1)
+        groups.append(bool(((counts == 0) | (counts == pattern.zeros)).all()))
+        pruned += int(counts.sum())
+    if not all(groups):
+        raise UserError(f"masks: groups pruned in part do not go on as pattern {pattern}")
+    size = sum(weight.numel() for weight in weights.values())
+    if pattern.groups_at(size, sparsity) * pattern.zeros < pruned:
+        raise UserError(f"sparsity {sparsity:g} is below that of the masks, {pruned / size:g}")
+    return {name: masks[name].to(weight.device) for name, weight in weights.items()}
+
+
+@contextmanager
+def evaluating(model: nn.Module, layers: Mapping[str, nn.Linear]) -> Iterator[None]:
+    """Inside the block the model is in evaluation mode, and the layers' weights require gradients."""
+    modes = {module: module.training for module in model.modules()}
+    frozen = [layer.weight for layer in layers.values() if not layer.weight.requires_grad]
+    model.eval()
+    for weight in frozen:
+        weight.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+        for weight in frozen:
+            weight.requires_grad_(False)

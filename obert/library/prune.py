@@ -1,0 +1,140 @@
+"""One-shot pruning of any model with linear layers, from Python: no configuration, no files, no tracking."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from obert.experiment.recipes import load_method
+from obert.foundation import registry
+from obert.foundation.errors import UserError
+from obert.foundation.memory import peak_memory_mb
+from obert.library.batches import Batches, check_enough, checked_loss, try_first
+from obert.library.layers import checked_masks, evaluating, layers_of
+from obert.library.report import PrunedLayer, PruningReport
+from obert.masks.counts import assert_sparsity, measure
+from obert.masks.holding import apply_masks
+from obert.masks.patterns import Pattern
+from obert.masks.selection import Masks, dense_masks
+from obert.pruning import Context, Method, TrainingHook, prune_event
+from obert.pruning.shared.gradient_based import GradientBased
+
+SETTLED = {"gradient_batch_size": "each of `batches` is one pass", "gradient_loss": "`loss` is the loss"}
+
+
+def prune(
+    model: nn.Module,
+    batches: Iterable[Any],
+    loss: Callable[[nn.Module, Any], Tensor],
+    sparsity: float = 0.8,
+    method: str = "obert",
+    pattern: str = "unstructured",
+    scope: str | Sequence[str] | None = None,
+    masks: Masks | None = None,
+    **parameters: Any,
+) -> PruningReport:
+    """Prune a model's linear layers in one shot, globally: the cheapest weights of all layers together go.
+
+    Gradients are taken in evaluation mode. Training modes, `requires_grad` flags and gradients are as before when it
+    returns.
+
+    Args:
+        model: any module; its weights change in place.
+        batches: whatever `loss` accepts, on the model's device. Read as far as gradients are needed and kept in
+            memory. Each recomputation goes on with further batches, and begins again when there are none.
+        loss: called with the model and a batch. Per-example gradients, the default, need one value an example, [batch],
+            and the example as the first dimension of each layer's input; `gradients="minibatch"` takes any shape, and
+            its mean is the loss.
+        sparsity: fraction of the layers' weights to prune, in [0, 1).
+        method: its name in the registry, e.g. a file of `obert/pruning/`.
+        pattern: `unstructured`, `RxC` such as `1x4`, or `N:M` such as `2:4`.
+        scope: patterns of names of layers such as `encoder.*.dense`; by default every linear layer of the submodule
+            named `encoder`, or of the whole model if it has none.
+        masks: of an earlier `PruningReport`: weights it pruned stay pruned, and count towards `sparsity`.
+        parameters: of the method, such as `solver`, `num_gradients`, `fisher_block_size`, `dampening`,
+            `recomputations`. Its own defaults hold, but for gradients, which are taken per example, and for a default
+            block size that the pattern does not divide, which is lowered to the next multiple (50 to 48 for `1x4`).
+
+    Raises:
+        UserError: a mistake in the arguments, before anything is computed; batches that are too few; a loss of the
+            wrong shape or not finite.
+    """
+    started = time.perf_counter()
+    chosen_pattern = _pattern(pattern, sparsity)
+    chosen = _method(method, chosen_pattern, parameters)
+    layers = layers_of(model, scope)
+    weights = {name: layer.weight.detach() for name, layer in layers.items()}
+    chosen_pattern.by_layer({name: weight.shape for name, weight in weights.items()})
+    masks = dense_masks(weights) if masks is None else checked_masks(masks, weights, chosen_pattern, sparsity)
+    data = Batches(batches)
+    per_example = getattr(chosen, "gradients", None) == "per_example"
+
+    def losses(batch: Any) -> Tensor:
+        return checked_loss(loss(model, batch), per_example)
+
+    with evaluating(model, layers):
+        if isinstance(chosen, GradientBased):
+            size = try_first(data, losses, layers, per_example)
+            check_enough(batches, data, losses, chosen, size)
+        apply_masks(weights, masks)
+        device = next(iter(weights.values())).device
+        generator = torch.Generator().manual_seed(0)
+        context = Context(TrainingHook(layers), masks, data, losses, generator, chosen_pattern)
+        event = prune_event(chosen, context, sparsity)
+    masks, increases = event.masks, event.predicted_loss_increase
+    counted = assert_sparsity(measure(weights, sparsity), "prune", chosen_pattern)
+    found = {
+        name: PrunedLayer(layer.size, layer.zeros, int((~masks[name]).sum()) / layer.size, increases.get(name))
+        for name, layer in counted.layers.items()
+    }
+    total = PrunedLayer(
+        size=sum(layer.size for layer in found.values()),
+        zeros=sum(layer.zeros for layer in found.values()),
+        target=sparsity,
+        predicted_loss_increase=sum(increases.values()) if increases else None,
+    )
+    elapsed = time.perf_counter() - started
+    return PruningReport(
+        method=method,
+        parameters=chosen.model_dump(),
+        pattern=str(chosen_pattern),
+        layers=found,
+        total=total,
+        seconds={"gradients": data.seconds, "solving": elapsed - data.seconds, "total": elapsed},
+        peak_memory_mb=peak_memory_mb(),
+        peak_gpu_memory_mb=torch.cuda.max_memory_allocated(device) / 1e6 if device.type == "cuda" else None,
+        masks=masks,
+    )
+
+
+def _pattern(text: str, sparsity: float) -> Pattern:
+    try:
+        pattern = Pattern.parse(text)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    if not 0 <= sparsity < 1:
+        raise UserError(f"sparsity {sparsity}: it is a fraction, at least 0 and below 1")
+    if sparsity > pattern.largest_sparsity:
+        raise UserError(f"sparsity {sparsity:g} is more than pattern {pattern} allows ({pattern.largest_sparsity:g})")
+    return pattern
+
+
+def _method(name: str, pattern: Pattern, parameters: dict[str, Any]) -> Method:
+    """The method with the library's defaults under the caller's parameters."""
+    for parameter, reason in SETTLED.items():
+        if parameter in parameters:
+            raise UserError(f"{parameter} is for recipes: here, {reason}")
+    fields = registry.load("pruning", name, "prune()").model_fields
+    defaults: dict[str, Any] = {"gradients": "per_example"} if "gradients" in fields else {}
+    if "fisher_block_size" in fields:
+        size = fields["fisher_block_size"].default
+        defaults["fisher_block_size"] = max(size - size % pattern.size, pattern.size)
+    method = load_method(name, {**defaults, **parameters}, f"prune(method='{name}')")
+    method.check_pattern(pattern)
+    if method.steps_needed():
+        raise UserError(f"method '{name}' learns its scores in training; prune() does not train. Use a gradual recipe")
+    return method
