@@ -22,10 +22,14 @@ class _Scaled(NamedTuple):
     output: str
 
 
-def to_pairs(graph: GraphProto) -> dict[str, str]:
+def to_pairs(graph: GraphProto, wide_weights: bool = False) -> dict[str, str]:
     """Rewrite every MatMulInteger whose operands are of uint8 or int8 with one scale each, in place.
 
     The new MatMul has the old one's name. Others, as a product with a scale for each channel, are left as they are.
+
+    Args:
+        wide_weights: put the weights of linear layers there in float32, already scaled, so that no runtime multiplies
+            them in 8 bits.
 
     Returns:
         By name of each product that was rewritten, the tensor with its result in float32, the bias added.
@@ -48,8 +52,12 @@ def to_pairs(graph: GraphProto) -> dict[str, str]:
             key = integers, float(scale), int(zero_point)
             if key not in real:
                 name = real[key] = f"{integers}_real_{len(real)}"
-                inputs = [integers, reading.add(f"{name}_scale", scale), reading.add(f"{name}_zero_point", zero_point)]
-                nodes.append(helper.make_node("DequantizeLinear", inputs, [name], f"{name}_node"))
+                weight = reading.weight(integers) if wide_weights else None
+                if weight is not None:
+                    reading.add(name, scale * (weight.astype(np.float32) - np.float32(zero_point)))
+                else:
+                    names = reading.add(f"{name}_scale", scale), reading.add(f"{name}_zero_point", zero_point)
+                    nodes.append(helper.make_node("DequantizeLinear", [integers, *names], [name], f"{name}_node"))
             operands.append(real[key])
         product = scaled.output if scaled.bias is None else f"{node.output[0]}_real"
         nodes.append(helper.make_node("MatMul", operands, [product], node.name))
@@ -79,6 +87,10 @@ class _Reading:
         """Put a constant into the graph."""
         self._graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
         return name
+
+    def weight(self, name: str) -> np.ndarray | None:
+        """A constant's values; None of what is computed."""
+        return numpy_helper.to_array(self._constants[name]) if name in self._constants else None
 
     def scaled(self, product: NodeProto) -> _Scaled | None:
         """Add of a bias if there is one, Cast, and Mul by one number; None if anything else follows."""

@@ -177,7 +177,7 @@ def features(count=16):
 def test_the_integer_graph_gives_the_models_logits(exported, head):
     network, path = exported
     found = parity(network, OnnxRuntime(ModelFiles(path, path.parent, head), 1), features(), quantized=True)
-    assert found.mean < 0.01
+    assert found.mean < 1e-3  # 0.01 where products of integers saturate
     assert found.count == 16
 
 
