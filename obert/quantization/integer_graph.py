@@ -15,11 +15,11 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 from torch import nn
-from torch.ao.quantization import FakeQuantize
 
 from obert.foundation.errors import UserError
 from obert.foundation.files import atomic_path
 from obert.quantization.fake import QuantizedEmbedding, QuantizedLinear, integer_weight
+from obert.quantization.quantizers import Quantizer
 
 SUFFIX = "_quantized"
 
@@ -32,9 +32,9 @@ class Scale:
     zero_point: int
 
     @classmethod
-    def of(cls, rounded: FakeQuantize) -> Scale:
+    def of(cls, quantizer: Quantizer) -> Scale:
         """The scale that a quantiser has."""
-        return cls(np.float32(rounded.scale.item()), int(rounded.zero_point.item()))
+        return cls(np.float32(quantizer.scale.item()), int(quantizer.zero_point.item()))
 
 
 def to_integer(path: Path, network: nn.Module) -> None:

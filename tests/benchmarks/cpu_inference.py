@@ -15,7 +15,6 @@ from pathlib import Path
 
 import torch
 from _timing import show
-from torch.ao.quantization import disable_observer
 from transformers import BertConfig, BertForQuestionAnswering
 
 from obert.deployment.export import export_onnx, file_sizes_mb
@@ -28,6 +27,7 @@ from obert.masks.selection import dense_masks, global_masks
 from obert.models.encoders import prunable_weights
 from obert.quantization.fake import quantize
 from obert.quantization.integer_graph import to_integer
+from obert.quantization.quantizers import freeze_scales
 
 HEAD = "question_answering"
 BASE_LAYERS = 12
@@ -55,7 +55,7 @@ def export(network: BertForQuestionAnswering, path: Path, int8: bool) -> ModelFi
         with torch.no_grad():
             for _ in range(CALIBRATION):
                 network(input_ids=torch.randint(network.config.vocab_size, (2, 64), generator=generator))
-        to_integer(path, network.apply(disable_observer))
+        to_integer(path, freeze_scales(network))
     return ModelFiles(path, path.parent, HEAD)
 
 

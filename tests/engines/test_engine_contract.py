@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch.ao.quantization import disable_observer
 
 from obert.deployment.export import OUTPUTS, export_onnx
 from obert.deployment.latency import random_inputs
@@ -17,6 +16,7 @@ from obert.foundation import registry
 from obert.models.encoders import load_float, load_tokenizer, load_trained, save
 from obert.quantization.fake import quantize
 from obert.quantization.integer_graph import to_integer
+from obert.quantization.quantizers import freeze_scales
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "tests" / "data" / "tiny_bert"
@@ -44,7 +44,7 @@ def quantized_model(request, tmp_path_factory):
     with torch.no_grad():
         for inputs in padded_batches(features(network.config.vocab_size), network.config.pad_token_id):
             network(**{name: torch.from_numpy(array) for name, array in inputs.items()})
-    save(network.apply(disable_observer), load_tokenizer(TINY), folder / "model")
+    save(freeze_scales(network), load_tokenizer(TINY), folder / "model")
     export_onnx(load_float(folder / "model", head, attn_implementation="eager"), head, folder / "model.onnx")
     to_integer(folder / "model.onnx", network)
     return ModelFiles(folder / "model.onnx", folder / "model", head), network

@@ -7,7 +7,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from torch.ao.quantization import disable_observer
 from transformers import BertConfig
 
 from obert.deployment.export import OUTPUTS, export_onnx, exported_sparsity
@@ -25,6 +24,7 @@ from obert.quantization.fake import (
     quantize,
 )
 from obert.quantization.integer_graph import to_integer
+from obert.quantization.quantizers import freeze_scales
 
 CONFIG = BertConfig(
     vocab_size=120, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
@@ -52,7 +52,7 @@ def calibrated(network):
     with torch.no_grad():
         for seed in range(4):
             network(**batch(seed=seed))
-    return network.apply(disable_observer)
+    return freeze_scales(network)
 
 
 @pytest.fixture(params=OUTPUTS)
