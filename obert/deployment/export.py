@@ -94,9 +94,9 @@ def exported_sparsity(path: Path, network: PreTrainedModel, target: float) -> Sp
         name: integer_weight(layer) if isinstance(layer, QuantizedLinear) else layer.weight.detach()
         for name, layer in prunable_layers(network).items()
     }
-    expected = sparsity.measure(stored, target)
+    expected = sparsity.count_zeros(stored, target)
     exported = linear_weights(path)
-    found = sparsity.measure({name: exported[name] for name in expected.layers if name in exported}, target)
+    found = sparsity.count_zeros({name: exported[name] for name in expected.layers if name in exported}, target)
     for name, layer in expected.layers.items():
         if found.layers.get(name) != layer:
             other = found.layers.get(name)

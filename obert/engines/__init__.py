@@ -98,7 +98,10 @@ class Engine(ABC):
         """
         import onnx
 
-        nodes = onnx.load(model.onnx, load_external_data=False).graph.node
+        try:
+            nodes = onnx.load(model.onnx, load_external_data=False).graph.node
+        except Exception:  # the engine will say what is wrong with it
+            return None
         if not any(node.op_type == "MatMulInteger" for node in nodes):
             return None
         try:

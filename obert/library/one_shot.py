@@ -19,7 +19,7 @@ from obert.foundation import registry
 from obert.foundation.errors import UserError, unknown_name
 from obert.foundation.memory import peak_memory_mb
 from obert.library.report import PrunedLayer, PruningReport
-from obert.masks.counts import assert_sparsity, measure
+from obert.masks.counts import assert_sparsity, count_zeros
 from obert.masks.holding import apply_masks
 from obert.masks.patterns import Pattern
 from obert.masks.selection import Masks, dense_masks
@@ -87,7 +87,7 @@ def prune(
         generator = torch.Generator().manual_seed(0)
         context = pruning.Context(layers, masks, data, losses, generator, chosen_pattern)
         masks = pruning.prune(chosen, context, sparsity)
-    counted = assert_sparsity(measure(weights, sparsity), "prune", chosen_pattern)
+    counted = assert_sparsity(count_zeros(weights, sparsity), "prune", chosen_pattern)
     increases = context.details.get("predicted_loss_increase", {})
     found = {
         name: PrunedLayer(layer.size, layer.zeros, int((~masks[name]).sum()) / layer.size, increases.get(name))

@@ -21,7 +21,7 @@ from obert.experiment.plan import specification_hash
 from obert.experiment.recipe import Recipe
 from obert.foundation import processes
 from obert.foundation.files import write_text
-from obert.masks.counts import assert_sparsity, measure
+from obert.masks.counts import assert_sparsity, count_zeros
 from obert.masks.holding import FixedPattern
 from obert.models.encoders import prunable_weights, save
 from obert.records.record import Record
@@ -137,7 +137,7 @@ def record_trained(
     predictions = task.predict(logits, prepared.validation.features, examples)
     metrics = task.score(predictions, examples)
     weights = prunable_weights(network)
-    sparsity = measure(weights, run.key.sparsity or 0.0)
+    sparsity = count_zeros(weights, run.key.sparsity or 0.0)
     held = {"pattern": pattern.check(weights, str(run.key.path))} if pattern is not None else {}
     if pruner is not None:
         assert_sparsity(sparsity, str(run.key.path), pruner.pattern, pruner.distribution)

@@ -9,7 +9,15 @@ from typing import Any
 from transformers import AutoConfig
 
 from obert.deployment.engine_scores import score_in
-from obert.deployment.latency import CONFIDENCE, Summary, measure, random_inputs, require_cores, speedup, summarize
+from obert.deployment.latency import (
+    CONFIDENCE,
+    Summary,
+    random_inputs,
+    require_cores,
+    speedup,
+    summarize_latency,
+    time_engines,
+)
 from obert.engines import Engine, ModelFiles, failure
 from obert.experiment.keys import RunKey
 from obert.experiment.plan import teacher_key
@@ -60,7 +68,9 @@ def _time_engine(
     """Time the models, then score the candidate. They are freed on return, before the next engine's."""
     inputs = _input_batch(scenario, models["candidate"], seed)
     engines = {role: engine_class(files, scenario.threads) for role, files in models.items()}
-    seconds = measure(engines, inputs, threads=scenario.threads, warmup=settings.warmup, iterations=settings.iterations)
+    seconds = time_engines(
+        engines, inputs, threads=scenario.threads, warmup=settings.warmup, iterations=settings.iterations
+    )
     unsupported = {role: engine.unsupported() for role, engine in engines.items()}
     linear = {role: engine.linear_seconds(inputs) for role, engine in engines.items()}
     said = {
@@ -137,7 +147,9 @@ def run(experiment: Experiment, key: RunKey) -> Record:
             for role, operator in timed.said["unsupported"].items():
                 log.warning("%s leaves a part of the %s model to a fallback: %s", name, role, operator)
             samples[place] = timed.seconds
-            summaries = {role: summarize(seconds, scenario.batch_size) for role, seconds in timed.seconds.items()}
+            summaries = {
+                role: summarize_latency(seconds, scenario.batch_size) for role, seconds in timed.seconds.items()
+            }
             found = _speeds(summaries["candidate"], settings.iterations) | timed.scores
             engines[place] = {**timed.said, **{role: asdict(summary) for role, summary in summaries.items()}}
             if "dense" in models:

@@ -17,7 +17,7 @@ from obert.experiment.schema import Experiment
 from obert.foundation import registry
 from obert.foundation.errors import UserError
 from obert.foundation.files import file_hash
-from obert.masks.counts import measure
+from obert.masks.counts import count_zeros
 from obert.models.encoders import load_pretrained, load_tokenizer, load_trained, prunable_weights, save
 from obert.records.record import read_record
 from obert.records.run import Run
@@ -76,7 +76,7 @@ def write_trained(experiment, key):
                 weight.view(-1)[: int(weight.numel() * key.sparsity)] = 0
     run = Run(experiment, key, "code")
     save(network, tokenizer, run.folder / "model")
-    sparsity = measure(weights, key.sparsity) if key.sparsity else None
+    sparsity = count_zeros(weights, key.sparsity) if key.sparsity else None
     return run.finish(threads=1, files=("model",), sparsity=sparsity)
 
 
