@@ -14,6 +14,7 @@ import onnx
 
 from obert.engines import Engine, ModelFiles, _integer_products, first_of
 from obert.engines._quantized_pairs import to_pairs
+from obert.models.onnx_graph import OnnxGraph
 
 log = logging.getLogger(__name__)
 
@@ -30,9 +31,9 @@ class OpenVino(Engine):
 
     def __init__(self, model: ModelFiles, threads: int):
         loaded = onnx.load(model.onnx)
-        constants = {tensor.name for tensor in loaded.graph.initializer}
+        layers = {node.name for node in OnnxGraph(loaded.graph).layers().values()}
         self._products = {  # and whether it is that of a linear layer
-            node.name: node.input[1] in constants for node in loaded.graph.node if node.op_type == "MatMulInteger"
+            node.name: node.name in layers for node in loaded.graph.node if node.op_type == "MatMulInteger"
         }
         self._wide = bool(self._products) and _saturates()
         self._results = to_pairs(loaded.graph, wide_weights=self._wide)
@@ -61,8 +62,11 @@ class OpenVino(Engine):
             # What makes an output of the graph has the output's name to the library.
             if name not in self._results or (is_layer and not in_8_bits & {name, self._results[name]})
         ]
-        why = " (in float32, as in 8 bits it saturates on this processor)" if self._wide else ""
-        return first_of(f"MatMulInteger '{left[0]}'{why}", len(left)) if left else None
+        if not left:
+            return None
+        saturates = self._wide and left[0] in self._results
+        why = " (in float32, as in 8 bits it saturates on this processor)" if saturates else ""
+        return first_of(f"MatMulInteger '{left[0]}'{why}", len(left))
 
 
 def _compile(source: Any, threads: int) -> Any:

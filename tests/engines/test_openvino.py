@@ -37,6 +37,12 @@ OF_TWO = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def with_vnni(monkeypatch):
+    """On any processor: the integers here are too small to saturate."""
+    monkeypatch.setattr(openvino, "_saturates", lambda: False)
+
+
 def graph_of(nodes, outputs=("out",), **constants):
     """A model of these nodes over x [rows, 2] and y [2, 2], as far as they read them."""
     sizes = {"x": ["rows", 2], "y": [2, 2]}

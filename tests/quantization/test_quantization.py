@@ -55,7 +55,7 @@ def calibrated(network):
     return freeze_scales(network)
 
 
-@pytest.fixture(params=OUTPUTS)
+@pytest.fixture(params=OUTPUTS, scope="module")
 def head(request):
     return request.param
 
@@ -149,15 +149,15 @@ def test_saved_and_loaded_is_the_same_model(head, root, tmp_path):
         load_trained(tmp_path, head)
 
 
-@pytest.fixture
-def exported(head, tmp_path):
+@pytest.fixture(scope="module")
+def exported(head, tmp_path_factory):
     network = tiny(head)
     with torch.no_grad():
         for weight in prunable_weights(network).values():
             weight.view(-1)[::3] = 0
     floating = copy.deepcopy(network)
     calibrated(network)
-    path = tmp_path / "model.onnx"
+    path = tmp_path_factory.mktemp("exported") / "model.onnx"
     export_onnx(floating, head, path)
     to_integer(path, network)
     return network, path
