@@ -5,8 +5,8 @@ from pathlib import Path
 from tabulate import tabulate
 
 from obert.deployment.export import file_sizes_mb
-from obert.deployment.latency import measure, random_inputs, require_cores, speedup, summarize
-from obert.engines import ModelFiles, failure
+from obert.deployment.latency import random_inputs, require_cores, speedup, summarize_latency, time_engines
+from obert.engines import EngineError, ModelFiles, failure
 from obert.experiment.schema import Benchmark
 from obert.foundation import registry
 from obert.foundation.errors import UserError
@@ -35,8 +35,10 @@ def run(paths: list[Path], settings: Benchmark) -> str:
             notes.append(f"{name} was not timed. {reason}.")
             continue
         try:
+            if inexact := next(filter(None, map(engine_class.inexact_reason, models.values())), None):
+                raise EngineError(inexact)
             engines = {path: engine_class(files, settings.threads) for path, files in models.items()}
-            seconds = measure(
+            seconds = time_engines(
                 engines, inputs, threads=settings.threads, warmup=settings.warmup, iterations=settings.iterations
             )
         except UserError:
@@ -46,7 +48,7 @@ def run(paths: list[Path], settings: Benchmark) -> str:
             continue
         first = next(iter(seconds.values()))
         for path, taken in seconds.items():
-            found, (ratio, (low, high)) = summarize(taken, settings.batch_size), speedup(first, taken)
+            found, (ratio, (low, high)) = summarize_latency(taken, settings.batch_size), speedup(first, taken)
             times = (found.throughput, found.p50_ms, found.p90_ms, found.p99_ms, ratio)
             rows.append((name, path, *times, f"[{low:.2f}, {high:.2f}]", sizes[path]))
             if operator := engines[path].unsupported():

@@ -1,32 +1,37 @@
 """Export to ONNX, and what must hold of the exported file: the same zeros, the same logits, its size."""
 
+import logging
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import onnx
 import torch
+from onnx import numpy_helper
 from transformers import PreTrainedModel
 
 from obert.foundation.errors import UserError
 from obert.foundation.files import atomic_path
-from obert.masks import counts as sparsity
-from obert.masks.counts import Sparsity
+from obert.masks.counts import Sparsity, count_zeros
 from obert.models.encoders import prunable_layers
+from obert.models.onnx_graph import OnnxGraph
 from obert.quantization.fake import QuantizedLinear, integer_weight
 
 FILE_NAME = "model.onnx"
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 OUTPUTS = {"sequence_classification": ("logits",), "question_answering": ("start_logits", "end_logits")}
-# The oldest opset with all that an encoder needs; sparse runtimes that are no longer developed read it as well.
-OPSET = 14
+# The oldest that the exporter writes; sparse runtimes that are no longer developed read it, and no later file format.
+OPSET, IR_VERSION = 18, 8
 _CHUNK = 1 << 20
 
 
 def export_onnx(network: PreTrainedModel, head: str, path: Path) -> None:
     """Write a model to one ONNX file with dynamic batch and sequence axes, weights inside.
 
-    Constants are folded, so that each linear layer is a MatMul or Gemm with its weight as an initializer.
+    Each linear layer is a MatMul or Gemm with an initializer that has the name of its parameter.
 
     Args:
         network: in evaluation mode, with `attn_implementation="eager"` (the exporter decomposes fused attention).
@@ -35,26 +40,74 @@ def export_onnx(network: PreTrainedModel, head: str, path: Path) -> None:
     # Padding in the example keeps the exporter from treating the mask as a constant.
     mask = torch.tensor([[1] * 8, [1] * 5 + [0] * 3])
     ids = mask * (network.config.vocab_size - 1)
-    axes = {name: {0: "batch", 1: "tokens"} for name in (*INPUTS, *OUTPUTS[head])}
-    if head == "sequence_classification":
-        axes["logits"] = {0: "batch"}
-    with atomic_path(path) as temporary, warnings.catch_warnings(), torch.inference_mode():
-        # This exporter is deprecated; its successor folds and names weights differently. What tracing could get
-        # wrong (values of the example kept as constants, negative indices) shows in `parity`, on other shapes.
-        for category in (DeprecationWarning, torch.jit.TracerWarning):
+    with atomic_path(path) as temporary:
+        with _quiet(), torch.no_grad():
+            from onnxscript.optimizer import fold_constants, remove_unused_nodes
+
+            from obert.deployment.operators import TRANSLATIONS
+
+            program = torch.onnx.export(
+                network,
+                kwargs=dict(zip(INPUTS, (ids, mask, torch.zeros_like(mask)), strict=True)),
+                input_names=list(INPUTS),
+                output_names=list(OUTPUTS[head]),
+                dynamic_shapes={name: {0: "batch", 1: "tokens"} for name in INPUTS},
+                opset_version=OPSET,
+                custom_translation_table=TRANSLATIONS,
+                # That would rename the weights that are transposed, join equal ones, and drop LayerNorm's 1e-12.
+                optimize=False,
+                dynamo=True,
+                verbose=False,
+            )
+            model = program.model_proto
+            _transpose_weights(model.graph)
+            fold_constants(model)
+            remove_unused_nodes(model)
+        _clean(model)
+        onnx.save(model, str(temporary))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the exporter says of libraries that are not there, of its own future, and of names of axes."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    with warnings.catch_warnings():
+        for category in (DeprecationWarning, FutureWarning):
             warnings.simplefilter("ignore", category)
-        warnings.filterwarnings("ignore", "Exporting aten::index operator", UserWarning)
-        torch.onnx.export(
-            network,
-            (ids, mask, torch.zeros_like(mask)),
-            str(temporary),
-            input_names=list(INPUTS),
-            output_names=list(OUTPUTS[head]),
-            dynamic_axes=axes,
-            opset_version=OPSET,
-            do_constant_folding=True,
-            dynamo=False,
-        )
+        warnings.filterwarnings("ignore", "# The axis name", UserWarning)
+        try:
+            yield
+        finally:
+            logging.disable(level)
+
+
+def _transpose_weights(graph: onnx.GraphProto) -> None:
+    """Put the transposed weight into the file in place of a weight and its Transpose, under the same name."""
+    read = OnnxGraph(graph)
+    moved = {}
+    for node in list(graph.node):
+        name = node.input[0] if node.op_type == "Transpose" else None
+        if name in read.constants and len(read.readers[name]) == 1:
+            array = np.ascontiguousarray(read.values(name).T)
+            read.constants[name].CopyFrom(numpy_helper.from_array(array, name))
+            moved[node.output[0]] = name
+            graph.node.remove(node)
+    for node in graph.node:
+        node.input[:] = [moved.get(name, name) for name in node.input]
+
+
+def _clean(model: onnx.ModelProto) -> None:
+    """Name products by their layers, and leave out what tells of this machine: the exporter stores stack traces."""
+    model.ir_version = IR_VERSION
+    graph = OnnxGraph(model.graph)
+    for name, product in graph.layers().items():
+        graph.sum_of(product).name = f"{name}/Add"
+        product.name = f"{name}/{product.op_type}"  # last, as they may be one
+    del model.metadata_props[:], model.graph.metadata_props[:], model.graph.value_info[:]
+    for part in (*model.graph.node, *model.graph.initializer, *model.graph.input, *model.graph.output):
+        del part.metadata_props[:]
+        part.doc_string = ""
 
 
 def linear_weights(path: Path) -> dict[str, torch.Tensor]:
@@ -64,22 +117,10 @@ def linear_weights(path: Path) -> dict[str, torch.Tensor]:
         UserError: the file is no readable ONNX model.
     """
     try:
-        graph = onnx.load(path).graph
+        graph = OnnxGraph(onnx.load(path).graph)
     except Exception as error:  # protobuf's own DecodeError, which has no stable import path
         raise UserError(f"{path} is not a readable ONNX model ({error}): delete it and export again") from None
-    initializers = {tensor.name: tensor for tensor in graph.initializer}
-    for node in graph.node:
-        # Equal weights, such as two that are pruned entirely, are in the file once.
-        if node.op_type == "Identity" and node.input[0] in initializers:
-            initializers[node.output[0]] = initializers[node.input[0]]
-    weights = {}
-    for node in graph.node:
-        if node.op_type in ("MatMul", "Gemm", "MatMulInteger") and node.input[1] in initializers:
-            # The exporter names a node by its scope: /bert/encoder/layer.0/output/dense/MatMul. So does our rewriting.
-            layer = node.name.removeprefix("/").rsplit("/", 1)[0].replace("/", ".")
-            array = onnx.numpy_helper.to_array(initializers[node.input[1]])
-            weights[f"{layer}.weight"] = torch.tensor(array)
-    return weights
+    return {f"{name}.weight": torch.tensor(graph.values(node.input[1])) for name, node in graph.layers().items()}
 
 
 def exported_sparsity(path: Path, network: PreTrainedModel, target: float) -> Sparsity:
@@ -94,9 +135,9 @@ def exported_sparsity(path: Path, network: PreTrainedModel, target: float) -> Sp
         name: integer_weight(layer) if isinstance(layer, QuantizedLinear) else layer.weight.detach()
         for name, layer in prunable_layers(network).items()
     }
-    expected = sparsity.measure(stored, target)
+    expected = count_zeros(stored, target)
     exported = linear_weights(path)
-    found = sparsity.measure({name: exported[name] for name in expected.layers if name in exported}, target)
+    found = count_zeros({name: exported[name] for name in expected.layers if name in exported}, target)
     for name, layer in expected.layers.items():
         if found.layers.get(name) != layer:
             other = found.layers.get(name)

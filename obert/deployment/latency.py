@@ -54,7 +54,7 @@ def require_threads(engine: Engine, asked: int) -> None:
         )
 
 
-def measure(
+def time_engines(
     engines: Mapping[str, Engine],
     inputs: dict[str, np.ndarray],
     *,
@@ -102,7 +102,7 @@ def _interval(samples: tuple[Sequence[float], ...], statistic: Callable, seed: i
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
-def summarize(seconds: Sequence[float], batch_size: int, seed: int = 0) -> Summary:
+def summarize_latency(seconds: Sequence[float], batch_size: int, seed: int = 0) -> Summary:
     """Percentiles (linear interpolation) and throughput: items of a batch over the median of `seconds`.
 
     Args:

@@ -8,7 +8,7 @@ from typing import Any
 from transformers import AutoConfig
 
 from obert.deployment.engine_scores import score_in
-from obert.deployment.latency import Summary, measure, random_inputs
+from obert.deployment.latency import Summary, random_inputs, time_engines
 from obert.engines import Engine, ModelFiles
 from obert.experiment.schema import Benchmark, Scenario
 from obert.foundation.errors import UserError
@@ -51,7 +51,9 @@ def time_engine(
     """
     inputs = _input_batch(scenario, models["candidate"], seed)
     engines = {role: engine_class(files, scenario.threads) for role, files in models.items()}
-    seconds = measure(engines, inputs, threads=scenario.threads, warmup=settings.warmup, iterations=settings.iterations)
+    seconds = time_engines(
+        engines, inputs, threads=scenario.threads, warmup=settings.warmup, iterations=settings.iterations
+    )
     unsupported = {role: engine.unsupported() for role, engine in engines.items()}
     linear = {role: engine.linear_seconds(inputs) for role, engine in engines.items()}
     said = {

@@ -1,8 +1,10 @@
 """Inference engines, one file each, all running the same model under the same protocol."""
 
 import importlib.metadata
+import tempfile
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
@@ -70,7 +72,48 @@ class Engine(ABC):
     @classmethod
     def unfit_reason(cls, model: ModelFiles) -> str | None:
         """None if a model can be timed in this engine, else one line that says why it would mean nothing."""
-        return None
+        return cls.inexact_reason(model)
+
+    @classmethod
+    @cache
+    def integer_product_error(cls) -> int:
+        """By how much this engine's products of 8-bit integers are wrong on this machine: 0 where they are exact.
+
+        A small integer graph is loaded and run, once a process. An engine that loads encoders alone overrides this.
+        """
+        import onnx
+
+        from obert.engines import _integer_products
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.onnx"
+            onnx.save(_integer_products.graph(), path)
+            return _integer_products.largest_error(cls(ModelFiles(path, path.parent, ""), 1).run)
+
+    @classmethod
+    def inexact_reason(cls, model: ModelFiles) -> str | None:
+        """None if the products of a model are exact here, else one line that says by how much they are not.
+
+        Only exports of quantised models have products of integers.
+        """
+        import onnx
+
+        try:
+            nodes = onnx.load(model.onnx, load_external_data=False).graph.node
+        except Exception:  # the engine will say what is wrong with it
+            return None
+        if not any(node.op_type == "MatMulInteger" for node in nodes):
+            return None
+        try:
+            error = cls.integer_product_error()
+        except Exception as found:  # whatever a library raises
+            return f"{cls.label}'s products of 8-bit integers could not be checked: {failure(found).splitlines()[0]}"
+        if not error:
+            return None
+        return (
+            f"{cls.label}'s products of 8-bit integers are wrong on this processor, by up to {error:,}: "
+            "sums of two saturate in 16 bits"
+        )
 
     @abstractmethod
     def __init__(self, model: ModelFiles, threads: int):

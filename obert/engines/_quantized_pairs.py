@@ -6,11 +6,12 @@ in place of what `obert.quantization.integer_graph` describes. Some runtimes tak
 themselves and multiply in 8 bits, but multiply what stands in MatMulInteger in float32.
 """
 
-from collections import defaultdict
 from typing import NamedTuple
 
 import numpy as np
 from onnx import GraphProto, NodeProto, helper, numpy_helper
+
+from obert.models.onnx_graph import OnnxGraph
 
 
 class _Scaled(NamedTuple):
@@ -22,10 +23,14 @@ class _Scaled(NamedTuple):
     output: str
 
 
-def to_pairs(graph: GraphProto) -> dict[str, str]:
+def to_pairs(graph: GraphProto, wide_weights: bool = False) -> dict[str, str]:
     """Rewrite every MatMulInteger whose operands are of uint8 or int8 with one scale each, in place.
 
     The new MatMul has the old one's name. Others, as a product with a scale for each channel, are left as they are.
+
+    Args:
+        wide_weights: put the weights of linear layers there in float32, already scaled, so that no runtime multiplies
+            them in 8 bits.
 
     Returns:
         By name of each product that was rewritten, the tensor with its result in float32, the bias added.
@@ -48,8 +53,12 @@ def to_pairs(graph: GraphProto) -> dict[str, str]:
             key = integers, float(scale), int(zero_point)
             if key not in real:
                 name = real[key] = f"{integers}_real_{len(real)}"
-                inputs = [integers, reading.add(f"{name}_scale", scale), reading.add(f"{name}_zero_point", zero_point)]
-                nodes.append(helper.make_node("DequantizeLinear", inputs, [name], f"{name}_node"))
+                weight = reading.values(integers) if wide_weights else None
+                if weight is not None:
+                    reading.add(name, scale * (weight.astype(np.float32) - np.float32(zero_point)))
+                else:
+                    names = reading.add(f"{name}_scale", scale), reading.add(f"{name}_zero_point", zero_point)
+                    nodes.append(helper.make_node("DequantizeLinear", [integers, *names], [name], f"{name}_node"))
             operands.append(real[key])
         product = scaled.output if scaled.bias is None else f"{node.output[0]}_real"
         nodes.append(helper.make_node("MatMul", operands, [product], node.name))
@@ -61,59 +70,38 @@ def to_pairs(graph: GraphProto) -> dict[str, str]:
     return results
 
 
-class _Reading:
-    """A graph with the ways from each tensor to its readers and to the scale that it was rounded with."""
+class _Reading(OnnxGraph):
+    """A graph with the ways from each tensor to the scale that it was rounded with."""
 
     def __init__(self, graph: GraphProto):
-        self._graph = graph
-        self._constants = {tensor.name: tensor for tensor in graph.initializer}
+        super().__init__(graph)
         self._scales = {node.output[0]: node.input[1] for node in graph.node if node.op_type == "QuantizeLinear"}
-        self._readers: dict[str, list[NodeProto | None]] = defaultdict(list)
-        for node in graph.node:
-            for name in node.input:
-                self._readers[name].append(node)
-        for output in graph.output:
-            self._readers[output.name].append(None)
 
     def add(self, name: str, value: np.ndarray) -> str:
         """Put a constant into the graph."""
-        self._graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+        self.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
         return name
 
     def scaled(self, product: NodeProto) -> _Scaled | None:
         """Add of a bias if there is one, Cast, and Mul by one number; None if anything else follows."""
         last, between, bias = product, [], None
-        add = self._only_reader(product, "Add")
-        if add is not None and (name := self._constant_of(add)):
-            bias = numpy_helper.to_array(self._constants[name])
+        add = self.only_reader(product, "Add")
+        if add is not None and (name := self.constant_of(add)):
+            bias = self.values(name)
             last, between = add, [add.output[0]]
-        cast = self._only_reader(last, "Cast")
-        mul = cast and self._only_reader(cast, "Mul")
-        scale = mul and self._number(self._constant_of(mul))
+        cast = self.only_reader(last, "Cast")
+        mul = cast and self.only_reader(cast, "Mul")
+        scale = mul and self.number(self.constant_of(mul))
         return None if scale is None else _Scaled([*between, cast.output[0]], bias, scale, mul.output[0])
 
     def roundings(self, product: NodeProto, both: np.float32) -> list[tuple[np.float32, np.generic]] | None:
         """Scales and zero points of the two operands, whose product is scaled by `both`; None if they do not say."""
         if len(product.input) != 4:
             return None
-        zero_points = [self._number(name) for name in product.input[2:]]
-        first, second = (self._number(self._scales.get(integers)) for integers in product.input[:2])
-        if second is None and first is not None and product.input[1] in self._constants:
+        zero_points = [self.number(name) for name in product.input[2:]]
+        first, second = (self.number(self._scales.get(integers)) for integers in product.input[:2])
+        if second is None and first is not None and product.input[1] in self.constants:
             second = np.float32(both / first)
         if first is None or second is None or None in zero_points or not np.isclose(first * second, both, atol=0):
             return None
         return list(zip((first, second), zero_points, strict=True))
-
-    def _only_reader(self, node: NodeProto, kind: str) -> NodeProto | None:
-        """What alone reads an operator's result, if that is of this type."""
-        readers = self._readers[node.output[0]]
-        return readers[0] if len(readers) == 1 and readers[0] is not None and readers[0].op_type == kind else None
-
-    def _constant_of(self, node: NodeProto) -> str | None:
-        """The constant among the inputs of an operator."""
-        return next((name for name in node.input if name in self._constants), None)
-
-    def _number(self, name: str | None) -> np.generic | None:
-        """The value of a constant that is one number."""
-        value = numpy_helper.to_array(self._constants[name]) if name in self._constants else None
-        return value.reshape(())[()] if value is not None and value.size == 1 else None

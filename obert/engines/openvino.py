@@ -4,40 +4,40 @@ It makes no use of zeros. Its option for sparse weights (`CPU_SPARSE_WEIGHTS_DEC
 AMX) leaves them out in memory and multiplies them all the same.
 """
 
+import logging
 import sys
+from functools import cache
+from typing import Any
 
 import numpy as np
 import onnx
 
-from obert.engines import Engine, ModelFiles, first_of
+from obert.engines import Engine, ModelFiles, _integer_products, first_of
 from obert.engines._quantized_pairs import to_pairs
+from obert.models.onnx_graph import OnnxGraph
+
+log = logging.getLogger(__name__)
 
 
 class OpenVino(Engine):
-    """The exported model, in float32 where it is not in 8 bits; an integer graph in the form that OpenVINO wants."""
+    """The exported model, in float32 where it is not in 8 bits; an integer graph in the form that OpenVINO wants.
+
+    Where products of uint8 and int8 saturate, as they do without VNNI, linear layers multiply the same integers in
+    float32, and `unsupported` says so.
+    """
 
     label = "OpenVINO"
     library = "openvino"
 
     def __init__(self, model: ModelFiles, threads: int):
-        # The library reports its use, from its import on, by a package that it can do without: here it does.
-        sys.modules.setdefault("openvino_telemetry", None)
-        import openvino
-
         loaded = onnx.load(model.onnx)
-        constants = {tensor.name for tensor in loaded.graph.initializer}
+        layers = {node.name for node in OnnxGraph(loaded.graph).layers().values()}
         self._products = {  # and whether it is that of a linear layer
-            node.name: node.input[1] in constants for node in loaded.graph.node if node.op_type == "MatMulInteger"
+            node.name: node.name in layers for node in loaded.graph.node if node.op_type == "MatMulInteger"
         }
-        self._results = to_pairs(loaded.graph)
-        source = loaded.SerializeToString() if self._results else model.onnx
-        core = openvino.Core()
-        options = {
-            "PERFORMANCE_HINT": "LATENCY",  # all threads on one batch
-            "INFERENCE_NUM_THREADS": threads,
-            "INFERENCE_PRECISION_HINT": "f32",  # it would be bf16 where the processor has that
-        }
-        self._compiled = core.compile_model(core.read_model(source), "CPU", options)
+        self._wide = bool(self._products) and _saturates()
+        self._results = to_pairs(loaded.graph, wide_weights=self._wide)
+        self._compiled = _compile(loaded.SerializeToString() if self._results else model.onnx, threads)
         self._request = self._compiled.create_infer_request()
 
     def run(self, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
@@ -62,4 +62,39 @@ class OpenVino(Engine):
             # What makes an output of the graph has the output's name to the library.
             if name not in self._results or (is_layer and not in_8_bits & {name, self._results[name]})
         ]
-        return first_of(f"MatMulInteger '{left[0]}'", len(left)) if left else None
+        if not left:
+            return None
+        saturates = self._wide and left[0] in self._results
+        why = " (in float32, as in 8 bits it saturates on this processor)" if saturates else ""
+        return first_of(f"MatMulInteger '{left[0]}'{why}", len(left))
+
+
+def _compile(source: Any, threads: int) -> Any:
+    """A compiled model of a file's path or of its bytes."""
+    # The library reports its use, from its import on, by a package that it can do without: here it does.
+    sys.modules.setdefault("openvino_telemetry", None)
+    import openvino
+
+    core = openvino.Core()
+    options = {
+        "PERFORMANCE_HINT": "LATENCY",  # all threads on one batch
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": "f32",  # it would be bf16 where the processor has that
+    }
+    return core.compile_model(core.read_model(source), "CPU", options)
+
+
+@cache
+def _saturates() -> bool:
+    """Whether products of uint8 and int8 between pairs are wrong on this processor."""
+    made = _integer_products.graph()
+    to_pairs(made.graph)
+    request = _compile(made.SerializeToString(), 1).create_infer_request()
+    error = _integer_products.largest_error(lambda inputs: list(request.infer(inputs).values()))
+    if error:
+        log.warning(
+            "OpenVINO's products of uint8 and int8 saturate on this processor, by up to %d: "
+            "linear layers in 8 bits are run in float32",
+            error,
+        )
+    return error > 0

@@ -16,7 +16,7 @@ from obert.foundation.memory import peak_memory_mb
 from obert.library.batches import Batches, check_enough, checked_loss, try_first
 from obert.library.layers import checked_masks, evaluating, layers_of
 from obert.library.report import PrunedLayer, PruningReport
-from obert.masks.counts import assert_sparsity, measure
+from obert.masks.counts import assert_sparsity, count_zeros
 from obert.masks.holding import apply_masks
 from obert.masks.patterns import Pattern
 from obert.masks.selection import Masks, dense_masks
@@ -86,7 +86,7 @@ def prune(
         context = Context(TrainingHook(layers), masks, data, losses, generator, chosen_pattern)
         event = prune_event(chosen, context, sparsity)
     masks, increases = event.masks, event.predicted_loss_increase
-    counted = assert_sparsity(measure(weights, sparsity), "prune", chosen_pattern)
+    counted = assert_sparsity(count_zeros(weights, sparsity), "prune", chosen_pattern)
     found = {
         name: PrunedLayer(layer.size, layer.zeros, int((~masks[name]).sum()) / layer.size, increases.get(name))
         for name, layer in counted.layers.items()

@@ -34,7 +34,7 @@ class Sparsity(_Part):
     layers: dict[str, LayerSparsity]
 
 
-def measure(weights: Mapping[str, Tensor], target: float) -> Sparsity:
+def count_zeros(weights: Mapping[str, Tensor], target: float) -> Sparsity:
     """Count the zeros of every prunable weight."""
     layers = {
         name: LayerSparsity(zeros=weight.numel() - int(weight.count_nonzero()), size=weight.numel())

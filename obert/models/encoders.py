@@ -73,7 +73,7 @@ def load_trained(folder: Path, head: str, **options: Any) -> PreTrainedModel:
     network = load_float(folder, head, **options)
     if (folder / QUANTIZED).is_file():
         missing, _ = quantize(network).load_state_dict(load_file(folder / WEIGHTS), strict=False)
-        if absent := [name for name in missing if "fake_quant" in name]:
+        if absent := [name for name in missing if name.endswith(("scale", "zero_point", "observer_enabled"))]:
             raise UserError(f"{folder / WEIGHTS} lacks {absent[0]}: run the stage that made it again")
     return network.eval()
 

@@ -1,4 +1,4 @@
-"""Quantisation-aware training with torch's observers and fake quantisation (Jacob et al. 2018; oBERT, appendix A.7).
+"""Quantisation-aware training with fake quantisation (Jacob et al. 2018; oBERT, appendix A.7).
 
 8 bits, one scale a tensor: weights and embeddings symmetric, the inputs of linear layers and of the attention's
 products asymmetric. Softmax, LayerNorm, GELU and the outputs of linear layers stay as they are. Zero weights stay zero.
@@ -8,22 +8,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.ao.quantization import FakeQuantize, MinMaxObserver, MovingAverageMinMaxObserver, disable_observer
 from transformers import AttentionInterface, PreTrainedModel, TrainerCallback
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
+from obert.quantization.quantizers import ActivationQuantizer, Quantizer, WeightQuantizer, freeze_scales
+
 ATTENTION = "quantized_eager"
 PRODUCTS = ("query", "key", "probabilities", "value")
-WEIGHTS = FakeQuantize.with_args(
-    observer=MinMaxObserver, quant_min=-127, quant_max=127, dtype=torch.qint8, qscheme=torch.per_tensor_symmetric
-)
-ACTIVATIONS = FakeQuantize.with_args(
-    observer=MovingAverageMinMaxObserver,
-    quant_min=0,
-    quant_max=255,
-    dtype=torch.quint8,
-    qscheme=torch.per_tensor_affine,
-)
 
 
 class QuantizedLinear(nn.Linear):
@@ -76,12 +67,12 @@ def quantize(network: PreTrainedModel) -> PreTrainedModel:
     for module in list(network.modules()):
         if type(module) is nn.Linear:
             module.__class__ = QuantizedLinear
-            module.input_fake_quant, module.weight_fake_quant = ACTIVATIONS(), WEIGHTS()
+            module.input_fake_quant, module.weight_fake_quant = ActivationQuantizer(), WeightQuantizer()
         elif type(module) is nn.Embedding:
             module.__class__ = QuantizedEmbedding
-            module.weight_fake_quant = WEIGHTS()
+            module.weight_fake_quant = WeightQuantizer()
         elif all(hasattr(module, name) for name in ("query", "key", "value")):
-            module.product_fake_quants = nn.ModuleDict({name: ACTIVATIONS() for name in PRODUCTS})
+            module.product_fake_quants = nn.ModuleDict({name: ActivationQuantizer() for name in PRODUCTS})
     network.set_attn_implementation(ATTENTION)
     return network.to(device)
 
@@ -89,12 +80,12 @@ def quantize(network: PreTrainedModel) -> PreTrainedModel:
 def integer_weight(module: QuantizedLinear | QuantizedEmbedding) -> Tensor:
     """A layer's weight in int8, of its shape, as fake quantisation rounds it: to even, by the inverse scale."""
     rounded = torch.round(module.weight.detach() * (1 / module.weight_fake_quant.scale))
-    return rounded.clamp(-127, 127).to(torch.int8)
+    return rounded.clamp(WeightQuantizer.lowest, WeightQuantizer.highest).to(torch.int8)
 
 
 def is_quantized(network: nn.Module) -> bool:
     """Whether `quantize` has been there."""
-    return any(isinstance(module, FakeQuantize) for module in network.modules())
+    return any(isinstance(module, Quantizer) for module in network.modules())
 
 
 class FreezeObservers(TrainerCallback):
@@ -110,4 +101,4 @@ class FreezeObservers(TrainerCallback):
     def on_step_begin(self, args, state, control, model=None, **kwargs):
         """Called before an optimiser step."""
         if state.global_step >= self.step:
-            model.apply(disable_observer)
+            freeze_scales(model)

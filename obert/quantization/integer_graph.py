@@ -15,13 +15,12 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 from torch import nn
-from torch.ao.quantization import FakeQuantize
 
 from obert.foundation.errors import UserError
 from obert.foundation.files import atomic_path
+from obert.models.onnx_graph import INTEGER, OnnxGraph
 from obert.quantization.fake import QuantizedEmbedding, QuantizedLinear, integer_weight
-
-SUFFIX = "_quantized"
+from obert.quantization.quantizers import Quantizer
 
 
 @dataclass(frozen=True)
@@ -32,9 +31,9 @@ class Scale:
     zero_point: int
 
     @classmethod
-    def of(cls, rounded: FakeQuantize) -> Scale:
+    def of(cls, quantizer: Quantizer) -> Scale:
         """The scale that a quantiser has."""
-        return cls(np.float32(rounded.scale.item()), int(rounded.zero_point.item()))
+        return cls(np.float32(quantizer.scale.item()), int(quantizer.zero_point.item()))
 
 
 def to_integer(path: Path, network: nn.Module) -> None:
@@ -67,24 +66,19 @@ class _Rewriting:
 
     def __init__(self, graph: onnx.GraphProto):
         self.graph = graph
-        self.initializers = {tensor.name: tensor for tensor in graph.initializer}
-        for node in graph.node:  # equal tensors are in the file once
-            if node.op_type == "Identity" and node.input[0] in self.initializers:
-                self.initializers[node.output[0]] = self.initializers[node.input[0]]
+        self.found = OnnxGraph(graph)
+        self.layers = self.found.layers()
+        self.initializers = dict(self.found.constants)
         self.rounded: dict[tuple, str] = {}
-        self.added: dict[str, list[NodeProto]] = {}  # in place of the node of that name
+        self.added: dict[str, list[NodeProto]] = {}  # in place of the node that makes that tensor
         self.removed: set[str] = set()
 
     def linear(self, name: str, module: QuantizedLinear) -> None:
         """MatMul and Add, or Gemm, of a linear layer."""
-        scope = "/" + name.replace(".", "/").replace("/layer/", "/layer.")
-        found = [
-            n for n in self.graph.node if n.name.startswith(f"{scope}/") and n.op_type in ("MatMul", "Gemm", "Add")
-        ]
-        product = next((node for node in found if node.op_type != "Add"), None)
+        product = self.layers.get(name)
         if product is None:
             raise UserError(f"the exported graph has no product for linear layer '{name}'")
-        last = next((node for node in found if node.op_type == "Add"), product)
+        last = self.found.sum_of(product)
         inputs, weights = Scale.of(module.input_fake_quant), Scale.of(module.weight_fake_quant)
         both = np.float32(inputs.value * weights.value)
         integers = integer_weight(module).numpy()
@@ -94,26 +88,26 @@ class _Rewriting:
             *rounding,
             helper.make_node(
                 "MatMulInteger",
-                [rounded, self._constant(f"{name}.weight{SUFFIX}", integers.T),
+                [rounded, self._constant(f"{name}.weight{INTEGER}", integers.T),
                  self._constant(f"{name}.input_zero_point", np.uint8(inputs.zero_point)),
                  self._constant(f"{name}.weight_zero_point", np.int8(0))],
-                [f"{name}.product"], name=f"{scope}/MatMulInteger",
+                [f"{name}.product"], name=f"{name}/MatMulInteger",
             ),
             helper.make_node(
-                "Add", [f"{name}.product", self._constant(f"{name}.bias{SUFFIX}", bias)], [f"{name}.sum"],
-                name=f"{scope}/AddInteger",
+                "Add", [f"{name}.product", self._constant(f"{name}.bias{INTEGER}", bias)], [f"{name}.sum"],
+                name=f"{name}/AddInteger",
             ),
-            *self._scaled(f"{name}.sum", last.output[0], both, scope),
+            *self._scaled(f"{name}.sum", last.output[0], both, name),
         ]  # fmt: skip
         self._replace((product, last), nodes)
 
     def products(self, name: str, scales: dict[str, Scale]) -> None:
         """The two products of a self-attention: of queries and keys, and of probabilities and values."""
-        scope = "/" + name.replace(".", "/").replace("/layer/", "/layer.")
-        found = [n for n in self.graph.node if n.name.rpartition("/")[0] == scope and n.op_type == "MatMul"]
-        if len(found) != 2:
-            raise UserError(f"the exported graph has {len(found)} products in attention '{name}', not 2")
-        for node, pair in zip(found, (("query", "key"), ("probabilities", "value")), strict=True):
+        for pair, layer in ((("query", "key"), "query"), (("probabilities", "value"), "value")):
+            linear = self.layers.get(f"{name}.{layer}")
+            node = linear and self.found.next_product(linear.output[0])
+            if node is None:
+                raise UserError(f"the exported graph has no product of {pair[0]} and {pair[1]} in attention '{name}'")
             nodes, rounded, points = [], [], []
             for product, tensor in zip(pair, node.input, strict=True):
                 rounding, output = self._round(tensor, scales[product])
@@ -122,8 +116,11 @@ class _Rewriting:
                 points.append(self._constant(f"{name}.{product}_zero_point", np.uint8(scales[product].zero_point)))
             both = np.float32(scales[pair[0]].value * scales[pair[1]].value)
             integer = f"{name}.{pair[0]}_{pair[1]}"
-            nodes.append(helper.make_node("MatMulInteger", [*rounded, *points], [integer], name=f"{node.name}Integer"))
-            self._replace((node,), [*nodes, *self._scaled(integer, node.output[0], both, f"{node.name}Integer")])
+            scope = f"{name}/{pair[0]}_{pair[1]}"
+            nodes.append(
+                helper.make_node("MatMulInteger", [*rounded, *points], [integer], name=f"{scope}/MatMulInteger")
+            )
+            self._replace((node,), [*nodes, *self._scaled(integer, node.output[0], both, integer)])
 
     def embedding(self, name: str, module: QuantizedEmbedding) -> None:
         """A table of int8, of which the rows that are looked up are scaled."""
@@ -132,19 +129,18 @@ class _Rewriting:
         if not users:
             raise UserError(f"the exported graph looks up no rows of embedding '{name}'")
         scale = Scale.of(module.weight_fake_quant)
-        rows = self._constant(f"{table}{SUFFIX}", integer_weight(module).numpy())
-        for node in users:
-            looked_up = f"{node.output[0]}{SUFFIX}"
-            gather = helper.make_node("Gather", [rows, node.input[1]], [looked_up], name=f"{node.name}Integer", axis=0)
-            scaled = self._scaled(looked_up, node.output[0], scale.value, f"{node.name}Integer")
-            self._replace((node,), [gather, *scaled])
+        rows = self._constant(f"{table}{INTEGER}", integer_weight(module).numpy())
+        for number, node in enumerate(users):
+            looked_up, scope = f"{node.output[0]}{INTEGER}", f"{name}/{number}"
+            gather = helper.make_node("Gather", [rows, node.input[1]], [looked_up], name=f"{scope}/Gather", axis=0)
+            self._replace((node,), [gather, *self._scaled(looked_up, node.output[0], scale.value, scope)])
 
     def finish(self) -> None:
         """Put the new nodes in place of the old ones, and drop the weights that nobody reads any more."""
         nodes = []
         for node in self.graph.node:
-            nodes += self.added.get(node.name, [])
-            if node.name not in self.removed:
+            nodes += self.added.get(node.output[0], [])
+            if node.output[0] not in self.removed:
                 nodes.append(node)
         used = {name for node in nodes for name in node.input}
         nodes = [n for n in nodes if n.op_type != "Identity" or n.output[0] in used or self._is_output(n.output[0])]
@@ -162,7 +158,7 @@ class _Rewriting:
         key = tensor, float(scale.value), scale.zero_point
         if key in self.rounded:
             return [], self.rounded[key]
-        output = self.rounded[key] = f"{tensor}{SUFFIX}_{len(self.rounded)}"
+        output = self.rounded[key] = f"{tensor}{INTEGER}_{len(self.rounded)}"
         zero_point = self._constant(f"{output}_zero_point", np.uint8(scale.zero_point))
         parameters = [self._constant(f"{output}_scale", scale.value), zero_point]
         return [helper.make_node("QuantizeLinear", [tensor, *parameters], [output], name=f"{output}_node")], output
@@ -179,6 +175,6 @@ class _Rewriting:
         return name
 
     def _replace(self, old: Iterable[NodeProto], new: list[NodeProto]) -> None:
-        names = [node.name for node in old]
-        self.removed |= set(names)
-        self.added.setdefault(names[-1], []).extend(new)
+        tensors = [node.output[0] for node in old]
+        self.removed |= set(tensors)
+        self.added.setdefault(tensors[-1], []).extend(new)

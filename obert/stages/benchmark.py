@@ -76,7 +76,7 @@ class Benchmark(Stage):
             UserError: more threads than cores, no engine runs here or all fail, an export is missing, the model is too
                 short for a scenario, or an engine does not keep to the number of threads.
         """
-        from obert.deployment.latency import CONFIDENCE, require_cores, speedup, summarize
+        from obert.deployment.latency import CONFIDENCE, require_cores, speedup, summarize_latency
         from obert.deployment.timing import speeds, time_engine
         from obert.engines import failure
         from obert.records.record import Score
@@ -117,7 +117,9 @@ class Benchmark(Stage):
                 for role, operator in timed.said["unsupported"].items():
                     log.warning("%s leaves a part of the %s model to a fallback: %s", name, role, operator)
                 samples[place] = timed.seconds
-                summaries = {role: summarize(seconds, scenario.batch_size) for role, seconds in timed.seconds.items()}
+                summaries = {
+                    role: summarize_latency(seconds, scenario.batch_size) for role, seconds in timed.seconds.items()
+                }
                 found = speeds(summaries["candidate"], settings.iterations) | timed.scores
                 engines[place] = {**timed.said, **{role: asdict(summary) for role, summary in summaries.items()}}
                 if "dense" in models:

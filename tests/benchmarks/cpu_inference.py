@@ -15,11 +15,10 @@ from pathlib import Path
 
 import torch
 from _timing import show
-from torch.ao.quantization import disable_observer
 from transformers import BertConfig, BertForQuestionAnswering
 
 from obert.deployment.export import export_onnx, file_sizes_mb
-from obert.deployment.latency import measure, random_inputs, speedup, summarize
+from obert.deployment.latency import random_inputs, speedup, summarize_latency, time_engines
 from obert.engines import ModelFiles
 from obert.foundation import registry
 from obert.masks.holding import apply_masks
@@ -28,6 +27,7 @@ from obert.masks.selection import dense_masks, global_masks
 from obert.models.encoders import prunable_weights
 from obert.quantization.fake import quantize
 from obert.quantization.integer_graph import to_integer
+from obert.quantization.quantizers import freeze_scales
 
 HEAD = "question_answering"
 BASE_LAYERS = 12
@@ -55,7 +55,7 @@ def export(network: BertForQuestionAnswering, path: Path, int8: bool) -> ModelFi
         with torch.no_grad():
             for _ in range(CALIBRATION):
                 network(input_ids=torch.randint(network.config.vocab_size, (2, 64), generator=generator))
-        to_integer(path, network.apply(disable_observer))
+        to_integer(path, freeze_scales(network))
     return ModelFiles(path, path.parent, HEAD)
 
 
@@ -69,16 +69,16 @@ def compare(arguments: argparse.Namespace, config: BertConfig, folder: Path) -> 
     inputs = random_inputs(config.vocab_size, arguments.batch, arguments.length, 0)
     for name in arguments.engines:
         engine_class = registry.load("engines", name)
-        if reason := engine_class.unavailable_reason():
+        if reason := engine_class.unavailable_reason() or engine_class.inexact_reason(candidate):
             found[f"{name}_skipped"] = reason
             continue
         engines = {role: engine_class(f, arguments.threads) for role, f in (("dense", dense), ("candidate", candidate))}
-        seconds = measure(
+        seconds = time_engines(
             engines, inputs, threads=arguments.threads, warmup=arguments.warmup, iterations=arguments.iterations
         )
         ratio, (low, high) = speedup(seconds["dense"], seconds["candidate"])
         for role in seconds:
-            found[f"{name}_{role}_items_per_s"] = summarize(seconds[role], arguments.batch).throughput
+            found[f"{name}_{role}_items_per_s"] = summarize_latency(seconds[role], arguments.batch).throughput
         found |= {f"{name}_speedup": ratio, f"{name}_speedup_low": low, f"{name}_speedup_high": high}
     return found | vars(arguments)
 

@@ -1,5 +1,8 @@
+import copy
 import gzip
+import shutil
 import warnings
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -13,6 +16,7 @@ from obert.engines import ModelFiles
 from obert.engines.onnxruntime import OnnxRuntime
 from obert.foundation.errors import UserError
 from obert.models.encoders import HEADS, prunable_weights
+from obert.models.onnx_graph import OnnxGraph
 
 # initializer_range makes logits of order 1 to 10, as those of a trained model are.
 CONFIG = BertConfig(
@@ -34,21 +38,27 @@ def tiny(head: str, layers: int = 2):
     return network
 
 
-@pytest.fixture(params=OUTPUTS)
+@pytest.fixture(params=OUTPUTS, scope="module")
 def head(request):
     return request.param
 
 
-@pytest.fixture
-def exported(head, tmp_path):
+@pytest.fixture(scope="module")
+def made(head, tmp_path_factory):
     """A pruned model with known zeros, and its file."""
     network = tiny(head)
     with torch.no_grad():
         for weight in prunable_weights(network).values():
             weight.view(-1)[::4] = 0
-    path = tmp_path / "model.onnx"
+    path = tmp_path_factory.mktemp("made") / "model.onnx"
     export_onnx(network, head, path)
     return network, path
+
+
+@pytest.fixture
+def exported(made, tmp_path):
+    """A copy of both, alone in its folder, which a test may change."""
+    return copy.deepcopy(made[0]), Path(shutil.copy(made[1], tmp_path))
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +78,7 @@ def engine(path):
 def edit(path, layer, change):
     """Apply `change` to the array [in, out] of a linear layer in an exported file."""
     model = onnx.load(path)
-    node = next(node for node in model.graph.node if node.name.startswith(layer) and node.op_type in ("MatMul", "Gemm"))
-    tensor = next(tensor for tensor in model.graph.initializer if tensor.name == node.input[1])
+    tensor = next(tensor for tensor in model.graph.initializer if tensor.name == f"{layer}.weight")
     array = onnx.numpy_helper.to_array(tensor).copy()
     change(array)
     tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
@@ -79,7 +88,8 @@ def edit(path, layer, change):
 def test_file_has_the_stated_interface(exported, head):
     model = onnx.load(exported[1])
     onnx.checker.check_model(model)
-    assert model.opset_import[0].version == OPSET >= 14
+    assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", OPSET)]
+    assert model.ir_version == 8, "DeepSparse's reader knows none above 9"
     assert [i.name for i in model.graph.input] == ["input_ids", "attention_mask", "token_type_ids"]
     for tensor in model.graph.input:
         assert tensor.type.tensor_type.elem_type == onnx.TensorProto.INT64
@@ -94,6 +104,23 @@ def test_linear_weights_are_the_models_own(exported):
     weights = linear_weights(path)
     for name, weight in prunable_weights(network).items():
         torch.testing.assert_close(weights[name].T, weight.detach(), rtol=0, atol=0)
+
+
+def test_nothing_tells_of_the_machine_it_was_made_on(exported):
+    """The exporter stores stack traces by default."""
+    content = exported[1].read_bytes()
+    assert str(Path(torch.__file__).parents[1]).encode() not in content
+    assert b".py" not in content
+    assert not {op.op_type for op in onnx.load(exported[1]).graph.node} & {"LayerNormalization", "Gelu"}
+
+
+def test_layer_norm_keeps_what_it_adds_to_the_variance(exported):
+    """1e-12, which an optimiser may take for nothing; without it a constant row is divided by zero."""
+    graph = OnnxGraph(onnx.load(exported[1]).graph)
+    made_by = {output: node for node in graph.graph.node for output in node.output}
+    added = [node for node in graph.graph.node if graph.only_reader(node, "Sqrt")]
+    assert [node.op_type for node in added] == ["Add"] * 5
+    assert {made_by[node.input[1]].attribute[0].f for node in added} == {np.float32(CONFIG.layer_norm_eps)}
 
 
 def test_sparsity_is_read_back(exported):
@@ -124,7 +151,7 @@ def test_weights_pruned_entirely_are_read_back(head, tmp_path):
 )
 def test_one_wrong_zero_is_caught(exported, damage):
     network, path = exported
-    edit(path, "/bert/encoder/layer.1/intermediate/dense", damage)
+    edit(path, "bert.encoder.layer.1.intermediate.dense", damage)
     with pytest.raises(UserError, match=r"layer\.1\.intermediate\.dense\.weight': 51[13] zeros of 2048.* 512 zeros"):
         exported_sparsity(path, network, 0.25)
 
@@ -212,12 +239,11 @@ def test_export_is_quiet_and_the_same_every_time(head, tmp_path, capfd):
 
 @pytest.mark.parametrize("head", ["sequence_classification"], indirect=True)
 def test_failed_export_leaves_no_file(head, tmp_path, monkeypatch):
-    def half(network, example, path, **options):
-        with open(path, "wb") as file:  # noqa: PTH123 - the exporter is given a string
-            file.write(b"half")
+    def half(model, path):
+        Path(path).write_bytes(b"half")
         raise RuntimeError("disk full")
 
-    monkeypatch.setattr(torch.onnx, "export", half)
+    monkeypatch.setattr(onnx, "save", half)
     with pytest.raises(RuntimeError, match="disk full"):
         export_onnx(tiny(head), head, tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []

@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 
 from obert.deployment import latency
-from obert.deployment.latency import measure, random_inputs, require_cores, require_threads, speedup, summarize
+from obert.deployment.latency import (
+    random_inputs,
+    require_cores,
+    require_threads,
+    speedup,
+    summarize_latency,
+    time_engines,
+)
 from obert.engines import Engine
 from obert.foundation.errors import UserError
 
@@ -40,7 +47,7 @@ class FakeEngine(Engine):
 def test_engines_take_turns_in_alternating_order_and_warm_up_is_not_counted():
     clock, order = Clock(), []
     engines = {name: FakeEngine(name, clock, order, cost) for name, cost in (("dense", 8.0), ("candidate", 1.0))}
-    seconds = measure(engines, {}, threads=1, warmup=2, iterations=4, clock=clock)
+    seconds = time_engines(engines, {}, threads=1, warmup=2, iterations=4, clock=clock)
     d, c = "dense", "candidate"
     assert order == [d, c, c, d, d, c, c, d, d, c, c, d]
     # Runs 1 and 2 are warm-up, so the samples are those of runs 3 to 6.
@@ -49,7 +56,7 @@ def test_engines_take_turns_in_alternating_order_and_warm_up_is_not_counted():
 
 def test_one_engine_alone_is_timed_too():
     clock, order = Clock(), []
-    seconds = measure(
+    seconds = time_engines(
         {"candidate": FakeEngine("candidate", clock, order, 1.0)}, {}, threads=1, warmup=1, iterations=2, clock=clock
     )
     assert seconds == {"candidate": [2.0, 3.0]}
@@ -59,7 +66,7 @@ def test_engine_with_other_threads_than_asked_is_refused_before_it_runs():
     order = []
     engine = FakeEngine("dense", Clock(), order, 1.0, says_threads=3)
     with pytest.raises(UserError, match=r"Fake runs with 3 threads, not the 2 of benchmark\.threads"):
-        measure({"dense": engine}, {}, threads=2, warmup=1, iterations=2)
+        time_engines({"dense": engine}, {}, threads=2, warmup=1, iterations=2)
     assert order == []
     require_threads(engine, 3)
 
@@ -70,13 +77,13 @@ def test_engine_that_changes_its_threads_while_timed_is_refused():
             return 1 + self.runs
 
     with pytest.raises(UserError, match="runs with 4 threads"):
-        measure({"dense": Unsteady("dense", Clock(), [], 1.0)}, {}, threads=1, warmup=1, iterations=2)
+        time_engines({"dense": Unsteady("dense", Clock(), [], 1.0)}, {}, threads=1, warmup=1, iterations=2)
 
 
 def test_summary_of_a_hand_made_sample():
     # 0.1 to 1.1 s: eleven samples, so the percentiles p50 and p90 are samples themselves, and p99 lies nine tenths
     # of the way from 1.0 to 1.1.
-    summary = summarize([n / 10 for n in (11, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10)], batch_size=12)
+    summary = summarize_latency([n / 10 for n in (11, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10)], batch_size=12)
     assert summary.p50_ms == pytest.approx(600)
     assert summary.p90_ms == pytest.approx(1000)
     assert summary.p99_ms == pytest.approx(1090)
@@ -86,7 +93,7 @@ def test_summary_of_a_hand_made_sample():
 
 
 def test_summary_of_equal_samples_has_an_interval_of_no_width():
-    summary = summarize([0.5] * 5, batch_size=8)
+    summary = summarize_latency([0.5] * 5, batch_size=8)
     assert summary.throughput_interval == (16, 16)
     assert speedup([1.0] * 5, [0.5] * 5) == (2, (2, 2))
 
@@ -107,7 +114,7 @@ def test_speedup_interval_is_paired():
 
 def test_intervals_are_the_same_every_time():
     sample = list(np.random.default_rng(0).uniform(1, 2, 20))
-    assert summarize(sample, 8) == summarize(sample, 8)
+    assert summarize_latency(sample, 8) == summarize_latency(sample, 8)
 
 
 def test_throughput_interval_covers_the_truth():
@@ -115,7 +122,7 @@ def test_throughput_interval_covers_the_truth():
     generator = np.random.default_rng(0)
     hits = 0
     for seed in range(500):
-        low, high = summarize(list(generator.lognormal(0, 0.2, 20)), 1, seed).throughput_interval
+        low, high = summarize_latency(list(generator.lognormal(0, 0.2, 20)), 1, seed).throughput_interval
         hits += low <= 1.0 <= high
     assert 0.91 <= hits / 500 <= 0.985
 

@@ -17,6 +17,7 @@ from obert.engines.deepsparse import VERSION, DeepSparse
 from obert.engines.onnxruntime import OnnxRuntime
 from obert.foundation.files import file_hash
 from obert.models.encoders import load_trained, prunable_weights
+from obert.models.onnx_graph import OnnxGraph
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "tests/data/tiny_bert"
@@ -154,7 +155,7 @@ def test_an_exported_model_is_accelerated_and_its_file_left_alone(model, inputs)
 
 def test_an_operator_without_a_kernel_is_named(model, inputs, tmp_path):
     def insert_sin(graph):
-        position, node = next((i, n) for i, n in enumerate(graph.node) if n.name.endswith("/intermediate/dense/Add"))
+        position, node = next((i, n) for i, n in enumerate(graph.node) if n.name.endswith(".intermediate.dense/Add"))
         output, node.output[0] = node.output[0], "before_sin"
         graph.node.insert(position + 1, onnx.helper.make_node("Sin", ["before_sin"], [output], name="/odd/Sin"))
 
@@ -168,7 +169,7 @@ def test_linear_layers_whose_zeros_are_not_seen_are_named(model, inputs, tmp_pat
     """Weights behind DequantizeLinear: the library runs their products with its own kernels, but dense."""
 
     def quantize_weights(graph):
-        products = [node for node in graph.node if node.op_type == "MatMul" and node.input[1].startswith("onnx::")]
+        products = [node for node in OnnxGraph(graph).layers().values() if node.op_type == "MatMul"]
         arrays = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
         scale = np.float32(0.01)
         for node in products:
@@ -184,7 +185,7 @@ def test_linear_layers_whose_zeros_are_not_seen_are_named(model, inputs, tmp_pat
     engine = DeepSparse(edited(model, tmp_path / "pairs.onnx", quantize_weights), 1)
     engine.run(inputs)
     found = engine.unsupported()
-    assert found.startswith("MatMul '/bert/encoder/layer.0/attention/self/query/MatMul'")
+    assert found.startswith("MatMul 'bert.encoder.layer.0.attention.self.query/MatMul'")
     assert "(its weight comes from DequantizeLinear)" in found
     assert found.endswith(", and 11 more")  # of two layers with six each
 

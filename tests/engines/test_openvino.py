@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from obert.engines import ModelFiles
+from obert.engines import ModelFiles, openvino
 from obert.engines._quantized_pairs import to_pairs
 from obert.engines.openvino import OpenVino
 
@@ -35,6 +35,12 @@ OF_TWO = [
     helper.make_node("Cast", ["xy"], ["xy_float"], to=TensorProto.FLOAT),
     helper.make_node("Mul", ["xy_float", "xy_scale"], ["out"]),
 ]
+
+
+@pytest.fixture(autouse=True)
+def with_vnni(monkeypatch):
+    """On any processor: the integers here are too small to saturate."""
+    monkeypatch.setattr(openvino, "_saturates", lambda: False)
 
 
 def graph_of(nodes, outputs=("out",), **constants):
@@ -100,6 +106,25 @@ def test_what_two_products_read_is_dequantized_once_for_each_scale(weight, scale
     to_pairs(model.graph)
     np.testing.assert_allclose(results_of(model), [[[0.2, -0.7]], [expected]], rtol=1e-6)
     assert kinds_of(model).count("DequantizeLinear") == 3
+
+
+@pytest.mark.parametrize(("nodes", "expected"), [(LINEAR, [[0.2, -0.7]]), (OF_TWO, [[0.625, 0.75]])])
+def test_where_8_bits_saturate_a_layer_is_multiplied_in_float32_and_named(nodes, expected, tmp_path, monkeypatch):
+    monkeypatch.setattr(openvino, "_saturates", lambda: True)
+    model = graph_of(nodes)
+    engine = engine_of(model, tmp_path)
+    np.testing.assert_allclose(engine.run(inputs_of(model))[0], expected, rtol=1e-6)
+    saturates = "MatMulInteger 'product' (in float32, as in 8 bits it saturates on this processor)"
+    assert engine.unsupported() == (saturates if nodes is LINEAR else None)
+
+
+def test_wide_weights_are_the_scaled_integers():
+    model = graph_of(LINEAR)
+    assert to_pairs(model.graph, wide_weights=True) == {"product": "out"}
+    np.testing.assert_allclose(results_of(model)[0], [[0.2, -0.7]], rtol=1e-6)
+    product = next(node for node in model.graph.node if node.op_type == "MatMul")
+    weight = next(t for t in model.graph.initializer if t.name == product.input[1])
+    np.testing.assert_allclose(numpy_helper.to_array(weight), 0.1 * CONSTANTS["w"], rtol=1e-6)
 
 
 LEFT_ALONE = {

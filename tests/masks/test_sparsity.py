@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from obert.foundation.errors import UserError
-from obert.masks.counts import assert_sparsity, measure
+from obert.masks.counts import assert_sparsity, count_zeros
 from obert.masks.holding import apply_masks
 from obert.masks.selection import dense_masks, global_masks, uniform_masks
 
@@ -36,9 +36,11 @@ def test_uniform_masks_reach_the_target_in_each_tensor():
     masks = uniform_masks(scores, dense_masks(scores), 0.5)
     assert masks["small"].tolist() == [[False, False], [True, True]]
     assert masks["large"].tolist() == [False] * 5 + [True] * 5
-    measured = measure({name: scores[name] * mask for name, mask in masks.items()}, 0.5)
+    measured = count_zeros({name: scores[name] * mask for name, mask in masks.items()}, 0.5)
     assert assert_sparsity(measured, "here", distribution="uniform") is measured
-    everything_small = measure({"small": torch.zeros(2, 2), "large": torch.cat([torch.zeros(3), torch.ones(7)])}, 0.5)
+    everything_small = count_zeros(
+        {"small": torch.zeros(2, 2), "large": torch.cat([torch.zeros(3), torch.ones(7)])}, 0.5
+    )
     assert assert_sparsity(everything_small, "here") is everything_small  # 7 of 14 over both
     with pytest.raises(RuntimeError, match="large: 3 of 10"):
         assert_sparsity(everything_small, "here", distribution="uniform")
@@ -71,7 +73,7 @@ def test_score_that_is_not_finite_names_its_tensor():
 
 def test_measure_counts_zeros_per_layer():
     weights = {"a": torch.tensor([0.0, 1.0]), "b": torch.tensor([0.0, 0.0, 3.0, -0.0])}
-    measured = measure(weights, 0.5)
+    measured = count_zeros(weights, 0.5)
     assert (measured.layers["a"].zeros, measured.layers["b"].zeros) == (1, 3)
     assert measured.measured == pytest.approx(4 / 6)
     assert assert_sparsity(measured, "here") is measured
@@ -82,4 +84,4 @@ def test_lost_mask_is_an_error():
     apply_masks(weights, {"a": torch.arange(10) >= 5})
     weights["a"][0] = 0.3
     with pytest.raises(RuntimeError, match="4 of 10 weights are zero"):
-        assert_sparsity(measure(weights, 0.5), "here")
+        assert_sparsity(count_zeros(weights, 0.5), "here")

@@ -7,7 +7,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from torch.ao.quantization import disable_observer
 from transformers import BertConfig
 
 from obert.deployment.export import OUTPUTS, export_onnx, exported_sparsity
@@ -25,6 +24,7 @@ from obert.quantization.fake import (
     quantize,
 )
 from obert.quantization.integer_graph import to_integer
+from obert.quantization.quantizers import freeze_scales
 
 CONFIG = BertConfig(
     vocab_size=120, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
@@ -52,10 +52,10 @@ def calibrated(network):
     with torch.no_grad():
         for seed in range(4):
             network(**batch(seed=seed))
-    return network.apply(disable_observer)
+    return freeze_scales(network)
 
 
-@pytest.fixture(params=OUTPUTS)
+@pytest.fixture(params=OUTPUTS, scope="module")
 def head(request):
     return request.param
 
@@ -149,15 +149,15 @@ def test_saved_and_loaded_is_the_same_model(head, root, tmp_path):
         load_trained(tmp_path, head)
 
 
-@pytest.fixture
-def exported(head, tmp_path):
+@pytest.fixture(scope="module")
+def exported(head, tmp_path_factory):
     network = tiny(head)
     with torch.no_grad():
         for weight in prunable_weights(network).values():
             weight.view(-1)[::3] = 0
     floating = copy.deepcopy(network)
     calibrated(network)
-    path = tmp_path / "model.onnx"
+    path = tmp_path_factory.mktemp("exported") / "model.onnx"
     export_onnx(floating, head, path)
     to_integer(path, network)
     return network, path
@@ -177,7 +177,7 @@ def features(count=16):
 def test_the_integer_graph_gives_the_models_logits(exported, head):
     network, path = exported
     found = parity(network, OnnxRuntime(ModelFiles(path, path.parent, head), 1), features(), quantized=True)
-    assert found.mean < 0.01
+    assert found.mean < 1e-3  # 0.01 where products of integers saturate
     assert found.count == 16
 
 
