@@ -130,7 +130,9 @@ class Plan:
         Raises:
             UserError: any mistake, with file and key.
         """
-        plan = cls.of(validate(Experiment, read_yaml(Path(path)), str(path)), str(path))
+        experiment = validate(Experiment, read_yaml(Path(path)), str(path))
+        registry.use_folder(experiment.extensions, f"{path}, extensions")
+        plan = cls.of(experiment, str(path))
         plan._check_names()
         return plan
 

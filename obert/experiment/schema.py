@@ -135,6 +135,11 @@ class Experiment(Strict):
     stages: dict[Name, tuple[dict[str, Any], ...]] = Field(
         default_factory=dict, description="blocks of stages that come from elsewhere, by the stage's name"
     )
+    extensions: str | None = Field(
+        None,
+        description="folder of this experiment's own extensions, as in `<folder>/pruning/<name>.py`; recipes lie in "
+        "`<folder>/recipes`",
+    )
     recipe_overrides: dict[Name, dict[str, Any]] = Field(
         default_factory=dict, description="by task: what differs from the recipe's file for it"
     )

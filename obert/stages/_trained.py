@@ -153,7 +153,7 @@ def record_trained(
     predictions = task.predict(logits, prepared.validation.features, examples)
     metrics = task.score(predictions, examples)
     weights = prunable_weights(network)
-    sparsity = measure(weights, planned.key.sparsity or 0.0)
+    sparsity = count_zeros(weights, planned.key.sparsity or 0.0)
     held = {"pattern": pattern.check(weights, str(planned.key.path))} if pattern is not None else {}
     if pruner is not None:
         assert_sparsity(sparsity, str(planned.key.path), pruner.pattern, pruner.distribution)

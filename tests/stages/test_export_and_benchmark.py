@@ -72,7 +72,7 @@ def write_trained(plan, run):
             for weight in weights.values():
                 weight.view(-1)[: int(weight.numel() * run.key.sparsity)] = 0
     save(network, tokenizer, run.folder / "model")
-    sparsity = measure(weights, run.key.sparsity) if run.key.sparsity else None
+    sparsity = count_zeros(weights, run.key.sparsity) if run.key.sparsity else None
     recording = Recording(replace(run, sources={}))  # its teacher may not have been made
     return recording.finish(threads=1, files=("model",), sparsity=sparsity)
 
