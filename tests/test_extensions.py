@@ -21,7 +21,6 @@ ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "my_method"
 PROJECT = tomllib.loads((EXAMPLE / "pyproject.toml").read_text(encoding="utf-8"))
 METHODS = ["magnitude", "obert", "taylor"]
-not_yet = pytest.mark.xfail(reason="the plan does not use the experiment's folder yet", strict=True)
 
 
 def installed_in(folder: Path) -> Path:
@@ -73,7 +72,6 @@ def test_without_the_package_the_name_is_unknown(root):
         registry.require("pruning", "taylor")
 
 
-@not_yet
 def test_the_examples_experiment_is_planned(example):
     plan = Plan.load(EXAMPLE / "experiment.yaml")
     assert sorted(run.key.method for run in plan.of_stage("downstream")) == METHODS
@@ -103,7 +101,6 @@ def test_a_recipe_that_is_there_twice_is_refused(root, tmp_path):
         registry.use_folder(None)
 
 
-@not_yet
 def test_a_method_of_the_experiments_folder_is_planned(root, tmp_path):
     (tmp_path / "pruning").mkdir()
     shutil.copy(EXAMPLE / "my_method.py", tmp_path / "pruning" / "taylor.py")

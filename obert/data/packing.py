@@ -8,9 +8,11 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from datasets import Dataset, load_from_disk
-from transformers import PreTrainedTokenizerBase
+if TYPE_CHECKING:  # planning must not take the seconds that these imports take
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
 
 FOLDER = Path("results/cache/packed")
 BATCH = 1000  # documents that are tokenised at a time
@@ -21,6 +23,8 @@ def packed(documents: Dataset, tokenizer: PreTrainedTokenizerBase, length: int) 
 
     Columns `input_ids`, `attention_mask`, `token_type_ids`, `id` and `length`. What is left over at the end is dropped.
     """
+    from datasets import Dataset, load_from_disk
+
     folder = FOLDER / _fingerprint(documents, tokenizer, length)
     if not folder.is_dir():
         FOLDER.mkdir(parents=True, exist_ok=True)

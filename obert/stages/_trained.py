@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 from obert.experiment.schema import Model
 from obert.foundation import processes
 from obert.foundation.files import write_text
-from obert.masks.counts import assert_sparsity
+from obert.masks.counts import assert_sparsity, count_zeros
 from obert.masks.holding import FixedPattern
 from obert.models.encoders import load_pretrained, load_trained, prunable_weights, save
 from obert.records.record import CURVES, MODEL, PREDICTIONS, Record

@@ -16,6 +16,7 @@ from obert.experiment.schema import Experiment
 from obert.foundation import registry
 from obert.foundation.errors import UserError
 from obert.foundation.files import file_hash
+from obert.masks.counts import count_zeros
 from obert.models.encoders import load_pretrained, load_tokenizer, load_trained, prunable_weights, save
 from obert.records.record import read_record
 from obert.records.recording import Recording
