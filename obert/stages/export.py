@@ -102,6 +102,8 @@ class Export(Stage):
         quantized = is_quantized(network)
         if quantized:
             to_integer(files.onnx, network)
+            if reason := engine_class.inexact_reason(files):
+                raise UserError(f"export checks its file with ONNX Runtime: {reason}")
 
         target = source.sparsity.target if source.sparsity else 0.0
         measured = exported_sparsity(files.onnx, network, target)

