@@ -22,9 +22,9 @@ class LearningRate(Strict):
     See docs/explanation/training.md#learning-rate-and-rewinds.
     """
 
-    initial: float = Field(gt=0)
-    final: float = Field(0.0, ge=0)
-    rewind_epochs: tuple[float, ...] = ()
+    initial: float = Field(gt=0, description="the highest rate")
+    final: float = Field(0.0, ge=0, description="the rate at the end of each cycle")
+    rewind_epochs: tuple[float, ...] = Field((), description="epochs at which a new cycle starts from `initial`")
     warmup_epochs: float = Field(0.0, ge=0, description="linear from 0, at the start of training")
     constant_until_epoch: float = Field(0.0, ge=0, description="held at `initial` until here, then decays")
 
@@ -38,13 +38,13 @@ class LearningRate(Strict):
 class Training(Strict):
     """One run of the Hugging Face Trainer with AdamW."""
 
-    epochs: float = Field(gt=0)
-    batch_size: int = Field(32, gt=0)
-    gradient_accumulation: int = Field(1, gt=0)
-    learning_rate: LearningRate
-    weight_decay: float = Field(0.0, ge=0)
-    max_grad_norm: float = Field(1.0, gt=0)
-    freeze_embeddings: bool = False
+    epochs: float = Field(gt=0, description="passes over the training features; a fraction is possible")
+    batch_size: int = Field(32, gt=0, description="features of a minibatch")
+    gradient_accumulation: int = Field(1, gt=0, description="minibatches of an optimiser step")
+    learning_rate: LearningRate = Field(description="schedule of the learning rate")
+    weight_decay: float = Field(0.0, ge=0, description="of AdamW")
+    max_grad_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this norm")
+    freeze_embeddings: bool = Field(False, description="embeddings are not trained")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of the forward pass in training")
     checkpoint_minutes: float = Field(5.0, gt=0, description="between checkpoints: what a crash costs at most")
     checkpoint_steps: int | None = Field(None, gt=0, description="optimiser steps between further checkpoints")
@@ -71,19 +71,23 @@ class Distillation(Strict):
     See docs/explanation/training.md#distillation.
     """
 
-    hardness: float = Field(1.0, ge=0, le=1)
-    temperature: float = Field(2.0, gt=0)
+    hardness: float = Field(
+        1.0, ge=0, le=1, description="share of the distillation loss; the rest is the task's own loss"
+    )
+    temperature: float = Field(2.0, gt=0, description="by which the logits of both models are divided")
 
 
 class SparsitySchedule(Strict):
     """From `initial_sparsity` at `start_epoch` to the target at `end_epoch`, every `every_epochs` or `every_steps`."""
 
-    start_epoch: float = Field(0.0, ge=0)
-    end_epoch: float = Field(ge=0)
+    start_epoch: float = Field(0.0, ge=0, description="of the first pruning event")
+    end_epoch: float = Field(ge=0, description="of the event that reaches the target")
     every_epochs: float | None = Field(None, gt=0, description="1 by default")
     every_steps: int | None = Field(None, gt=0, description="optimiser steps, in place of every_epochs")
-    initial_sparsity: Fraction = 0.7
-    shape: Literal["cubic", "linear"] = "cubic"
+    initial_sparsity: Fraction = Field(0.7, description="after the first event")
+    shape: Literal["cubic", "linear"] = Field(
+        "cubic", description="of the way from the first event to the last (cubic: Zhu and Gupta 2018)"
+    )
     rerank_until_epoch: float | None = Field(
         None,
         ge=0,
@@ -106,18 +110,21 @@ class SparsitySchedule(Strict):
 class Recipe(Strict):
     """How a model is trained or pruned. One file, one row of a table (times methods and sparsities)."""
 
-    description: str
+    description: str = Field(description="what the recipe does, for the reader")
     source: str = Field("", description="paper, table, or file that the hyper-parameters are from")
     stage: Name = Field(description="the stage that runs it; each checks its own recipes further")
-    family: Literal["as published", "equal terms"] = "equal terms"
+    family: Literal["as published", "equal terms"] = Field(
+        "equal terms",
+        description="follows one paper, or runs every method with the same start, schedule, data and budget",
+    )
     start: Literal["pretrained", "teacher", "upstream"] = Field(
         "pretrained", description="downstream only: the pre-trained, the fine-tuned, or an upstream model"
     )
     layers: tuple[int, ...] | None = Field(
         None, description="upstream only: encoder layers of the teacher to keep, in order; all by default"
     )
-    training: Training | None = None
-    schedule: SparsitySchedule | None = None
+    training: Training | None = Field(None, description="none for pruning in one shot")
+    schedule: SparsitySchedule | None = Field(None, description="of gradual pruning; none for pruning in one shot")
     pattern: str | dict[str, str] = Field(
         "unstructured",
         description="which weights go together: unstructured, 1x4, 2:4, 32x32, row, column; or by the weight's name",
@@ -125,7 +132,7 @@ class Recipe(Strict):
     distribution: Literal["global", "uniform"] = Field(
         "global", description="one cut over all layers, or the target in each of them"
     )
-    distillation: Distillation | None = None
+    distillation: Distillation | None = Field(None, description="from the task's dense teacher; none by default")
     freeze_observers_epoch: float | None = Field(
         None, gt=0, description="quantize only: the scales follow the data until here"
     )

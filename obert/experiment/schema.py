@@ -24,9 +24,15 @@ class Model(Strict):
 class Grid(Strict):
     """A block of the pruning grid: every recipe with every method at every sparsity."""
 
-    recipes: tuple[Name, ...] = Field(min_length=1)
-    methods: Literal["all"] | tuple[Name, ...] = ()
-    sparsities: tuple[Fraction, ...] = ()
+    recipes: tuple[Name, ...] = Field(
+        min_length=1, description="recipes that are run, each with every method at every sparsity"
+    )
+    methods: Literal["all"] | tuple[Name, ...] = Field(
+        (), description="pruning methods; `all`, or by default those that the recipe has parameters for"
+    )
+    sparsities: tuple[Fraction, ...] = Field(
+        (), description="fractions of the prunable weights that are zero in the end"
+    )
 
 
 class OnTasks(Strict):
@@ -39,7 +45,9 @@ class OnTasks(Strict):
 class Downstream(Grid, OnTasks):
     """A block of the downstream grid."""
 
-    sparsities: tuple[Fraction, ...] = Field(min_length=1)
+    sparsities: tuple[Fraction, ...] = Field(
+        min_length=1, description="fractions of the prunable weights that are zero in the end"
+    )
     upstream: Name | None = Field(
         None, description="recipe of the dense upstream model that is pruned (start: upstream)"
     )
@@ -48,7 +56,7 @@ class Downstream(Grid, OnTasks):
 class Transfer(OnTasks):
     """Upstream models that are fine-tuned on tasks."""
 
-    recipe: Name
+    recipe: Name = Field(description="recipe of the fine-tuning")
     upstream: tuple[Name, ...] = Field(
         min_length=1,
         description="recipes of upstream runs, the upstream teacher's, or `pretrained`: the model as it is",
@@ -59,17 +67,19 @@ class Transfer(OnTasks):
 class Upstream(Strict):
     """What is trained and pruned before any task, with the first seed; transfer is run with every seed."""
 
-    task: Name = "mlm"
+    task: Name = Field("mlm", description="task that upstream models are trained on")
     options: dict[str, Any] = Field(default_factory=dict, description="of the task")
     teacher: Name = Field(description="recipe of the dense upstream teacher")
     grid: tuple[Grid, ...] = Field((), description="a recipe without methods drops layers only")
-    transfer: tuple[Transfer, ...] = ()
+    transfer: tuple[Transfer, ...] = Field(
+        (), description="upstream models that are fine-tuned on the experiment's tasks"
+    )
 
 
 class Quantize(OnTasks):
     """Models whose weights and activations are quantised, with training."""
 
-    recipe: Name
+    recipe: Name = Field(description="recipe of the training in 8 bits")
     models: tuple[Annotated[str, Field(pattern=RUN_RECIPE)], ...] = Field(
         min_length=1, description="recipes of transfer or downstream runs, or the teacher's"
     )
@@ -80,9 +90,9 @@ class Quantize(OnTasks):
 class Scenario(Strict):
     """What an engine is timed with."""
 
-    batch_size: int = Field(8, gt=0)
-    sequence_length: int = Field(128, gt=0)
-    threads: int = Field(2, gt=0)
+    batch_size: int = Field(8, gt=0, description="examples in a batch")
+    sequence_length: int = Field(128, gt=0, description="tokens in an example")
+    threads: int = Field(2, gt=0, description="CPU threads of the engine")
 
     def __str__(self) -> str:
         return f"batch{self.batch_size}_length{self.sequence_length}_threads{self.threads}"
@@ -103,8 +113,8 @@ class Benchmark(Scenario):
     methods: tuple[Name, ...] = Field((), description="of these methods; all by default")
     sparsities: tuple[Fraction, ...] = Field((), description="at these sparsities; all by default")
     also: tuple[Scenario, ...] = Field((), description="further scenarios, e.g. one example at a time")
-    warmup: int = Field(3, ge=1)
-    iterations: int = Field(20, ge=5)
+    warmup: int = Field(3, ge=1, description="batches that are run first and not timed")
+    iterations: int = Field(20, ge=5, description="batches that are timed")
 
     @property
     def scenarios(self) -> tuple[Scenario, ...]:
@@ -116,22 +126,26 @@ class Benchmark(Scenario):
 class Experiment(Strict):
     """What is run: the content of `configs/<name>.yaml`."""
 
-    name: Name
-    description: str
+    name: Name = Field(description="names the folders of its results; that of the file, without its ending")
+    description: str = Field(description="what it shows, for the report")
     extensions: str | None = Field(
         None,
         description="folder of the experiment's own extensions and recipes, relative to the working directory: "
         "pruning/<name>.py, tasks/<name>.py and so on, recipes/<name>.yaml",
     )
-    model: Model
-    tasks: dict[Name, dict[str, Any]] = Field(min_length=1)
-    base_seed: int = 0
-    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    model: Model = Field(description="the encoder that every run starts from")
+    tasks: dict[Name, dict[str, Any]] = Field(
+        min_length=1, description="options by task; an empty mapping takes the task's defaults"
+    )
+    base_seed: int = Field(0, description="from which all seeds of a run are derived, together with the run's own")
+    seeds: tuple[int, ...] = Field(
+        (0,), min_length=1, description="repetitions of each run; teachers and upstream models are made with the first"
+    )
     threads: int = Field(1, gt=0, description="CPU threads of one training job; part of a run's identity")
     teacher: Name = Field(description="recipe that fine-tunes the dense teacher of each task")
-    upstream: Upstream | None = None
-    downstream: tuple[Downstream, ...] = ()
-    quantize: tuple[Quantize, ...] = ()
+    upstream: Upstream | None = Field(None, description="what is trained and pruned before any task")
+    downstream: tuple[Downstream, ...] = Field((), description="what is pruned on the tasks")
+    quantize: tuple[Quantize, ...] = Field((), description="what is trained in 8 bits")
     stages: dict[Name, tuple[dict[str, Any], ...]] = Field(
         default_factory=dict, description="blocks of stages that come from elsewhere, by the stage's name"
     )
@@ -143,9 +157,9 @@ class Experiment(Strict):
     recipe_overrides: dict[Name, dict[str, Any]] = Field(
         default_factory=dict, description="by task: what differs from the recipe's file for it"
     )
-    benchmark: Benchmark | None = None
+    benchmark: Benchmark | None = Field(None, description="what is exported and timed; nothing by default")
     sweeps: tuple[Name, ...] = Field((), description="files of configs/sweeps whose trials are in tables and figures")
-    tables: Literal["all"] | tuple[Name, ...] = "all"
+    tables: Literal["all"] | tuple[Name, ...] = Field("all", description="tables and figures that are made")
     tracking_uri: str = Field("sqlite:///results/tracking/mlflow.db", description="MLflow tracking server or database")
 
     @model_validator(mode="after")

@@ -17,9 +17,9 @@ Value = bool | int | float | str | None
 class Parameter(Strict):
     """What is tried for one key of a recipe: `values`, or the numbers from `low` to `high`."""
 
-    values: tuple[Value, ...] = ()
-    low: int | float | None = None
-    high: int | float | None = None
+    values: tuple[Value, ...] = Field((), description="what is tried")
+    low: int | float | None = Field(None, description="the smallest number that is tried")
+    high: int | float | None = Field(None, description="the largest number that is tried")
     step: int | float | None = Field(None, gt=0, description="between the numbers; any number by default")
     log: bool = Field(False, description="sampler tpe: searched by the logarithm")
 
@@ -71,16 +71,18 @@ class Sweep(Strict):
     trial is judged by the mean of its runs' primary metrics on held-out training data; the highest is the best.
     """
 
-    name: Name
-    description: str
+    name: Name = Field(description="names the folder of its results")
+    description: str = Field(description="what it searches, and why")
     experiment: str = Field(description="file of the experiment that gives model, tasks and teacher")
     stage: Name = Field(description="the stage that is run; its block stands under the stage's name")
-    block: SerializeAsAny[BaseModel]
+    block: SerializeAsAny[BaseModel] = Field(description="what is run, as in an experiment")
     space: dict[str, Parameter] = Field(
         min_length=1,
         description="by key of the recipe, as in methods.obert.dampening; a grid's last varies fastest",
     )
-    sampler: Literal["grid", "tpe"] = "grid"
+    sampler: Literal["grid", "tpe"] = Field(
+        "grid", description="every point of the grid, or the tree-structured Parzen estimator of Optuna"
+    )
     trials: int | None = Field(None, gt=0, description="sampler tpe: how many; a grid has each point once")
     seed: int = Field(100, ge=0, description="of the sampler, and of the runs where the block names no seeds")
     held_out: float = Field(0.2, gt=0, lt=1, description="fraction of each task's training examples")
