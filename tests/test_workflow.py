@@ -231,6 +231,26 @@ def test_editing_the_trainer_reruns_training(project):
     )  # one-shot; gradual on 2 tasks; fewer layers
 
 
+def test_a_stage_in_one_file_has_its_rule(project):
+    """The stage of docs/howto/add_stage.md: Snakemake plans its runs behind those that they are made from."""
+    page = (Path(__file__).parents[1] / "docs/howto/add_stage.md").read_text(encoding="utf-8")
+    code = page.partition("```{code-block} python")[2].partition("```")[0].partition("\n\n")[2]
+    stage, config = project / "obert/stages/weight_norm.py", project / "configs/smoke_norm.yaml"
+    content = yaml.safe_load((project / "configs/smoke.yaml").read_text())
+    config.write_text(yaml.safe_dump(content | {"stages": {"weight_norm": [{"tasks": ["city_qa"]}]}}))
+    try:
+        stage.write_text(code)
+        command = ["snakemake", "--cores", "2", "--configfile", "configs/smoke_norm.yaml", "-n"]
+        done = run(project, *command)
+        assert done.returncode == 0, done.stdout + done.stderr
+        logs = [line.split("log: ")[1].strip() for line in done.stdout.splitlines() if "    log: " in line]
+        runs = {log for log in logs if "/weight_norm/" in log}
+        assert {log.split("/")[4] for log in runs} == {"city_qa"} and len(runs) == 2  # obert and magnitude
+        assert all(log in runs or log.endswith(("tables.log", "track.log")) for log in logs)
+    finally:
+        stage.unlink()
+
+
 def test_mistake_in_the_configuration_stops_before_any_job(project):
     path = project / "configs/wrong.yaml"
     path.write_text((project / "configs/smoke.yaml").read_text().replace("seeds:", "seedz:"))
