@@ -18,6 +18,8 @@ from obert.stages import stages
 DEFAULT_CONFIG = "configs/default.yaml"
 
 
+# Snakemake has no public way to ask for --configfile, --config, --cores and the scheduler's resources. Whether these
+# attributes of `workflow` are there shows in every dry run, and tests/test_workflow.py holds what is made of them.
 def experiment_file():
     """The one file that describes the experiment: `--configfile`, or the default."""
     if workflow.config_settings.config:
