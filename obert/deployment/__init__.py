@@ -1,1 +1,1 @@
-"""Export to ONNX, parity with PyTorch, and CPU timing."""
+"""Export to ONNX, the integer form of the file, parity with PyTorch, and CPU timing."""

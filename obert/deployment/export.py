@@ -13,11 +13,11 @@ import torch
 from onnx import numpy_helper
 from transformers import PreTrainedModel
 
+from obert.deployment.onnx_graph import OnnxGraph
 from obert.foundation.errors import UserError
 from obert.foundation.files import atomic_path
 from obert.masks.counts import Sparsity, count_zeros
 from obert.models.encoders import prunable_layers
-from obert.models.onnx_graph import OnnxGraph
 from obert.quantization.fake import QuantizedLinear, integer_weight
 
 FILE_NAME = "model.onnx"

@@ -2,7 +2,7 @@
 
     QuantizeLinear -> DequantizeLinear -> MatMul (weight: int8 -> DequantizeLinear) -> Add (float bias)
 
-in place of what `obert.quantization.integer_graph` describes. Some runtimes take the scales behind such a product
+in place of what `obert.deployment.integer_graph` describes. Some runtimes take the scales behind such a product
 themselves and multiply in 8 bits, but multiply what stands in MatMulInteger in float32.
 """
 
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from onnx import GraphProto, NodeProto, helper, numpy_helper
 
-from obert.models.onnx_graph import OnnxGraph
+from obert.deployment.onnx_graph import OnnxGraph
 
 
 class _Scaled(NamedTuple):

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import onnx
 
+from obert.deployment.onnx_graph import OnnxGraph
 from obert.engines import Engine, ModelFiles, _integer_products, first_of
 from obert.engines._quantized_pairs import to_pairs
-from obert.models.onnx_graph import OnnxGraph
 
 log = logging.getLogger(__name__)
 

@@ -1,1 +1,1 @@
-"""8-bit training with fake quantisation, and the integer form of the exported graph."""
+"""8-bit training with fake quantisation."""

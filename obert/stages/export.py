@@ -76,6 +76,7 @@ class Export(Stage):
         import torch
 
         from obert.deployment.export import OPSET, export_onnx, exported_sparsity, file_sizes_mb
+        from obert.deployment.integer_graph import to_integer
         from obert.deployment.parity import (
             PARITY_FEATURES,
             PARITY_TOLERANCE,
@@ -85,7 +86,6 @@ class Export(Stage):
         from obert.foundation.files import file_hash
         from obert.models.encoders import load_float, load_tokenizer, load_trained
         from obert.quantization.fake import is_quantized
-        from obert.quantization.integer_graph import to_integer
         from obert.records.record import Score
         from obert.records.recording import Recording
 

@@ -18,6 +18,7 @@ from _timing import show
 from transformers import BertConfig, BertForQuestionAnswering
 
 from obert.deployment.export import export_onnx, file_sizes_mb
+from obert.deployment.integer_graph import to_integer
 from obert.deployment.latency import random_inputs, speedup, summarize_latency, time_engines
 from obert.engines import ModelFiles
 from obert.foundation import registry
@@ -26,7 +27,6 @@ from obert.masks.patterns import parse_pattern
 from obert.masks.selection import dense_masks, global_masks
 from obert.models.encoders import prunable_weights
 from obert.quantization.fake import quantize
-from obert.quantization.integer_graph import to_integer
 from obert.quantization.quantizers import freeze_scales
 
 HEAD = "question_answering"

@@ -11,12 +11,12 @@ import torch
 from transformers import BertConfig
 
 from obert.deployment.export import OPSET, OUTPUTS, export_onnx, exported_sparsity, file_sizes_mb, linear_weights
+from obert.deployment.onnx_graph import OnnxGraph
 from obert.deployment.parity import PARITY_TOLERANCE, padded_batches, parity
 from obert.engines import ModelFiles
 from obert.engines.onnxruntime import OnnxRuntime
 from obert.foundation.errors import UserError
 from obert.models.encoders import HEADS, prunable_weights
-from obert.models.onnx_graph import OnnxGraph
 
 # initializer_range makes logits of order 1 to 10, as those of a trained model are.
 CONFIG = BertConfig(

@@ -12,12 +12,12 @@ from onnx import TensorProto, helper
 
 from obert.deployment.export import export_onnx
 from obert.deployment.latency import random_inputs
+from obert.deployment.onnx_graph import OnnxGraph
 from obert.engines import EngineError, ModelFiles, _deepsparse_log
 from obert.engines.deepsparse import VERSION, DeepSparse
 from obert.engines.onnxruntime import OnnxRuntime
 from obert.foundation.files import file_hash
 from obert.models.encoders import load_trained, prunable_weights
-from obert.models.onnx_graph import OnnxGraph
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "tests/data/tiny_bert"

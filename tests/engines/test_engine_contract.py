@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from obert.deployment.export import OUTPUTS, export_onnx
+from obert.deployment.integer_graph import to_integer
 from obert.deployment.latency import random_inputs
 from obert.deployment.parity import padded_batches, parity
 from obert.engines import ModelFiles
 from obert.foundation import registry
 from obert.models.encoders import load_float, load_tokenizer, load_trained, save
 from obert.quantization.fake import quantize
-from obert.quantization.integer_graph import to_integer
 from obert.quantization.quantizers import freeze_scales
 
 ROOT = Path(__file__).parents[2]

@@ -10,6 +10,7 @@ import torch
 from transformers import BertConfig
 
 from obert.deployment.export import OUTPUTS, export_onnx, exported_sparsity
+from obert.deployment.integer_graph import to_integer
 from obert.deployment.parity import parity
 from obert.engines import ModelFiles
 from obert.engines.onnxruntime import OnnxRuntime
@@ -23,7 +24,6 @@ from obert.quantization.fake import (
     is_quantized,
     quantize,
 )
-from obert.quantization.integer_graph import to_integer
 from obert.quantization.quantizers import freeze_scales
 
 CONFIG = BertConfig(

@@ -16,9 +16,9 @@ import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 from torch import nn
 
+from obert.deployment.onnx_graph import INTEGER, OnnxGraph
 from obert.foundation.errors import UserError
 from obert.foundation.files import atomic_path
-from obert.models.onnx_graph import INTEGER, OnnxGraph
 from obert.quantization.fake import QuantizedEmbedding, QuantizedLinear, integer_weight
 from obert.quantization.quantizers import Quantizer
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from obert.models.onnx_graph import OnnxGraph
+from obert.deployment.onnx_graph import OnnxGraph
 
 NODES = [
     helper.make_node("MatMul", ["x", "self.query.weight"], ["q"]),
