@@ -129,6 +129,17 @@ def test_every_recipe_in_configs_is_valid(root):
             ["a teacher recipe", "no 'schedule', 'methods' or 'distillation'"],
         ),
         ({"recipe_overrides": {"city_qa": {"gradul": {}}}}, ["recipe 'gradul'", "smoke_gradual"]),
+        ({"recipe_overrides": {"city_qa": {"smoke_gradual": [1]}}}, ["recipe_overrides.city_qa.smoke_gradual"]),
+        ({"seeds": [-1]}, ["seeds.0", "greater than or equal to 0"]),
+        ({"benchmark": {"engines": []}}, ["benchmark.engines", "at least 1 item"]),
+        (
+            {"downstream": [{"recipes": ["smoke_one_shot"], "methods": "all", "sparsities": [0.8, 0.80000001]}]},
+            ["downstream.0.sparsities.1", "at most 6 digits"],
+        ),
+        (
+            {"downstream": [{"recipes": ["smoke_one_shot"], "methods": "all", "sparsities": [0.00001]}]},
+            ["downstream.0.sparsities.0", "at most 6 digits"],
+        ),
     ],
 )
 def test_mistake_in_a_configuration_is_named(edited, changes, expected):
@@ -142,6 +153,14 @@ def test_duplicate_yaml_key_is_an_error(root, tmp_path):
     path = tmp_path / "twice.yaml"
     path.write_text("name: a\nname: b\n")
     with pytest.raises(UserError, match="'name' appears twice"):
+        Plan.load(path)
+
+
+@pytest.mark.parametrize("content", [None, b"name: \xff\n"])
+def test_what_is_no_text_file_is_named(root, tmp_path, content):
+    path = tmp_path / "odd.yaml"
+    path.mkdir() if content is None else path.write_bytes(content)
+    with pytest.raises(UserError, match=r"odd\.yaml"):
         Plan.load(path)
 
 
