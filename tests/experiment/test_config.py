@@ -128,6 +128,27 @@ def test_every_recipe_in_configs_is_valid(root):
             {"recipe_overrides": {"city_qa": {"smoke_finetune": {"distillation": {"hardness": 1}}}}},
             ["a teacher recipe", "no 'schedule', 'methods' or 'distillation'"],
         ),
+        *(
+            (
+                {"quantize": [{"recipe": "smoke_quantize", "tasks": ["movie_reviews"]} | block]},
+                ["quantize.0", *expected],
+            )
+            for block, expected in (
+                ({"models": ["smoke_transfer"]}, ["model 'smoke_transfer'", "Did you mean 'smoke_transfer@smoke_u"]),
+                ({"models": ["smoke_quantize@smoke_gradual"]}, ["model 'smoke_quantize@", "smoke_gradual"]),
+                ({"models": ["smoke_gradual"], "sparsities": [0.7]}, ["no run of smoke_gradual has these"]),
+                ({"models": ["smoke_gradual"], "methods": ["random"]}, ["no run of smoke_gradual has these"]),
+                ({"models": ["smoke_gradual"], "seeds": [7]}, ["no run of smoke_gradual has these"]),
+            )
+        ),
+        (
+            {
+                "upstream": {
+                    "transfer": [{"recipe": "smoke_transfer", "upstream": ["smoke_upstream"], "sparsities": [0.5]}]
+                }
+            },
+            ["upstream.transfer.0", "no run of smoke_upstream has these sparsities"],
+        ),
         ({"recipe_overrides": {"city_qa": {"gradul": {}}}}, ["recipe 'gradul'", "smoke_gradual"]),
         ({"recipe_overrides": {"city_qa": {"smoke_gradual": [1]}}}, ["recipe_overrides.city_qa.smoke_gradual"]),
         ({"seeds": [-1]}, ["seeds.0", "greater than or equal to 0"]),
