@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from obert.experiment.plan import Plan
+from obert.experiment.reading import read_yaml
+from obert.foundation import registry
 from obert.foundation.errors import UserError
 from obert.stages import stage, stages
 
@@ -126,19 +128,31 @@ def _sweep(arguments: argparse.Namespace) -> None:
     print(runner.run(arguments.config, arguments.worker, arguments.workers))
 
 
+def _use_extensions(argv: list[str]) -> None:
+    """Take extensions from the folder of the experiment that is asked for: its stages are commands too."""
+    first = argparse.ArgumentParser(add_help=False)
+    first.add_argument("--config", type=Path, default=DEFAULT)
+    config = first.parse_known_args(argv)[0].config
+    folder = read_yaml(config).get("extensions") if config.is_file() else None
+    if isinstance(folder, str):  # what else it is, is told with the experiment's other mistakes
+        registry.use_folder(folder, f"{config}, extensions")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run a command; without one, list them. Returns 0, or 2 after a mistake of the user's, told in one message."""
-    arguments = parser().parse_args((sys.argv[1:] if argv is None else argv) or ["--help"])
+    argv = (sys.argv[1:] if argv is None else argv) or ["--help"]
     try:
+        _use_extensions(argv)
+        arguments = parser().parse_args(argv)
         arguments.run(arguments)
     except UserError as error:
-        print(f"obert {arguments.command}: {error}", file=sys.stderr)
+        print(f"obert {argv[0]}: {error}", file=sys.stderr)
         return 2
     except Exception as error:  # torch and safetensors tell of a full disk in exceptions of their own
         if os.strerror(errno.ENOSPC) not in str(error):
             raise
         print(
-            f"obert {arguments.command}: the disk is full: {error}. Free some space and run the same command again; "
+            f"obert {argv[0]}: the disk is full: {error}. Free some space and run the same command again; "
             "finished runs and complete checkpoints are kept.",
             file=sys.stderr,
         )

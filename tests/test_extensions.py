@@ -1,6 +1,7 @@
 """Extensions from outside: the example package, installed, is on the leaderboard with no change in the project."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,11 +12,14 @@ import pandas as pd
 import pytest
 import yaml
 
+from obert.cli import main
 from obert.contracts import check_method
 from obert.experiment.plan import Plan
 from obert.experiment.recipes import load_recipe
 from obert.foundation import registry
 from obert.foundation.errors import UserError
+from obert.records.record import Record, write_record
+from obert.sweeps.search import load_sweep
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "my_method"
@@ -112,6 +116,97 @@ def test_a_method_of_the_experiments_folder_is_planned(root, tmp_path):
         assert sorted(run.key.method for run in plan.of_stage("downstream")) == METHODS
     finally:
         registry.use_folder(None)
+
+
+STAGE = """
+from obert.stages import MODEL, Stage
+from obert.experiment.schema import OnTasks
+
+class Count(Stage):
+    \"\"\"Count what is there.\"\"\"
+
+    after = ("teacher",)
+    block = OnTasks
+
+    def plan(self, plan):
+        for block in self.blocks(plan.experiment):
+            for run in plan.of_stage("teacher"):
+                yield run.key.at(self.name), {MODEL: run}
+
+    def run(self, planned):
+        from obert.records.record import Score
+        from obert.records.recording import Recording
+
+        return Recording(planned).finish(threads=1, files=(), metrics={"files": Score(value=2, count=1)})
+"""
+
+
+@pytest.fixture
+def with_stage(root, tmp_path, monkeypatch, uri):
+    """Writes a stage into the folder of an experiment, and gives the experiment's file."""
+    monkeypatch.setattr("obert.experiment.folders.RESULTS", tmp_path / "results")
+
+    def write(text: str, blocks: dict) -> str:
+        (tmp_path / "stages").mkdir()
+        (tmp_path / "stages" / "count.py").write_text(text)
+        content = yaml.safe_load((ROOT / "configs/smoke.yaml").read_text(encoding="utf-8"))
+        added = {"extensions": str(tmp_path), "stages": blocks, "tracking_uri": uri}
+        (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content | added))
+        return str(tmp_path / "mine.yaml")
+
+    yield write
+    registry.use_folder(None)
+
+
+def test_a_stage_of_the_experiments_folder_is_a_command(with_stage, capsys):
+    config = with_stage(STAGE, {"count": [{}]})
+    (source, _) = Plan.load(config).of_stage("teacher")
+    registry.use_folder(None)
+    fields = {"experiment": "smoke", "spec": {}, "spec_hash": "", "code_hash": "", "environment": {}, "threads": 1}
+    fields |= {"started_at": "2026-01-01T00:00:00Z", "wall_time_seconds": 1.0, "peak_memory_mb": 1.0}
+    write_record(source.folder, Record(key=source.key, **fields))
+    assert main(["count", "--config", config, "--task", source.key.task]) == 0
+    assert "files 2.00 (n=1)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "blocks", "expected"),
+    [
+        ("Count(Stage)", "Count", [], "exactly one subclass of Stage"),
+        ("def run(", "def rnu(", [], r"stage 'count' \(.*count\.py\) lacks run"),
+        (
+            '("teacher",)',
+            '("techer",)',
+            [],
+            "unknown stage 'techer' in 'after' of stage 'count'",
+        ),
+        ('("teacher",)', '("count",)', [], "stages wait for one another: count -> count"),
+        ("block = OnTasks", "block = Stage", [], "must be a subclass of OnTasks"),
+        (
+            "block = OnTasks",
+            "blocks = lambda self, experiment: ()",
+            [{}],
+            r"stages\.count: stage count takes no blocks here",
+        ),
+    ],
+)
+def test_a_stage_that_is_not_whole_is_one_message(with_stage, capsys, old, new, blocks, expected):
+    assert old in STAGE
+    config = with_stage(STAGE.replace(old, new), {"count": blocks})
+    assert main(["summary", "--config", config]) == 2
+    assert re.search(expected, capsys.readouterr().err)
+
+
+def test_blocks_of_the_projects_own_stages_stand_elsewhere(with_stage):
+    with pytest.raises(UserError, match=r"stages\.downstream: stage downstream takes no blocks here"):
+        Plan.load(with_stage(STAGE, {"downstream": [{"recipes": ["smoke_one_shot"], "sparsities": [0.5]}]}))
+
+
+def test_a_sweep_knows_the_stages_of_its_experiments_folder(with_stage, tmp_path):
+    content = {"name": "s", "description": "", "experiment": with_stage(STAGE, {}), "count": {}, "recipe": "swept"}
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(content | {"space": {"training.epochs": {"values": [1]}}}))
+    with pytest.raises(UserError, match="count: its blocks name no recipe"):
+        load_sweep(tmp_path / "sweep.yaml")
 
 
 def run(folder: Path, site: Path, *arguments: str) -> None:

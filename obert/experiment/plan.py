@@ -239,6 +239,12 @@ class Plan:
                     raise unknown_name("recipe", name, known, f"{self.where}, recipe_overrides.{task}")
         for name in experiment.stages:
             registry.require("stages", name, f"{self.where}, stages")
+            (known,) = (each for each in stages() if each.name == name)
+            if known.block is None or type(known).blocks is not Stage.blocks:
+                raise UserError(
+                    f"{self.where}, stages.{name}: stage {name} takes no blocks here. Those of the project's own "
+                    "stages have keys of their own: see docs/reference/configuration.md"
+                )
         for name in experiment.sweeps:
             require_sweep(name, f"{self.where}, sweeps")
         if experiment.tables != "all":

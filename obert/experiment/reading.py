@@ -27,7 +27,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
             content = yaml.load(file, Loader=_UniqueKeyLoader)
     except FileNotFoundError:
         raise unknown_name("file", str(path), map(str, path.parent.glob("*.yaml"))) from None
-    except yaml.YAMLError as error:
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold a mapping of keys to values, found {type(content).__name__}")

@@ -6,12 +6,23 @@ An experiment (`configs/<name>.yaml`) says which model, tasks, recipes, methods,
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from obert.experiment.recipe import Fraction, Name, Strict
 
 PRETRAINED = "pretrained"  # in place of an upstream run's recipe: the model as it comes
 RUN_RECIPE = r"^[a-z0-9_]+(@[a-z0-9_]+)*$"  # a recipe, then those of what the run starts from
+
+
+def _named_exactly(sparsity: float) -> float:
+    text = f"{sparsity:g}"
+    if float(text) != sparsity or "e" in text:
+        raise ValueError("folders and the command line name a sparsity by at most 6 digits: round it")
+    return sparsity
+
+
+Sparsity = Annotated[Fraction, AfterValidator(_named_exactly)]
+Seed = Annotated[int, Field(ge=0)]
 
 
 class Model(Strict):
@@ -30,7 +41,7 @@ class Grid(Strict):
     methods: Literal["all"] | tuple[Name, ...] = Field(
         (), description="pruning methods; `all`, or by default those that the recipe has parameters for"
     )
-    sparsities: tuple[Fraction, ...] = Field(
+    sparsities: tuple[Sparsity, ...] = Field(
         (), description="fractions of the prunable weights that are zero in the end"
     )
 
@@ -39,13 +50,13 @@ class OnTasks(Strict):
     """Where a block is run."""
 
     tasks: tuple[Name, ...] = Field((), description="all of the experiment by default")
-    seeds: tuple[int, ...] = Field((), description="the experiment's by default")
+    seeds: tuple[Seed, ...] = Field((), description="the experiment's by default")
 
 
 class Downstream(Grid, OnTasks):
     """A block of the downstream grid."""
 
-    sparsities: tuple[Fraction, ...] = Field(
+    sparsities: tuple[Sparsity, ...] = Field(
         min_length=1, description="fractions of the prunable weights that are zero in the end"
     )
     upstream: Name | None = Field(
@@ -103,6 +114,7 @@ class Benchmark(Scenario):
 
     engines: tuple[Name, ...] = Field(
         ("pytorch", "onnxruntime"),
+        min_length=1,
         description=(
             "files of obert/engines. `deepsparse` is closed source, without maintenance since June 2025, and under the "
             "Neural Magic DeepSparse Community License: evaluation in development and testing, no production use, no "
@@ -128,17 +140,12 @@ class Experiment(Strict):
 
     name: Name = Field(description="names the folders of its results; that of the file, without its ending")
     description: str = Field(description="what it shows, for the report")
-    extensions: str | None = Field(
-        None,
-        description="folder of the experiment's own extensions and recipes, relative to the working directory: "
-        "pruning/<name>.py, tasks/<name>.py and so on, recipes/<name>.yaml",
-    )
     model: Model = Field(description="the encoder that every run starts from")
     tasks: dict[Name, dict[str, Any]] = Field(
         min_length=1, description="options by task; an empty mapping takes the task's defaults"
     )
     base_seed: int = Field(0, description="from which all seeds of a run are derived, together with the run's own")
-    seeds: tuple[int, ...] = Field(
+    seeds: tuple[Seed, ...] = Field(
         (0,), min_length=1, description="repetitions of each run; teachers and upstream models are made with the first"
     )
     threads: int = Field(1, gt=0, description="CPU threads of one training job; part of a run's identity")
@@ -151,10 +158,10 @@ class Experiment(Strict):
     )
     extensions: str | None = Field(
         None,
-        description="folder of this experiment's own extensions, as in `<folder>/pruning/<name>.py`; recipes lie in "
-        "`<folder>/recipes`",
+        description="folder of the experiment's own extensions, relative to the working directory, as in "
+        "`<folder>/pruning/<name>.py`; recipes lie in `<folder>/recipes`",
     )
-    recipe_overrides: dict[Name, dict[str, Any]] = Field(
+    recipe_overrides: dict[Name, dict[Name, dict[str, Any]]] = Field(
         default_factory=dict, description="by task: what differs from the recipe's file for it"
     )
     benchmark: Benchmark | None = Field(None, description="what is exported and timed; nothing by default")

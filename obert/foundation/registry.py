@@ -128,8 +128,7 @@ def load(kind: str, name: str, where: str = "") -> type:
     """The class of an extension: the one that its entry point names, or its module's only subclass of the kind's base.
 
     Raises:
-        UserError: there is no such extension; the closest name is suggested.
-        TypeError: the module defines no such class, or several.
+        UserError: there is no such extension, with the closest name; or its module defines no such class, or several.
         Exception: whatever the module raises at import, with a note that says which extension it is.
     """
     require(kind, name, where)
@@ -137,6 +136,8 @@ def load(kind: str, name: str, where: str = "") -> type:
     base = getattr(importlib.import_module(f"obert.{kind}"), CLASSES[kind])
     try:
         return _class_of(extension, base)
+    except UserError:
+        raise
     except Exception as error:
         error.add_note(f"{KINDS[kind]} '{name}' is from {extension.place}")
         raise
@@ -147,9 +148,12 @@ def _class_of(extension: _Extension, base: type) -> type:
         _import_folder()
     module = importlib.import_module(extension.module)
     if extension.attribute:
-        found = getattr(module, extension.attribute)
+        found = getattr(module, extension.attribute, None)
         if not (inspect.isclass(found) and issubclass(found, base)):
-            raise TypeError(f"{extension.module}:{extension.attribute} must be a subclass of {base.__name__}")
+            raise UserError(
+                f"{extension.module}:{extension.attribute} must be a subclass of {base.__name__}, as "
+                f"{extension.place} says"
+            )
         return found
     classes = [
         value
@@ -157,7 +161,7 @@ def _class_of(extension: _Extension, base: type) -> type:
         if inspect.isclass(value) and issubclass(value, base) and value.__module__ == module.__name__
     ]
     if len(classes) != 1:
-        raise TypeError(
+        raise UserError(
             f"{extension.place} must define exactly one subclass of {base.__name__}, found {len(classes)}; an entry "
             "point may name the class, as module:Class"
         )

@@ -10,15 +10,15 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from functools import cache
-from graphlib import TopologicalSorter
+from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Any, ClassVar
-
-from pydantic import BaseModel
 
 from obert.experiment.keys import RunKey
 from obert.experiment.reading import validate
+from obert.experiment.schema import OnTasks
 from obert.foundation import registry
 from obert.foundation.code_identity import code_hash
+from obert.foundation.errors import UserError, unknown_name
 from obert.records.record import MODEL
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Stage(ABC):
     upstream: ClassVar[bool] = False
     on_task: ClassVar[bool] = False
     prunes: ClassVar[bool] = False
-    block: ClassVar[type[BaseModel] | None] = None
+    block: ClassVar[type[OnTasks] | None] = None
     recipe_fields: ClassVar[tuple[str, ...]] = ()
     folders: ClassVar[dict[str, str]] = {}
     files: ClassVar[dict[str, str]] = {}
@@ -141,27 +141,41 @@ class TrainingStage(Stage):
 
 @cache
 def _loaded(kind: type[Stage], name: str) -> Stage:
+    place = f"stage '{name}' ({inspect.getfile(kind)})"
+    if missing := sorted(kind.__abstractmethods__):
+        raise UserError(f"{place} lacks {', '.join(missing)}")
+    if kind.block is not None and not issubclass(kind.block, OnTasks):
+        raise UserError(f"{place}: its block must be a subclass of OnTasks, whose tasks and seeds sweeps set")
     stage = kind()
     stage.name = name
     return stage
 
 
 def stage(name: str, where: str = "") -> Stage:
-    """The stage of a name. Raises UserError, with the closest name, if there is none."""
+    """The stage of a name. Raises UserError if there is none, with the closest name, or if it is not whole."""
     return _loaded(registry.load("stages", name, where), name)
 
 
 def stages() -> tuple[Stage, ...]:
-    """Every stage, each behind those that its runs are made from; otherwise by name."""
+    """Every stage, each behind those that its runs are made from; otherwise by name.
+
+    Raises:
+        UserError: one is not whole, or stands behind itself or one that there is not.
+    """
     found = {name: stage(name) for name in registry.names("stages")}
     trained = {name for name, known in found.items() if known.trains}
     before = {name: set(known.after) for name, known in found.items()}
-    for names in before.values():
+    for name, names in before.items():
         if TRAINING in names:
             names.remove(TRAINING)
             names |= trained
+        for other in names - set(found):
+            raise unknown_name("stage", other, found, f"'after' of stage '{name}'")
     sorter = TopologicalSorter(before)
-    sorter.prepare()
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        raise UserError(f"stages wait for one another: {' -> '.join(error.args[1])}. Mend their 'after'") from None
     ordered: list[Stage] = []
     while sorter.is_active():
         ready = sorted(sorter.get_ready())

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from obert.experiment.keys import RunKey, lineage_of
+from obert.experiment.keys import RunKey
 from obert.experiment.schema import Quantize as Block
-from obert.foundation.errors import unknown_name
+from obert.foundation.errors import UserError, unknown_name
 from obert.records.record import MODEL
 from obert.stages import TEACHER, Sources, TrainingStage
 
@@ -33,34 +33,38 @@ class Quantize(TrainingStage):
         return experiment.model_copy(update={"quantize": blocks})
 
     def plan(self, plan: Plan) -> Iterator[tuple[RunKey, Sources]]:
-        models = plan.of_stage("transfer", "downstream")
         for index, block in enumerate(self.blocks(plan.experiment)):
             where = plan.place("quantize", index)
-            chosen = {lineage_of(label) for label in block.models}
-            seeds = block.seeds or plan.experiment.seeds
-            for task in plan.tasks_of(block, where):
-                plan.definitions.recipe(block.recipe, task, f"{where}.recipe", self.name)
-                known = plan.recipes_on(task)
-                for lineage in chosen:
-                    if lineage[0] not in known:
-                        raise unknown_name("recipe", lineage[0], known, f"{where}.models")
-                teacher = plan.teacher(task)
-                if teacher.key.lineage in chosen:
-                    for seed in seeds:
-                        lineage = (block.recipe, *teacher.key.lineage)
-                        yield RunKey(self.name, task, lineage, seed), {MODEL: teacher, TEACHER: teacher}
-                for run in models:
-                    key = run.key
-                    if key.task != task or key.seed not in seeds or key.lineage not in chosen:
-                        continue
-                    if key.method is not None and (
-                        (block.methods and key.method not in block.methods)
-                        or (block.sparsities and key.sparsity not in block.sparsities)
-                    ):
-                        continue
-                    lineage = (block.recipe, *key.lineage)
-                    quantized = RunKey(self.name, task, lineage, key.seed, key.method, key.sparsity)
-                    yield quantized, {MODEL: run, TEACHER: teacher}
+            chosen = [run for task in plan.tasks_of(block, where) for run in self._chosen(plan, block, task, where)]
+            if not chosen:
+                raise UserError(f"{where}: no run of {', '.join(block.models)} has these methods, sparsities and seeds")
+            for key, model in chosen:
+                yield key, {MODEL: model, TEACHER: plan.teacher(key.task)}
+
+    def _chosen(self, plan: Plan, block: Block, task: str, where: str) -> Iterator[tuple[RunKey, PlannedRun]]:
+        """The runs of a block on a task, each with the model that it starts from."""
+        plan.definitions.recipe(block.recipe, task, f"{where}.recipe", self.name)
+        teacher = plan.teacher(task)
+        models = [run for run in plan.of_stage("transfer", "downstream") if run.key.task == task]
+        known = {run.key.recipe for run in (teacher, *models)}
+        for label in block.models:
+            if label not in known:
+                raise unknown_name("model", label, known, f"{where}.models, on task {task}")
+        seeds = block.seeds or plan.experiment.seeds
+        if teacher.key.recipe in block.models:
+            for seed in seeds:
+                yield RunKey(self.name, task, (block.recipe, *teacher.key.lineage), seed), teacher
+        for run in models:
+            key = run.key
+            if key.seed not in seeds or key.recipe not in block.models:
+                continue
+            if key.method is not None and (
+                (block.methods and key.method not in block.methods)
+                or (block.sparsities and key.sparsity not in block.sparsities)
+            ):
+                continue
+            lineage = (block.recipe, *key.lineage)
+            yield RunKey(self.name, task, lineage, key.seed, key.method, key.sparsity), run
 
     def check_recipe(self, recipe: Recipe) -> None:
         super().check_recipe(recipe)

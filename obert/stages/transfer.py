@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from obert.experiment.keys import RunKey
 from obert.experiment.schema import PRETRAINED
 from obert.experiment.schema import Transfer as Block
-from obert.foundation.errors import unknown_name
+from obert.foundation.errors import UserError, unknown_name
 from obert.records.record import MODEL
 from obert.stages import TEACHER, Sources, TrainingStage
 
@@ -48,6 +48,8 @@ class Transfer(TrainingStage):
                 if run.key.lineage[0] in block.upstream
                 if run.key.sparsity is None or not block.sparsities or run.key.sparsity in block.sparsities
             ]
+            if not chosen and PRETRAINED not in block.upstream:
+                raise UserError(f"{where}: no run of {', '.join(block.upstream)} has these sparsities")
             for task in plan.tasks_of(block, where):
                 plan.definitions.recipe(block.recipe, task, where, self.name)
                 seeds, teacher = block.seeds or plan.experiment.seeds, plan.teacher(task)

@@ -110,6 +110,8 @@ class Sweep(Strict):
 
     @model_validator(mode="after")
     def _consistent(self):
+        if not hasattr(self.block, "recipe") and not hasattr(self.block, "recipes"):
+            raise ValueError(f"{self.stage}: its blocks name no recipe, so there are no keys to search")
         if len(getattr(self.block, "recipes", ("one",))) != 1:
             raise ValueError(f"{self.stage}.recipes: a sweep searches the keys of one recipe")
         if self.sampler == "tpe" and self.trials is None:

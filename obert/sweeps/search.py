@@ -215,8 +215,11 @@ def load_sweep(path: Path | str) -> Search:
         UserError: any mistake, with file and key.
     """
     path = Path(path)
-    sweep = validate(Sweep, read_yaml(path), str(path))
-    search = Search(path, sweep, Plan.load(sweep.experiment))
+    content = read_yaml(path)
+    if isinstance(content.get("experiment"), str):  # first, as the stage that is swept may be from its extensions
+        original = Plan.load(content["experiment"])
+    sweep = validate(Sweep, content, str(path))
+    search = Search(path, sweep, original)
     where = f"{path}, {sweep.stage}"
     if sweep.stage == "transfer" and search.original.experiment.upstream is None:
         raise UserError(f"{where}: {sweep.experiment} has no 'upstream' models to transfer")

@@ -2,11 +2,13 @@
 
 import logging
 import os
+import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from obert.foundation.errors import UserError
+from obert.foundation.locks import locked
 
 TRIALS = "trials.csv"
 PATH_TAG, HASH_TAG, SKIPPED_TAG = "run_key", "record_sha256", "skipped_params"
@@ -67,16 +69,30 @@ def connection(uri: str):
 def initialize(uri: str) -> None:
     """Make a store ready: create an SQLite database's folder and bring its schema up to date.
 
-    To be called once, by one process, before parallel writers: MLflow's first connection to an empty database runs
-    its schema migration, and several at once make each other fail.
+    To be called before parallel writers: MLflow's first connection to an empty database runs its schema migration, and
+    several at once make each other fail. Here they wait for one another. A migration that is killed cannot be taken up
+    again, so a new database is made whole or not at all.
 
     Raises:
         UserError: a file store, or a server that does not answer.
     """
     _check(uri)
     database = database_file(uri)
-    if database is not None:
-        database.parent.mkdir(parents=True, exist_ok=True)
+    if database is None:
+        _migrate(uri)
+        return
+    with locked(database.with_name(f".{database.name}.lock")):
+        if database.is_file():
+            _migrate(uri)
+        else:
+            # A folder of its own, as SQLite keeps a journal beside the file.
+            with tempfile.TemporaryDirectory(prefix=f".{database.name}.", dir=database.parent) as folder:
+                made = Path(folder) / database.name
+                _migrate(f"{SQLITE}{made}")
+                made.replace(database)
+
+
+def _migrate(uri: str) -> None:
     with connection(uri) as client:
         client.search_experiments(max_results=1)
 

@@ -128,7 +128,39 @@ def test_every_recipe_in_configs_is_valid(root):
             {"recipe_overrides": {"city_qa": {"smoke_finetune": {"distillation": {"hardness": 1}}}}},
             ["a teacher recipe", "no 'schedule', 'methods' or 'distillation'"],
         ),
+        *(
+            (
+                {"quantize": [{"recipe": "smoke_quantize", "tasks": ["movie_reviews"]} | block]},
+                ["quantize.0", *expected],
+            )
+            for block, expected in (
+                ({"models": ["smoke_transfer"]}, ["model 'smoke_transfer'", "Did you mean 'smoke_transfer@smoke_u"]),
+                ({"models": ["smoke_quantize@smoke_gradual"]}, ["model 'smoke_quantize@", "smoke_gradual"]),
+                ({"models": ["smoke_gradual"], "sparsities": [0.7]}, ["no run of smoke_gradual has these"]),
+                ({"models": ["smoke_gradual"], "methods": ["random"]}, ["no run of smoke_gradual has these"]),
+                ({"models": ["smoke_gradual"], "seeds": [7]}, ["no run of smoke_gradual has these"]),
+            )
+        ),
+        (
+            {
+                "upstream": {
+                    "transfer": [{"recipe": "smoke_transfer", "upstream": ["smoke_upstream"], "sparsities": [0.5]}]
+                }
+            },
+            ["upstream.transfer.0", "no run of smoke_upstream has these sparsities"],
+        ),
         ({"recipe_overrides": {"city_qa": {"gradul": {}}}}, ["recipe 'gradul'", "smoke_gradual"]),
+        ({"recipe_overrides": {"city_qa": {"smoke_gradual": [1]}}}, ["recipe_overrides.city_qa.smoke_gradual"]),
+        ({"seeds": [-1]}, ["seeds.0", "greater than or equal to 0"]),
+        ({"benchmark": {"engines": []}}, ["benchmark.engines", "at least 1 item"]),
+        (
+            {"downstream": [{"recipes": ["smoke_one_shot"], "methods": "all", "sparsities": [0.8, 0.80000001]}]},
+            ["downstream.0.sparsities.1", "at most 6 digits"],
+        ),
+        (
+            {"downstream": [{"recipes": ["smoke_one_shot"], "methods": "all", "sparsities": [0.00001]}]},
+            ["downstream.0.sparsities.0", "at most 6 digits"],
+        ),
     ],
 )
 def test_mistake_in_a_configuration_is_named(edited, changes, expected):
@@ -142,6 +174,14 @@ def test_duplicate_yaml_key_is_an_error(root, tmp_path):
     path = tmp_path / "twice.yaml"
     path.write_text("name: a\nname: b\n")
     with pytest.raises(UserError, match="'name' appears twice"):
+        Plan.load(path)
+
+
+@pytest.mark.parametrize("content", [None, b"name: \xff\n"])
+def test_what_is_no_text_file_is_named(root, tmp_path, content):
+    path = tmp_path / "odd.yaml"
+    path.mkdir() if content is None else path.write_bytes(content)
+    with pytest.raises(UserError, match=r"odd\.yaml"):
         Plan.load(path)
 
 

@@ -3,6 +3,7 @@
 import multiprocessing
 import subprocess
 import sys
+import time
 from concurrent.futures import ProcessPoolExecutor
 
 import pytest
@@ -16,7 +17,7 @@ from obert.records.record import Score, write_record
 from obert.tracking import mirror
 from obert.tracking.fetch import fetch
 from obert.tracking.mirror import MAX_NAME, MAX_VALUE, VERSION_TAG, mirror_run, synchronize
-from obert.tracking.store import HASH_TAG, PATH_TAG, SKIPPED_TAG
+from obert.tracking.store import HASH_TAG, PATH_TAG, SKIPPED_TAG, initialize
 
 
 def _runs(uri, experiment="example"):
@@ -224,3 +225,26 @@ def test_neither_mlflow_nor_pandas_is_imported_before_it_is_needed():
     environment = {"PYTHONPATH": str(PACKAGE.parent)}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+INITIALIZE = "import sys; from obert.tracking.store import initialize; initialize(sys.argv[1])"
+
+
+def test_a_database_whose_making_is_killed_is_made_again(tmp_path):
+    uri = f"sqlite:///{tmp_path}/new/mlflow.db"
+    killed = subprocess.Popen([sys.executable, "-c", INITIALIZE, uri], cwd=PACKAGE.parent)
+    deadline = time.monotonic() + 120
+    while not any(file.stat().st_size > 300_000 for file in tmp_path.rglob("mlflow.db")):  # amid the migration
+        assert killed.poll() is None and time.monotonic() < deadline
+        time.sleep(0.001)
+    killed.kill()
+    killed.wait()
+    initialize(uri)
+    assert MlflowClient(uri).search_experiments()
+
+
+def test_two_that_make_a_database_at_once_wait_for_one_another(tmp_path):
+    command = [sys.executable, "-c", INITIALIZE, f"sqlite:///{tmp_path}/new/mlflow.db"]
+    both = [subprocess.Popen(command, cwd=PACKAGE.parent) for _ in range(2)]
+    assert [process.wait(240) for process in both] == [0, 0]
+    assert {file.name for file in tmp_path.glob("new/*")} == {"mlflow.db", ".mlflow.db.lock"}
