@@ -60,8 +60,8 @@ def parser() -> argparse.ArgumentParser:
     sweep = command(
         "sweep", "search a recipe's best values on held-out training data; ends in a recipe", _sweep, config=None
     )
-    sweep.add_argument("--workers", type=int, default=1, help="processes to search with")
-    sweep.add_argument("--worker", type=int, default=0, help="this process's number, to join others that run already")
+    sweep.add_argument("--workers", type=_count, default=1, help="processes to search with")
+    sweep.add_argument("--worker", type=_number, default=0, help="number of this process, to join others that run")
     command(
         "track",
         "mirror every record into MLflow that is not there yet",
@@ -79,6 +79,22 @@ def parser() -> argparse.ArgumentParser:
         lambda a: print(_command("tables").summary(Plan.load(a.config))),
     )
     return root
+
+
+def _number(text: str) -> int:
+    """A whole number from 0."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{value} is below 0")
+    return value
+
+
+def _count(text: str) -> int:
+    """A whole number from 1."""
+    value = _number(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError("there must be at least 1")
+    return value
 
 
 def _command(name: str):

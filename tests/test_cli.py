@@ -96,6 +96,13 @@ def test_a_sweep_is_told_apart_from_an_experiment(root, capsys):
     assert "--config" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", [("--workers", "0"), ("--worker", "-1"), ("--workers", "many")])
+def test_numbers_of_workers_that_cannot_be_are_refused(root, capsys, option):
+    with pytest.raises(SystemExit):
+        main(["sweep", "--config", "configs/sweeps/smoke.yaml", *option])
+    assert option[0] in capsys.readouterr().err
+
+
 def test_missing_teacher_is_named(config, capsys):
     arguments = ["--task", "movie_reviews", "--recipe", "smoke_one_shot", "--method", "magnitude"]
     message = fails(capsys, "downstream", "--config", config(), *arguments)
@@ -149,6 +156,9 @@ def test_a_file_that_is_no_model_is_named(exported, capsys, tmp_path):
 
 
 def test_mistakes_by_hand_are_named(exported, capsys):
+    assert "pytorch was not timed. It runs the trained model" in fails(
+        capsys, "benchmark", *exported, "--engines", "pytorch"
+    )
     assert "no such file: nowhere.onnx" in fails(capsys, "benchmark", exported[0], "nowhere.onnx")
     assert "Did you mean 'onnxruntime'?" in fails(capsys, "benchmark", *exported, "--engines", "onnxruntim")
     assert "greater than 0" in fails(capsys, "benchmark", *exported, "--batch-size", "0")

@@ -34,6 +34,11 @@ def run(paths: list[Path], settings: Benchmark) -> str:
         if reason := engine_class.unavailable_reason():
             notes.append(f"{name} was not timed. {reason}.")
             continue
+        if engine_class.reads_trained:
+            notes.append(
+                f"{name} was not timed. It runs the trained model, and exported files are what is timed by hand."
+            )
+            continue
         try:
             if inexact := next(filter(None, map(engine_class.inexact_reason, models.values())), None):
                 raise EngineError(inexact)

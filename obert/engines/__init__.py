@@ -56,6 +56,8 @@ class Engine(ABC):
     """Where that package is, if it cannot be installed beside this project's."""
     hardware: ClassVar[str | None] = None
     """What the engine needs that not every machine has, if anything."""
+    reads_trained: ClassVar[bool] = False
+    """Whether the engine runs the trained model, and not the exported file."""
     tolerance: ClassVar[float] = 1e-5
     """How far logits may be from those of PyTorch in float32."""
 

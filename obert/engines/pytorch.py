@@ -10,6 +10,7 @@ class PyTorch(Engine):
     """The trained model in `inference_mode`. PyTorch has one thread pool a process, so all instances share it."""
 
     label = "PyTorch"
+    reads_trained = True
     library = "torch"
 
     @classmethod

@@ -23,6 +23,7 @@ class SemiStructured(Engine):
     """The trained model. A dense one, with dense kernels in the same precision, is what 2:4 is compared with."""
 
     label = "PyTorch's 2:4 kernels"
+    reads_trained = True
     library = "torch"
     hardware = f"an NVIDIA GPU of compute capability {CAPABILITY[0]}.{CAPABILITY[1]} or higher"
     tolerance = 2e-2

@@ -1,7 +1,7 @@
 """Files that are written whole or not at all, and their hashes."""
 
 import hashlib
-import threading
+import uuid
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from pathlib import Path
 def atomic_path(path: Path):
     """A temporary path beside `path` that takes its place when the block ends well, and is removed otherwise."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{threading.get_native_id()}.tmp")  # threads have their own
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")  # hosts of one file system share thread numbers
     try:
         yield temporary
         temporary.replace(path)

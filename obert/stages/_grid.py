@@ -26,7 +26,10 @@ def pruned(plan: Plan, block: Grid, name: str, recipe: Recipe, where: str) -> It
         raise UserError(f"{where}: recipe '{name}' prunes; list 'sparsities'")
     for method in methods:
         loaded = plan.definitions.method(method, recipe, f"{where}.methods")
-        loaded.check_pattern(pattern)
+        try:
+            loaded.check_pattern(pattern)
+        except UserError as error:
+            raise UserError(f"{where}: recipe '{name}', method '{method}': {error}") from None
         if recipe.is_one_shot and loaded.steps_needed():
             raise UserError(
                 f"{where}: method '{method}' learns its scores in training, recipe '{name}' prunes in one shot. "
