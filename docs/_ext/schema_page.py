@@ -61,8 +61,9 @@ def _section(schema: dict[str, Any], title: str, name: str, level: int, text: st
 
 
 def _cell(text: str) -> str:
-    """Text that a cell of a table can hold."""
-    return " ".join(text.split()).replace("|", r"\|").replace("<", r"\<")
+    """Text that a cell of a table can hold. A backslash before `<` would show in code, which needs none."""
+    parts = " ".join(text.split()).replace("|", r"\|").split("`")
+    return "`".join(part if index % 2 else part.replace("<", r"\<") for index, part in enumerate(parts))
 
 
 def _default(value: Any) -> str:
