@@ -221,10 +221,10 @@ class Plan:
         matching = [r for r in candidates if all(getattr(r.key, name) == value for name, value in wanted.items())]
         if len(matching) == 1:
             return matching[0]
-        asked = " ".join(f"--{name} {value}" for name, value in wanted.items()) or "no selection"
+        asked = " ".join(f"--{name} {value}" for name, value in wanted.items())
         listed = "\n  ".join(run.key.arguments for run in (matching or candidates)[:20])
-        problem = "names several runs; add to it" if matching else "names no run"
-        raise UserError(f"experiment '{self.experiment.name}', stage {stage}: {asked} {problem}. Possible:\n  {listed}")
+        problem = f"{len(matching)} runs match; name one of them" if matching else "names no run. There are"
+        raise UserError(f"experiment '{self.experiment.name}', stage {stage}: {asked} {problem}:\n  {listed}")
 
     def _check_names(self) -> None:
         """Raise UserError for a name in the experiment that no stage has looked up."""

@@ -43,11 +43,14 @@ def environment() -> dict[str, Any]:
 
 
 def git_state() -> dict[str, Any]:
-    """The commit of this package's files, and whether they differ from it; None for both if git does not have them."""
+    """The commit of this package's files, and whether they, the configurations or the workflow differ from it; None for
+    both if git does not have them."""
     # Installed in an environment that lies in a repository of another project, they are not that one's.
     if not _said("git", "ls-files", "--", "__init__.py"):
         return {"git_commit": None, "git_dirty": None}
-    lines = (_said("git", "status", "--porcelain=v2", "--branch", "--untracked-files=no") or "").splitlines()
+    # A new file of code or configuration may change a run; results, data and documents do not.
+    counted = [f":(top){name}" for name in (PACKAGE.name, "configs", "workflow", "Snakefile")]
+    lines = (_said("git", "status", "--porcelain=v2", "--branch", "--", *counted) or "").splitlines()
     commits = [line.removeprefix("# branch.oid ") for line in lines if line.startswith("# branch.oid ")]
     return {
         "git_commit": commits[0] if commits else None,

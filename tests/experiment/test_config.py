@@ -228,6 +228,6 @@ def test_runs_have_distinct_paths_and_are_found_by_their_arguments(root):
 
 
 def test_ambiguous_selection_lists_the_candidates(root):
-    with pytest.raises(UserError, match="names several runs") as caught:
+    with pytest.raises(UserError, match="2 runs match; name one of them") as caught:
         Plan.load(SMOKE).find("downstream", task="city_qa")
     assert "--task city_qa --recipe smoke_gradual --method magnitude --sparsity 0.8 --seed 0" in str(caught.value)

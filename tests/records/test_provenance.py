@@ -57,8 +57,12 @@ def _git(folder, *arguments):
 def test_the_commit_and_whether_files_differ_from_it(repository):
     commit = _git(repository, "rev-parse", "HEAD")
     assert git_state() == {"git_commit": commit, "git_dirty": False}
-    (repository / "new.py").touch()  # files that git does not have yet do not count
+    (repository.parent / "results").mkdir()
+    (repository.parent / "results" / "record.json").touch()  # nothing that a run is made with
     assert git_state() == {"git_commit": commit, "git_dirty": False}
+    (repository / "new.py").touch()
+    assert git_state() == {"git_commit": commit, "git_dirty": True}
+    (repository / "new.py").unlink()
     (repository / "__init__.py").write_text("x = 1\n")
     assert git_state() == {"git_commit": commit, "git_dirty": True}
 

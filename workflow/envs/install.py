@@ -129,7 +129,8 @@ def _with_uv(venv: Path, torch: str, must: bool, pins: list[str | Path]) -> None
     except Failure as failure:
         if torch == "index":
             raise
-        print(f"not from {PYTORCH_INDEX}: {str(failure).splitlines()[-1].strip()}", flush=True)
+        reason = str(failure).splitlines()[-1].strip()
+        print(f"not from {PYTORCH_INDEX}, so from the package index, perhaps with CUDA: {reason}", flush=True)
         _call(*resolve, variables=variables)
     packages = tomllib.loads(lock.read_text(encoding="utf-8"))["packages"]
     version = next(package["version"] for package in packages if package["name"] == "torch")
