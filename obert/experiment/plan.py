@@ -20,7 +20,7 @@ from obert.experiment.seeds import PURPOSES, derive_seed
 from obert.foundation import registry
 from obert.foundation.errors import UserError, unknown_name
 from obert.records.record import MODEL
-from obert.stages import Stage, stages
+from obert.stages import Stage, stage, stages
 
 if TYPE_CHECKING:
     from obert.experiment.recipe import Recipe
@@ -150,8 +150,8 @@ class Plan:
         plan = cls(experiment, where or f"experiment {experiment.name}", block_where)
         for name in experiment.tasks:
             plan.definitions.task(name, f"{plan.where}, tasks.{name}")
-        for stage in stages():
-            plan._add(stage)
+        for each in stages():
+            plan._add(each)
         return plan
 
     def _add(self, stage: Stage) -> None:
@@ -238,8 +238,7 @@ class Plan:
                 if name not in known:
                     raise unknown_name("recipe", name, known, f"{self.where}, recipe_overrides.{task}")
         for name in experiment.stages:
-            registry.require("stages", name, f"{self.where}, stages")
-            (known,) = (each for each in stages() if each.name == name)
+            known = stage(name, f"{self.where}, stages")
             if known.block is None or type(known).blocks is not Stage.blocks:
                 raise UserError(
                     f"{self.where}, stages.{name}: stage {name} takes no blocks here. Those of the project's own "

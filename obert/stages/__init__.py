@@ -156,22 +156,39 @@ def stage(name: str, where: str = "") -> Stage:
     return _loaded(registry.load("stages", name, where), name)
 
 
+def _made_from() -> dict[str, set[str]]:
+    """By name of every stage, the names of those in its `after`, with `TRAINING` spelled out.
+
+    Raises:
+        UserError: a stage is not whole, or stands behind one that there is not.
+    """
+    found = {name: stage(name) for name in registry.names("stages")}
+    trained = {name for name, known in found.items() if known.trains}
+    before = {}
+    for name, known in found.items():
+        before[name] = set(known.after) - {TRAINING} | (trained if TRAINING in known.after else set())
+        for other in before[name] - set(found):
+            raise unknown_name("stage", other, found, f"'after' of stage '{name}'")
+    return before
+
+
+def stages_before(name: str) -> set[str]:
+    """Names of the stages that a stage's runs are made from, in one step or several."""
+    before, found, pending = _made_from(), set(), [name]
+    while pending:
+        new = before[pending.pop()] - found
+        found |= new
+        pending += new
+    return found
+
+
 def stages() -> tuple[Stage, ...]:
     """Every stage, each behind those that its runs are made from; otherwise by name.
 
     Raises:
         UserError: one is not whole, or stands behind itself or one that there is not.
     """
-    found = {name: stage(name) for name in registry.names("stages")}
-    trained = {name for name, known in found.items() if known.trains}
-    before = {name: set(known.after) for name, known in found.items()}
-    for name, names in before.items():
-        if TRAINING in names:
-            names.remove(TRAINING)
-            names |= trained
-        for other in names - set(found):
-            raise unknown_name("stage", other, found, f"'after' of stage '{name}'")
-    sorter = TopologicalSorter(before)
+    sorter = TopologicalSorter(_made_from())
     try:
         sorter.prepare()
     except CycleError as error:
@@ -179,6 +196,6 @@ def stages() -> tuple[Stage, ...]:
     ordered: list[Stage] = []
     while sorter.is_active():
         ready = sorted(sorter.get_ready())
-        ordered += [found[name] for name in ready]
+        ordered += [stage(name) for name in ready]
         sorter.done(*ready)
     return tuple(ordered)

@@ -22,7 +22,7 @@ from obert.experiment.recipe import Recipe
 from obert.experiment.recipes import load_recipe
 from obert.experiment.schema import Experiment
 from obert.foundation.errors import UserError, unknown_name
-from obert.stages import TRAINING, Stage, stage, stages
+from obert.stages import Stage, stage, stages, stages_before
 from obert.sweeps.schema import NOT_SEARCHED, Sweep, Value
 
 
@@ -61,10 +61,11 @@ class Search:
                 "benchmark": None,
             }
         )
+        before = stages_before(self.stage.name)
         for other in stages():  # those that trials may start from stay, with the sweep's seeds
             if other.block is None:
                 continue
-            blocks = other.blocks(experiment) if other.name in _before(self.stage) else ()
+            blocks = other.blocks(experiment) if other.name in before else ()
             if other is self.stage:
                 blocks = (sweep.block,)
             experiment = other.with_blocks(experiment, tuple(b.model_copy(update={"seeds": ()}) for b in blocks))
@@ -184,18 +185,6 @@ class Search:
         for run in self.runs:
             add(run)
         return tuple(found.values())
-
-
-def _before(last: Stage) -> set[str]:
-    """Names of the stages that a stage's runs are made from, in one step or several."""
-    by_name, found, pending = {s.name: s for s in stages()}, set(), [last]
-    while pending:
-        for name in pending.pop().after:
-            for new in {s.name for s in stages() if s.trains} if name == TRAINING else {name}:
-                if new not in found:
-                    found.add(new)
-                    pending.append(by_name[new])
-    return found
 
 
 def nested(values: dict[str, Value]) -> dict[str, Any]:
