@@ -33,7 +33,6 @@ class Recording:
         self._started_at, self._clock = now(), time.perf_counter()
         self._environment = environment()
         self._code_hash = planned.code_hash
-        self._spec, self._spec_hash = planned.specification, planned.specification_hash
         read = {role: read_with_bytes(source.folder / FILE_NAME) for role, source in planned.sources.items()}
         self.sources = {role: record for role, (record, _) in read.items()}
         self._inputs = {
@@ -43,7 +42,7 @@ class Recording:
     @property
     def identity(self) -> str:
         """What a checkpoint must be of to be resumed from: specification and code."""
-        return f"{self._spec_hash}-{self._code_hash}"
+        return f"{self.planned.specification_hash}-{self._code_hash}"
 
     def finish(self, *, threads: int, files: tuple[str, ...], **measured: Any) -> Record:
         """Write the run's record. `measured` are further fields of `Record`."""
@@ -52,8 +51,8 @@ class Recording:
             experiment=planned.experiment.name,
             key=planned.key,
             family=planned.family,
-            spec=self._spec,
-            spec_hash=self._spec_hash,
+            spec=planned.specification,
+            spec_hash=planned.specification_hash,
             code_hash=self._code_hash,
             environment=self._environment,
             threads=threads,
