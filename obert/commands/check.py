@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import torch
 from transformers import AutoConfig, AutoModel, PreTrainedTokenizerBase
 
@@ -15,6 +14,7 @@ from obert.data.sources import resolve_model
 from obert.experiment import folders
 from obert.experiment.plan import Plan, PlannedRun
 from obert.foundation.errors import UserError
+from obert.foundation.memory import free_memory
 from obert.models.encoders import keep_layers, load_tokenizer, prunable_weights
 from obert.stages.export import ONNX
 from obert.training.pruner import check_first_event, check_gradients
@@ -97,7 +97,7 @@ def _check_task(name: str, runs: Iterable[PlannedRun], size: _Size, tokenizer: P
             check_first_event(method, events)
         check_gradients(method, features, f"recipe {run.key.recipe}, method {run.key.method}, task {name}")
         peak = max(peak, method.memory_bytes(size.prunable))
-    available = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else psutil.virtual_memory().available
+    available = free_memory(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     if peak > available:
         raise UserError(
             f"task {name}: a pruning event needs {peak / 1e9:.1f} GB, {available / 1e9:.1f} GB are free. Lower "
