@@ -1,14 +1,12 @@
 """What all runs of an experiment rely on: its assets, a check of the whole of it, and the tracking database."""
 
-import hashlib
-import json
 from pathlib import Path
 
 from obert.commands import assets
 from obert.experiment import folders
 from obert.experiment.plan import Plan
 from obert.foundation.code_identity import code_hash
-from obert.foundation.files import write_text
+from obert.foundation.files import json_hash, write_text
 from obert.tracking import store
 
 
@@ -38,5 +36,4 @@ def run(plan: Plan) -> Path:
 
 
 def _identity(plan: Plan) -> str:
-    content = json.dumps([[run.specification for run in plan], code_hash(commands="check")], sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()
+    return json_hash([[run.specification for run in plan], code_hash(commands="check")])

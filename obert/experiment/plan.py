@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +17,7 @@ from obert.experiment.schema import Experiment, OnTasks
 from obert.experiment.seeds import PURPOSES, derive_seed
 from obert.foundation import registry
 from obert.foundation.errors import UserError, unknown_name
+from obert.foundation.files import json_hash
 from obert.records.record import MODEL
 from obert.stages import Stage, stage, stages
 
@@ -26,11 +25,6 @@ if TYPE_CHECKING:
     from obert.experiment.recipe import Recipe
     from obert.pruning import Method
     from obert.tasks import Task
-
-
-def specification_hash(specification: dict[str, Any]) -> str:
-    """sha256 of a specification's canonical JSON."""
-    return hashlib.sha256(json.dumps(specification, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +92,7 @@ class PlannedRun:
     @cached_property
     def specification_hash(self) -> str:
         """sha256 of the specification; part of the record."""
-        return specification_hash(self.specification)
+        return json_hash(self.specification)
 
     @cached_property
     def code_hash(self) -> str:

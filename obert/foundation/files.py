@@ -1,9 +1,11 @@
-"""Files that are written whole or not at all, and their hashes."""
+"""Files that are written whole or not at all, and hashes of what they hold."""
 
 import hashlib
+import json
 import uuid
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -28,3 +30,13 @@ def file_hash(path: Path) -> str:
     """sha256 of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def content_hash(content: bytes) -> str:
+    """sha256 of a file's content that has been read already."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def json_hash(content: Any) -> str:
+    """sha256 of the canonical JSON of a value."""
+    return content_hash(json.dumps(content, sort_keys=True).encode())

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from typing import TYPE_CHECKING, Any
 
+from obert.foundation.files import content_hash
 from obert.foundation.memory import peak_memory_mb
 from obert.records.provenance import environment
 from obert.records.record import FILE_NAME, Record, now, read_with_bytes, write_record
@@ -35,9 +35,7 @@ class Recording:
         self._code_hash = planned.code_hash
         read = {role: read_with_bytes(source.folder / FILE_NAME) for role, source in planned.sources.items()}
         self.sources = {role: record for role, (record, _) in read.items()}
-        self._inputs = {
-            str(source.key.path): hashlib.sha256(read[role][1]).hexdigest() for role, source in planned.sources.items()
-        }
+        self._inputs = {str(source.key.path): content_hash(read[role][1]) for role, source in planned.sources.items()}
 
     @property
     def identity(self) -> str:

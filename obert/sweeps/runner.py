@@ -15,9 +15,9 @@ import pandas as pd
 import yaml
 
 from obert.commands import assets
-from obert.experiment.plan import PlannedRun, specification_hash
+from obert.experiment.plan import PlannedRun
 from obert.foundation.errors import UserError
-from obert.foundation.files import atomic_path, file_hash, write_text
+from obert.foundation.files import atomic_path, file_hash, json_hash, write_text
 from obert.foundation.locks import locked
 from obert.pruning.shared.fisher_sharing import SharedFisher, sharing
 from obert.records.record import FILE_NAME, MODEL, Record, read_record
@@ -132,7 +132,7 @@ class _Runner:
             return nullcontext()
         of_others = {name: part for name, part in run.specification.items() if name not in ("key", "method")}
         inputs = [file_hash(source.folder / FILE_NAME) for source in run.made_from]
-        return sharing(self._kept[run.key.task, run.key.seed], (specification_hash(of_others), run.key.seed, *inputs))
+        return sharing(self._kept[run.key.task, run.key.seed], (json_hash(of_others), run.key.seed, *inputs))
 
 
 def _finish(search: Search, trials: Trials) -> Path:

@@ -7,9 +7,7 @@ experiment's own, as they are made before any task.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +20,7 @@ from obert.experiment.recipe import Recipe
 from obert.experiment.recipes import load_recipe
 from obert.experiment.schema import Experiment
 from obert.foundation.errors import UserError, unknown_name
+from obert.foundation.files import json_hash
 from obert.stages import Stage, stage, stages, stages_before
 from obert.sweeps.schema import NOT_SEARCHED, Sweep, Value
 
@@ -168,7 +167,7 @@ class Search:
         """Hash of all that decides the trials: what is searched and how, and the runs with their code and sources."""
         sweep = self.sweep.model_dump(mode="json", include={"space", "sampler", "seed", "stop_early"})
         runs = [(run.specification, run.code_hash) for run in (*self.runs, *self.sources)]
-        return hashlib.sha256(json.dumps([sweep, runs], sort_keys=True).encode()).hexdigest()[:12]
+        return json_hash([sweep, runs])[:12]
 
     @cached_property
     def sources(self) -> tuple[PlannedRun, ...]:

@@ -1,11 +1,11 @@
 """Records as MLflow's runs."""
 
 import csv
-import hashlib
 import math
 from pathlib import Path
 from typing import Any
 
+from obert.foundation.files import content_hash
 from obert.foundation.locks import locked
 from obert.records.record import CURVES, FILE_NAME, PREDICTIONS, Record, read_with_bytes
 from obert.tracking.models import delete_models, log_model
@@ -33,7 +33,7 @@ def mirror_run(folder: Path, uri: str) -> bool:
     """
     with locked(folder / LOCK), connection(uri) as client:
         record, content = read_with_bytes(folder / FILE_NAME)
-        digest = _hash(content)
+        digest = content_hash(content)
         experiment = experiment_id(client, record.experiment, uri)
         old = find_runs(client, experiment, f"tags.{PATH_TAG} = '{record.key.path}'")
         complete = [run for run in old if _digest(run) == digest][:1]
@@ -60,13 +60,9 @@ def synchronize(records_folder: Path, uri: str) -> int:
         if record.experiment not in known:
             with connection(uri) as client:
                 known[record.experiment] = _hashes(client, experiment_id(client, record.experiment, uri))
-        if known[record.experiment].get(str(record.key.path)) != [_hash(content)]:
+        if known[record.experiment].get(str(record.key.path)) != [content_hash(content)]:
             count += mirror_run(file.parent, uri)
     return count
-
-
-def _hash(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
 
 
 def _hashes(client: Any, experiment: str) -> dict[str, list[str]]:
@@ -103,7 +99,7 @@ def _write(client: Any, experiment: str, record: Record, content: bytes, folder:
     if record.key.stage == "export":
         log_model(client, experiment, run, record, folder, _names(record))
     client.set_terminated(run, end_time=end)
-    client.set_tag(run, HASH_TAG, _hash(content))
+    client.set_tag(run, HASH_TAG, content_hash(content))
 
 
 def _chunks(items: list, size: int) -> list[list]:

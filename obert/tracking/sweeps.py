@@ -1,6 +1,5 @@
 """Sweeps in MLflow: a parent run, and a nested run for each trial."""
 
-import hashlib
 import io
 import math
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from obert.foundation.files import content_hash
 from obert.foundation.locks import locked
 from obert.tracking.store import HASH_TAG, LOCK, PATH_TAG, TRIALS, connection, experiment_id, find_runs
 
@@ -28,7 +28,7 @@ def mirror_sweep(folder: Path, uri: str) -> bool:
     path = f"sweeps/{sweep}"
     with locked(folder / LOCK), connection(uri) as client:
         content = (folder / TRIALS).read_bytes()  # once: a worker may replace the file at any time
-        trials, digest = pd.read_csv(io.BytesIO(content)), hashlib.sha256(content).hexdigest()
+        trials, digest = pd.read_csv(io.BytesIO(content)), content_hash(content)
         identifier = experiment_id(client, trials["experiment"][0], uri)
         old = find_runs(client, identifier, f"tags.sweep = '{sweep}'")
         if digest in [run.data.tags.get(HASH_TAG) for run in old]:
