@@ -9,8 +9,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from obert.data.columns import Column, Identifier, Mended, Unfit
+from obert.data.columns import Column, Identifier, Text
 from obert.data.rows import BATCH, Rows
+from obert.data.values import Mended, Unfit
 from obert.foundation.errors import UserError
 from obert.foundation.files import atomic_path, file_hash, json_hash
 
@@ -21,22 +22,19 @@ if TYPE_CHECKING:
 CACHE = Path("results/cache/splits")
 SHOWN = 5  # kinds of fault that one message names, and rows of a kind
 WIDTH = 80  # characters of a value that a message shows
-_CODE = tuple(Path(__file__).with_name(name) for name in ("checked.py", "columns.py", "rows.py"))
+_CODE = tuple(Path(__file__).with_name(name) for name in ("checked.py", "columns.py", "rows.py", "values.py"))
 log = logging.getLogger(__name__)
 
 
 class _Index(Column):
-    """GLUE's `idx`, by which an example is known where it has no `id`; it stays, as fingerprints of data cover it."""
+    """GLUE's `idx`, by which an example is known where it has no `id`; it stays, as records' fingerprints cover it."""
 
     allowed: ClassVar[str] = "a whole number"
 
     def convert(self, value: Any, row: Mapping[str, Any]) -> int:
-        try:
-            if type(value) in (int, str):
-                return int(value)
-        except ValueError:
-            pass
-        raise Unfit("is not a whole number")
+        if type(value) is not int:
+            raise Unfit("is not a whole number")
+        return value
 
     def feature(self):
         from datasets import Value
@@ -78,7 +76,9 @@ def _present(rows: Rows, columns: Mapping[str, Column]) -> dict[str, Column]:
     kept = {name: column for name, column in columns.items() if name in found or not column.optional}
     for name, column in columns.items():
         if isinstance(column, Identifier) and name not in found and "idx" in found:
-            kept["idx"] = _Index()
+            _, first = next(rows.read(["idx"]), (0, {}))
+            is_whole = not isinstance(first, Unfit) and type(first.get("idx")) is int
+            kept["idx"] = _Index() if is_whole else Text()
     return kept
 
 

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from obert.data.values import Mended, Unfit, as_list, check_characters, kind_of, parsed, split_words
 
 if TYPE_CHECKING:  # planning must not take the seconds that this import takes
     from datasets.features.features import FeatureType
 
 _WHOLE = re.compile(r"(-?\d+)(?:\.0*)?")
-
-
-class Unfit(Exception):
-    """A value that a column does not take. Its text says what is wrong, without the value: `is blank`."""
-
-
-class Mended(NamedTuple):
-    """A value that was wrong and could be put right, and how, which is counted and said."""
-
-    value: Any
-    how: str
 
 
 @dataclass(frozen=True)
@@ -79,11 +69,11 @@ class Text(Column):
 
     def convert(self, value: Any, row: Mapping[str, Any]) -> str:
         if type(value) is not str:
-            raise Unfit(_kind(value))
+            raise Unfit(kind_of(value))
         if (not value or value.isspace()) and not self.may_be_blank:
             raise Unfit("is blank")
         if not value.isascii():
-            _check_characters(value)
+            check_characters(value)
         return value
 
     def feature(self) -> FeatureType:
@@ -131,7 +121,7 @@ class Number(Column):
 
     def convert(self, value: Any, row: Mapping[str, Any]) -> float:
         if value is None or isinstance(value, bool | list | dict):
-            raise Unfit(_kind(value))
+            raise Unfit(kind_of(value))
         if isinstance(value, str) and (not value or value.isspace()):
             raise Unfit("is blank")
         try:
@@ -178,7 +168,7 @@ class Label(Column):
             if not value.is_integer():  # infinity and NaN are none either
                 raise Unfit("is a number that is not whole")
             return str(int(value))
-        raise Unfit(_kind(value))
+        raise Unfit(kind_of(value))
 
     def feature(self) -> FeatureType:
         return Text().feature()
@@ -201,7 +191,7 @@ class Texts(Column):
         return f"a list of at least {self.at_least} texts that are not blank (in CSV and TSV: a JSON array)"
 
     def convert(self, value: Any, row: Mapping[str, Any]) -> list[str]:
-        found = _as_list(value)
+        found = as_list(value)
         if len(found) < self.at_least:
             raise Unfit(f"has {len(found)} entries")
         text = Text()
@@ -234,7 +224,7 @@ class Choice(Column):
         return (self.of,)
 
     def convert(self, value: Any, row: Mapping[str, Any]) -> int:
-        texts = _as_list(row[self.of])
+        texts = as_list(row[self.of])
         if value in texts and type(value) is str:
             if texts.count(value) > 1:
                 raise Unfit("is the text of several choices")
@@ -263,7 +253,7 @@ class Words(Texts):
         return "a list of words (or text: words with white space between them)"
 
     def convert(self, value: Any, row: Mapping[str, Any]) -> list[str]:
-        return super().convert(_split(value), row)
+        return super().convert(split_words(value), row)
 
 
 @dataclass(frozen=True)
@@ -285,7 +275,7 @@ class Tags(Label):
         return (self.words,)
 
     def convert(self, value: Any, row: Mapping[str, Any]) -> list[str]:
-        found, words = _as_list(_split(value)), _as_list(_split(row[self.words]))
+        found, words = as_list(split_words(value)), as_list(split_words(row[self.words]))
         if len(found) != len(words):
             raise Unfit(f"has not as many entries as '{self.words}'")
         label = super()
@@ -348,7 +338,7 @@ class Answers(Column):
 def _answers(value: Any) -> tuple[list[str], list[int | None]]:
     """Texts and starts of answers in any form that is allowed; a start is None where none is given."""
     if isinstance(value, str):
-        value = _parsed(value, "{[") if value.strip() else []
+        value = parsed(value, "{[") if value.strip() else []
     if isinstance(value, str):
         return [value], [None]
     if isinstance(value, list):  # as in SQuAD's own files, a list of {text, answer_start}
@@ -356,14 +346,14 @@ def _answers(value: Any) -> tuple[list[str], list[int | None]]:
             raise Unfit("is a list of something else than answers")
         value = {name: [entry.get(name) for entry in value] for name in ("text", "answer_start")}
     if not isinstance(value, dict):
-        raise Unfit(_kind(value))
+        raise Unfit(kind_of(value))
     if "text" not in value:
         raise Unfit("has no 'text'")
     texts = value["text"]
     starts = value.get("answer_start")
     if isinstance(texts, str):
         texts, starts = [texts], None if starts is None else starts if isinstance(starts, list) else [starts]
-    texts, starts = _as_list(texts), [None] * len(texts) if starts is None else _as_list(starts)
+    texts, starts = as_list(texts), [None] * len(texts) if starts is None else as_list(starts)
     if len(texts) != len(starts):
         raise Unfit("has not as many starts as texts")
     text = Text()
@@ -386,48 +376,8 @@ def _start(context: str, text: str, start: int | None) -> int:
     return first
 
 
-def _as_list(value: Any) -> list:
-    if isinstance(value, str):
-        value = _parsed(value, "[")
-    if not isinstance(value, list):
-        raise Unfit(_kind(value))
-    return value
-
-
-def _parsed(text: str, opening: str) -> Any:
-    """The JSON that a text holds if it begins with one of these brackets and is some, else the text."""
-    if text.lstrip()[:1] not in opening:
-        return text
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return text
-
-
-def _split(value: Any) -> Any:
-    """White space taken to separate words, where text is not a JSON array."""
-    found = _parsed(value, "[") if isinstance(value, str) and value.strip() else value
-    return found.split() if isinstance(found, str) else found
-
-
 def _convert_entry(column: Column, entry: Any, row: Mapping[str, Any]) -> None:
     try:
         column.convert(entry, row)
     except Unfit as error:
         raise Unfit(f"has an entry that {error}") from None
-
-
-def _check_characters(text: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise Unfit("holds half of a character (a lone surrogate)") from None
-
-
-def _kind(value: Any) -> str:
-    """What a value is that should have been something else."""
-    kinds: Sequence[tuple[type, str]] = ((bool, "a truth value"), (int, "a number"), (float, "a number"))
-    kinds = (*kinds, (str, "text"), (list, "a list"), (dict, "an object"))
-    if value is None:
-        return "is null"
-    return f"is {next((name for kind, name in kinds if isinstance(value, kind)), type(value).__name__)}"

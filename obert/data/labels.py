@@ -103,7 +103,7 @@ def _decide(
             names, numbers = given, _numbers(given, labels)
     elif stated is not None:
         names, numbers = stated, _numbers(stated, labels)
-        if not labels <= set(numbers) and len(labels) == len(stated) and _is_of_a_kind(labels):
+        if _are_own(labels, stated):
             names = tuple(_sorted(labels))
             numbers, said = _by_name(names), f"labels are not the task's own ({_listed(stated)}), and are numbered anew"
     else:
@@ -147,6 +147,13 @@ def _is_whole(label: str) -> bool:
 
 def _is_of_a_kind(labels: set[str]) -> bool:
     return len(set(map(_is_whole, labels))) < 2
+
+
+def _are_own(labels: set[str], names: tuple[str, ...]) -> bool:
+    """Whether labels are as many other words as a task has names for its classes, or 1, 2, ... instead of 0, 1, ..."""
+    if all(map(_is_whole, labels)):
+        return labels == {str(number + 1) for number in range(len(names))} != set(names)
+    return len(labels) == len(names) and not labels & set(names) and not any(map(_is_whole, labels))
 
 
 def _sorted(labels: set[str]) -> list[str]:
@@ -202,5 +209,6 @@ def with_numbers(data: Dataset, name: str, names: tuple[str, ...], numbers: dict
     feature = ClassLabel(names=list(names))
     if _is_list(table):
         classes, feature = pa.ListArray.from_arrays(column.offsets, classes), List(feature)
-    order = data.column_names
-    return data.remove_columns(name).add_column(name, classes, feature=feature).select_columns(order)
+    order, numbered = data.column_names, f"{name} in numbers"
+    data = data.add_column(numbered, classes, feature=feature).remove_columns(name)
+    return data.rename_column(numbered, name).select_columns(order)

@@ -11,7 +11,7 @@ from itertools import chain, count, islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, ClassVar
 
-from obert.data.columns import Unfit
+from obert.data.values import Unfit
 from obert.foundation.errors import UserError
 from obert.foundation.files import file_hash
 
@@ -241,7 +241,7 @@ class ParquetRows(_FileRows):
         try:
             batches = self._file.iter_batches(BATCH, columns=list(names))
             yield from enumerate(chain.from_iterable(batch.to_pylist() for batch in batches), 1)
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise UserError(f"{self.where} cannot be read as Parquet: {error}") from None
 
 
