@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,6 +62,40 @@ def load_splits(
         chosen = {"train": [i for i in range(len(whole.data)) if i not in held_out], "validation": sorted(held_out)}
         parts = {split: Part(whole.rows, whole.data, places) for split, places in chosen.items()}
     return _divided(parts, columns)
+
+
+def without_shared(splits: dict[str, Dataset], units: Callable[[Dataset], Iterable[str]]) -> dict[str, Dataset]:
+    """The splits without the training examples that are in validation too.
+
+    Args:
+        units: what each example is known by.
+
+    Raises:
+        UserError: nothing is left to train on.
+    """
+    held_out = set(units(splits["validation"]))
+    kept = [place for place, unit in enumerate(units(splits["train"])) if unit not in held_out]
+    if not kept:
+        raise UserError(
+            f"nothing is left to train on: all {len(splits['train'])} training examples are in the validation split too"
+        )
+    return {**splits, "train": splits["train"].select(kept)}
+
+
+def check_classes(train: Dataset, where: str) -> None:
+    """Raise UserError if all examples are of one class, where there are classes.
+
+    Args:
+        where: task and source, for the message.
+    """
+    from datasets import ClassLabel
+
+    for name, feature in train.features.items():
+        if isinstance(feature, ClassLabel) and len(found := train.unique(name)) < 2:
+            raise UserError(
+                f"{where}: at least two classes are needed, and the {len(train)} training examples that are left all "
+                f"have {name} {feature.int2str(found)[0]}. Raise train_examples, or add examples of another class."
+            )
 
 
 def _divided(parts: dict[str, Part], columns: Mapping[str, Column]) -> dict[str, Dataset]:

@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import Any, NamedTuple
+
+_KINDS = {
+    type(None): "null",
+    bool: "a truth value",
+    int: "a number",
+    float: "a number",
+    str: "text",
+    list: "a list",
+    dict: "an object",
+}
 
 
 class Unfit(Exception):
@@ -19,6 +28,7 @@ class Mended(NamedTuple):
 
 
 def as_list(value: Any) -> list:
+    """A list, or the JSON array that a text is. Raises Unfit: it is neither."""
     if isinstance(value, str):
         value = parsed(value, "[")
     if not isinstance(value, list):
@@ -43,6 +53,7 @@ def split_words(value: Any) -> Any:
 
 
 def check_characters(text: str) -> None:
+    """Raise Unfit if a text cannot be written as UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -51,8 +62,4 @@ def check_characters(text: str) -> None:
 
 def kind_of(value: Any) -> str:
     """What a value is that should have been something else."""
-    kinds: Sequence[tuple[type, str]] = ((bool, "a truth value"), (int, "a number"), (float, "a number"))
-    kinds = (*kinds, (str, "text"), (list, "a list"), (dict, "an object"))
-    if value is None:
-        return "is null"
-    return f"is {next((name for kind, name in kinds if isinstance(value, kind)), type(value).__name__)}"
+    return f"is {_KINDS.get(type(value), type(value).__name__)}"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from obert.data.columns import Identifier, Label, Text
-from obert.data.splits import load_splits
+from obert.data.splits import load_splits, without_shared
 from obert.records.record import Score
 from obert.tasks import Task, model_inputs
 
@@ -39,9 +39,7 @@ class Classification(Task):
         label = Label(classes=tuple(map(str, range(self.num_labels))))
         columns = {"id": Identifier(), **{name: Text() for name in self.sentences}, "label": label}
         splits = load_splits(self.source, columns, self.hub_config, validation=self.validation_split)
-        held_out = set(self.units(splits["validation"]))
-        kept = [i for i, text in enumerate(self.units(splits["train"])) if text not in held_out]
-        return {**splits, "train": splits["train"].select(kept)}
+        return without_shared(splits, self.units)
 
     def units(self, examples: Dataset) -> Iterator[str]:
         """The sentences, without differences in case and white space."""
