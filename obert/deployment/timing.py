@@ -15,7 +15,6 @@ from obert.engines import Engine, ModelFiles
 from obert.experiment.schema import Benchmark, Scenario
 from obert.models.positions import check_length
 from obert.records.record import Score
-from obert.tasks import Task
 from obert.training.features import Features
 
 
@@ -46,7 +45,7 @@ def time_engine(
     scenario: Scenario,
     settings: Benchmark,
     seed: int,
-    data: tuple[Task, Features] | None,
+    data: Features | None,
 ) -> Timed:
     """Time the models, then score the candidate. They are freed on return, before the next engine's.
 
@@ -68,9 +67,7 @@ def time_engine(
     }
     scores = {}
     if data is not None:
-        task, features = data
-        padding = features.collator.tokenizer.pad_token_id
-        scores = score_in(engines["candidate"], task, features.features, features.examples, padding)
+        scores = score_in(engines["candidate"], data)
     return Timed(seconds, said, scores)
 
 

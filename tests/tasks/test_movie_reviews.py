@@ -51,9 +51,7 @@ def test_training_data_of_which_duplicates_leave_too_little_is_refused(tmp_path)
     held_out = [("a", 1), ("b", 0)]
     with pytest.raises(UserError, match="nothing is left to train on: all 2 training examples are in the validation"):
         write_reviews(tmp_path, [("A ", 1), ("b", 0)], held_out).load()
-    with pytest.raises(
-        UserError, match=r"at least two classes are needed, and the 2 training examples .* have label 0"
-    ):
+    with pytest.raises(UserError, match=r"at least two classes are needed, and the 2 training .* have label 0"):
         write_reviews(tmp_path, [("A ", 1), ("c", 0), ("d", 0)], held_out).load()
     task = write_reviews(tmp_path, [(f"{i} x", i // 5) for i in range(10)], held_out)
     with pytest.raises(UserError, match="Raise train_examples"):
