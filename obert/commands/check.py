@@ -11,6 +11,7 @@ import torch
 from transformers import AutoConfig, AutoModel
 
 from obert.data.sources import resolve_model
+from obert.deployment.timing import check_lengths
 from obert.experiment import folders
 from obert.experiment.plan import Plan, PlannedRun
 from obert.experiment.schema import Model
@@ -50,6 +51,9 @@ def run(plan: Plan) -> str:
         )
     lines.append(f"device: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU'}")
     lines.append(_check_disk(plan, sizes))
+    if plan.of_stage("benchmark"):
+        for model in sizes:
+            check_lengths(experiment.benchmark.scenarios, resolve_model(model.source))
     for name in dict.fromkeys(run.key.task for run in plan):
         lines.append(_check_task(name, [run for run in plan.trained if run.key.task == name], sizes))
     return "\n".join(lines)
