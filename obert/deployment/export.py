@@ -1,11 +1,9 @@
 """Export to ONNX, and what must hold of the exported file: the same zeros, the same logits, its size."""
 
-import ast
 import logging
 import warnings
 import zlib
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -62,12 +60,8 @@ def export_onnx(network: PreTrainedModel, head: Head, path: Path) -> None:
                 verbose=False,
             )
             model = program.model_proto
-            _name_products(model.graph)
             _transpose_weights(model.graph)
-            # Of small models the exporter would compute what depends on weights alone, and the weights would be gone.
-            fold_constants(
-                model, should_fold=lambda node: False if parameters & {v.name for v in node.inputs if v} else None
-            )
+            fold_constants(model)
             remove_unused_nodes(model)
         _clean(model)
         onnx.save(model, str(temporary))
@@ -88,58 +82,36 @@ def _quiet() -> Iterator[None]:
             logging.disable(level)
 
 
-def _name_products(graph: onnx.GraphProto) -> None:
-    """Name products by the modules that make them, numbered where there are several."""
-    seen: Counter[str] = Counter()
-    for node in graph.node:
-        if node.op_type in FLOAT_PRODUCTS:
-            facts = {fact.key: fact.value for fact in node.metadata_props}
-            *_, module, _ = ast.literal_eval(facts["pkg.torch.onnx.name_scopes"])
-            number = f"_{seen[module]}" if seen[module] else ""
-            seen[module] += 1
-            node.name = f"{module}/{node.op_type}{number}"
-
-
 def _transpose_weights(graph: onnx.GraphProto) -> None:
-    """Put the transposed weight into the file in place of a weight and its Transposes, under the same name."""
+    """Put the transposed weight into the file in place of a weight and its Transpose, under the same name."""
     read = OnnxGraph(graph)
     moved = {}
-    for name in [tensor.name for tensor in graph.initializer]:
-        readers = read.readers[name]
-        if readers and all(node is not None and node.op_type == "Transpose" for node in readers):
+    for node in list(graph.node):
+        name = node.input[0] if node.op_type == "Transpose" else None
+        if name in read.constants and len(read.readers[name]) == 1:
             array = np.ascontiguousarray(read.values(name).T)
             read.constants[name].CopyFrom(numpy_helper.from_array(array, name))
-            moved |= {node.output[0]: name for node in readers}
-    kept = [node for node in graph.node if node.output[0] not in moved]
-    del graph.node[:]
-    graph.node.extend(kept)
+            moved[node.output[0]] = name
+            graph.node.remove(node)
     for node in graph.node:
         node.input[:] = [moved.get(name, name) for name in node.input]
 
 
 def _clean(model: onnx.ModelProto) -> None:
-    """Name sums by their layers, and leave out what tells of this machine: the exporter stores stack traces.
-
-    Inputs that nothing reads are left out as well.
-    """
+    """Name products by their layers, and leave out what tells of this machine: the exporter stores stack traces."""
     model.ir_version = IR_VERSION
     graph = OnnxGraph(model.graph)
-    for products in graph.layers().values():
-        for product in products:
-            total = graph.sum_of(product)
-            if total is not product:
-                layer, _, kind = product.name.rpartition("/")
-                total.name = f"{layer}/Add{kind.removeprefix(product.op_type)}"
-    for declared in [tensor for tensor in model.graph.input if not graph.readers[tensor.name]]:
-        model.graph.input.remove(declared)
+    for name, product in graph.layers().items():
+        graph.sum_of(product).name = f"{name}/Add"
+        product.name = f"{name}/{product.op_type}"  # last, as they may be one
     del model.metadata_props[:], model.graph.metadata_props[:], model.graph.value_info[:]
     for part in (*model.graph.node, *model.graph.initializer, *model.graph.input, *model.graph.output):
         del part.metadata_props[:]
         part.doc_string = ""
 
 
-def stored_weights(path: Path) -> dict[str, torch.Tensor]:
-    """The weights of an exported file's linear layers and embeddings, by the parameter name they had in PyTorch.
+def linear_weights(path: Path) -> dict[str, torch.Tensor]:
+    """The weights of an exported file's linear layers, by the parameter name they had in PyTorch.
 
     Raises:
         UserError: the file is no readable ONNX model.
