@@ -97,6 +97,9 @@ class Export(Stage):
         files = model_files(planned)
         threads = planned.experiment.threads
         torch.set_num_threads(threads)
+        examples = planned.task.load()["validation"]
+        chosen = examples.select(range(min(PARITY_FEATURES, len(examples))))
+        features = planned.task.encode(chosen, load_tokenizer(files.trained))[:PARITY_FEATURES]
         network = load_trained(files.trained, files.head, attn_implementation="eager")
         export_onnx(load_float(files.trained, files.head, attn_implementation="eager"), files.head, files.onnx)
         quantized = is_quantized(network)
@@ -114,9 +117,6 @@ class Export(Stage):
                 "one."
             )
 
-        examples = planned.task.load()["validation"]
-        chosen = examples.select(range(min(PARITY_FEATURES, len(examples))))
-        features = planned.task.encode(chosen, load_tokenizer(files.trained))[:PARITY_FEATURES]
         found = parity(network, engine_class(files, threads), features, quantized)
         raw_mb, gzip_mb = file_sizes_mb(files.onnx)
         details: dict[str, Any] = {
