@@ -114,7 +114,7 @@ def _run_stage(arguments: argparse.Namespace) -> None:
     record = chosen.run(planned)
     if record is None:  # one of several processes, of which the first has made the record
         return
-    mend = f"`python -m obert track --config {shlex.quote(str(arguments.config))}` mirrors it; `snakemake` does so at its end."
+    mend = f"python -m obert track --config {shlex.quote(str(arguments.config))}"
     with only_warns(f"obert {chosen.name}: the run is complete, but not in MLflow", mend):
         scores = ", ".join(f"{name} {score.value:.2f} (n={score.count})" for name, score in record.metrics.items())
         print(f"{planned.key.path}: {scores}", flush=True)

@@ -127,7 +127,7 @@ def test_a_finished_run_is_kept_though_mlflow_cannot_be_reached(config, capsys, 
     assert main(["teacher", "--config", path, "--task", "city_qa"]) == 0
     said = capsys.readouterr().err
     assert "the run is complete, but not in MLflow: tracking store http://127.0.0.1:9 failed" in said
-    assert f"`python -m obert track --config {path}` mirrors it" in said
+    assert f"Later, `python -m obert track --config {path}` does the rest." in said
     assert "http://127.0.0.1:9 failed" in fails(capsys, "track", "--config", path)
 
 

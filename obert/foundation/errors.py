@@ -28,7 +28,7 @@ def only_warns(result: str, mend: str) -> Iterator[None]:
         logging.getLogger(__name__).debug("after the result", exc_info=True)
         reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}".rstrip(": ")
         with suppress(OSError, ValueError):  # a full disk, or nobody who reads
-            print(f"{result}: {reason.rstrip('.')}. {mend}", file=sys.stderr, flush=True)
+            print(f"{result}: {reason.rstrip('.')}. Later, `{mend}` does the rest.", file=sys.stderr, flush=True)
 
 
 def unknown_name(what: str, name: str, allowed: Iterable[str], where: str = "") -> UserError:

@@ -154,13 +154,9 @@ def _finish(search: Search, trials: Trials) -> Path:
     recipe = search.folder / f"{search.sweep.recipe}.yaml"
     write_text(recipe, yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110))
     complete = f"obert sweep: {recipe} is complete, but"
-    with only_warns(
-        f"{complete} without its figures", f"`python -m obert sweep --config {search.path}` draws them again."
-    ):
+    with only_warns(f"{complete} without its figures", f"python -m obert sweep --config {search.path}"):
         _draw(search, trials, table)
-    with only_warns(
-        f"{complete} not in MLflow", f"`python -m obert track --config {search.sweep.experiment}` mirrors it."
-    ):
+    with only_warns(f"{complete} not in MLflow", f"python -m obert track --config {search.sweep.experiment}"):
         sweeps.mirror_sweep(search.folder, search.original.experiment.tracking_uri)
     return recipe
 
