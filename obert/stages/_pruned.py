@@ -29,6 +29,7 @@ def prune_and_record(recording: Recording, prepared: Prepared, teacher: PreTrain
         recipe.distribution,
         teacher,
         recipe.distillation,
+        recipe.scope,
     )
     if recipe.is_one_shot:
         pruner.prune(planned.key.sparsity)

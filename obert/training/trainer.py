@@ -17,6 +17,7 @@ from transformers.trainer_callback import ProgressCallback
 from obert.experiment.recipe import Distillation, Training
 from obert.foundation import processes
 from obert.foundation.errors import UserError
+from obert.models.architecture import architecture_of
 from obert.tasks import Task
 from obert.training.data_order import EpochSeededSampler
 from obert.training.distillation import distillation_losses
@@ -98,7 +99,7 @@ class CompressionTrainer(Trainer):
         self.penalty = penalty
         self.epoch_steps = steps_per_epoch(training, len(data.features))
         self.total_steps = max(1, round(training.epochs * self.epoch_steps))
-        network.base_model.embeddings.requires_grad_(not training.freeze_embeddings)
+        architecture_of(network).embeddings.requires_grad_(not training.freeze_embeddings)
         batch_size, accumulation = share_of_batch(training, processes.count())
         arguments = TrainingArguments(
             output_dir=str(folder),
