@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from samples import HEADS
 from tables.examples import record
 
 from obert.cli import main
@@ -132,10 +133,10 @@ def test_a_finished_run_is_kept_though_mlflow_cannot_be_reached(config, capsys, 
 @pytest.fixture
 def exported(root, tmp_path):
     """Two exports of one small model."""
-    network = load_trained(root / "tests/data/tiny_bert", "question_answering", attn_implementation="eager")
+    network = load_trained(root / "tests/data/tiny_bert", HEADS["question_answering"], attn_implementation="eager")
     paths = [tmp_path / name for name in ("first.onnx", "second.onnx")]
     for path in paths:
-        export_onnx(network, "question_answering", path)
+        export_onnx(network, HEADS["question_answering"], path)
     return list(map(str, paths))
 
 

@@ -13,7 +13,6 @@ from obert.engines import Engine, ModelFiles
 from obert.experiment.schema import Benchmark, Scenario
 from obert.foundation.errors import UserError
 from obert.records.record import Score
-from obert.tasks import Task
 from obert.training.features import Features
 
 
@@ -42,7 +41,7 @@ def time_engine(
     scenario: Scenario,
     settings: Benchmark,
     seed: int,
-    data: tuple[Task, Features] | None,
+    data: Features | None,
 ) -> Timed:
     """Time the models, then score the candidate. They are freed on return, before the next engine's.
 
@@ -64,9 +63,7 @@ def time_engine(
     }
     scores = {}
     if data is not None:
-        task, features = data
-        padding = features.collator.tokenizer.pad_token_id
-        scores = score_in(engines["candidate"], task, features.features, features.examples, padding)
+        scores = score_in(engines["candidate"], data)
     return Timed(seconds, said, scores)
 
 

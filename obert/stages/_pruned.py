@@ -21,7 +21,6 @@ def prune_and_record(recording: Recording, prepared: Prepared, teacher: PreTrain
     planned, recipe = recording.planned, recording.planned.recipe
     pruner = Pruner(
         prepared.network,
-        prepared.task,
         planned.method,
         prepared.train,
         planned.seeds,

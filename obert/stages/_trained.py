@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
 from obert.experiment.recipe import Scope
@@ -66,12 +66,12 @@ def seeded(seed: int):
         yield
 
 
-def load_start(planned: PlannedRun) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model that training starts from, with a new head: its source's, or the experiment's own."""
+def load_start(planned: PlannedRun, examples: DatasetDict) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model that training starts from, with a new head for the examples: its source's, or the experiment's own."""
     source, task = planned.sources.get(MODEL), planned.task
     model = Model(source=str(source.folder / MODEL)) if source else planned.experiment.model
     with seeded(planned.seeds["initialization"]):
-        return load_pretrained(model, task.head, task.num_labels)
+        return load_pretrained(model, task.head, task.classes(examples["train"]))
 
 
 def scope_of(planned: PlannedRun) -> Scope:
@@ -97,12 +97,13 @@ def teacher_of(planned: PlannedRun) -> PreTrainedModel | None:
     return load_trained(planned.sources[TEACHER].folder / MODEL, planned.task.head)
 
 
-def prepare(planned: PlannedRun, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Prepared:
-    """Load and encode the task's data, put the model on its device; sets torch's threads to the experiment's."""
+def prepare(
+    planned: PlannedRun, examples: DatasetDict, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> Prepared:
+    """Encode the task's examples, put the model on its device; sets torch's threads to the experiment's."""
     torch.set_num_threads(planned.experiment.threads)
     task = planned.task
-    splits = task.load()
-    train, validation = (Features.encode(task, splits[name], tokenizer) for name in ("train", "validation"))
+    train, validation = (Features.encode(task, examples[name], tokenizer) for name in ("train", "validation"))
     return Prepared(task, network.to(processes.join()), tokenizer, train, validation)
 
 
@@ -132,7 +133,6 @@ def train(
         }
     trainer = CompressionTrainer(
         prepared.network,
-        prepared.task,
         prepared.train,
         recipe.training,
         planned.seeds,
@@ -172,7 +172,7 @@ def record_trained(
     if processes.rank() > 0:
         return None
     planned, task, network = recording.planned, prepared.task, prepared.network
-    logits = predict_logits(network, task, prepared.validation, EVALUATION_BATCH)
+    logits = predict_logits(network, prepared.validation, EVALUATION_BATCH)
     examples = prepared.validation.examples
     predictions = task.predict(logits, prepared.validation.features, examples)
     metrics = task.score(predictions, examples)

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from obert.engines import ModelFiles
     from obert.experiment.plan import Plan, PlannedRun
     from obert.records.record import Record
-    from obert.tasks import Task
     from obert.training.features import Features
 
 DENSE = "dense"  # the role of the task's dense teacher, exported
@@ -169,9 +168,9 @@ class Benchmark(Stage):
         return by_hand.run(arguments.models, validate(Settings, chosen, "the command line"))
 
 
-def _validation(planned: PlannedRun, model: ModelFiles) -> tuple[Task, Features]:
+def _validation(planned: PlannedRun, model: ModelFiles) -> Features:
     from obert.models.encoders import load_tokenizer
     from obert.training.features import Features
 
     task = planned.task
-    return task, Features.encode(task, task.load()["validation"], load_tokenizer(model.trained))
+    return Features.encode(task, task.load()["validation"], load_tokenizer(model.trained))

@@ -86,10 +86,10 @@ class Downstream(TrainingStage):
         from obert.stages._pruned import prune_and_record
         from obert.stages._trained import load_start, prepare, teacher_of
 
-        recording = Recording(planned)
+        recording, examples = Recording(planned), planned.task.load()
         if planned.recipe.start == "teacher":
             folder = planned.sources[MODEL].folder / MODEL
             network, tokenizer = load_trained(folder, planned.task.head), load_tokenizer(folder)
         else:
-            network, tokenizer = load_start(planned)
-        return prune_and_record(recording, prepare(planned, network, tokenizer), teacher_of(planned))
+            network, tokenizer = load_start(planned, examples)
+        return prune_and_record(recording, prepare(planned, examples, network, tokenizer), teacher_of(planned))

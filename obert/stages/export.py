@@ -79,6 +79,7 @@ class Export(Stage):
         from obert.deployment.export import OPSET, export_onnx, exported_sparsity, file_sizes_mb
         from obert.deployment.integer_graph import to_integer
         from obert.deployment.parity import (
+            PARITY_BATCH,
             PARITY_FEATURES,
             PARITY_TOLERANCE,
             QUANTIZED_PARITY_TOLERANCE,
@@ -89,6 +90,7 @@ class Export(Stage):
         from obert.quantization.fake import is_quantized
         from obert.records.record import Score
         from obert.records.recording import Recording
+        from obert.training.features import Features
 
         engine_class = registry.load("engines", REFERENCE_ENGINE)
         if reason := engine_class.unavailable_reason():
@@ -117,8 +119,9 @@ class Export(Stage):
 
         examples = planned.task.load()["validation"]
         chosen = examples.select(range(min(PARITY_FEATURES, len(examples))))
-        features = planned.task.encode(chosen, load_tokenizer(files.trained))[:PARITY_FEATURES]
-        found = parity(network, engine_class(files, threads), features, quantized)
+        features = Features.encode(planned.task, chosen, load_tokenizer(files.trained))
+        batches = (files.head.inputs(batch) for batch in features.in_order(PARITY_BATCH, PARITY_FEATURES))
+        found = parity(network, engine_class(files, threads), files.head, batches, quantized)
         raw_mb, gzip_mb = file_sizes_mb(files.onnx)
         details: dict[str, Any] = {
             "onnx_sha256": file_hash(files.onnx),

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from obert.data.splits import load_splits
+from obert.heads.sequence_classification import SequenceClassification
 from obert.records.record import Score
-from obert.tasks import Task, model_inputs
+from obert.tasks import Task
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +28,8 @@ class Classification(Task):
     A source has splits with the columns `sentences` names, and `label`; `id`, or GLUE's `idx`, is kept if it is there.
     """
 
-    head = "sequence_classification"
+    head = SequenceClassification()
+    num_labels: ClassVar[int] = 2
     primary_metric = "accuracy"
     hub_config: ClassVar[str | None] = None
     sentences: ClassVar[tuple[str, ...]] = ("sentence",)
@@ -46,6 +48,10 @@ class Classification(Task):
         """The sentences, without differences in case and white space."""
         return (normalised(*texts) for texts in zip(*(examples[name] for name in self.sentences), strict=True))
 
+    def classes(self, examples: Dataset) -> tuple[str, ...]:
+        """The labels' numbers."""
+        return tuple(map(str, range(self.num_labels)))
+
     def encode(self, examples: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
         """One feature an example, cut off at `max_length` tokens; columns `labels`, `length` and `id`."""
         self.check_length(tokenizer)
@@ -58,16 +64,6 @@ class Classification(Task):
 
         columns = examples.column_names
         return examples.map(features, batched=True, remove_columns=columns, keep_in_memory=True)
-
-    def losses(self, logits: Sequence[torch.Tensor], batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Cross-entropy of each feature, shape [batch]."""
-        from torch.nn.functional import cross_entropy
-
-        return cross_entropy(logits[0], batch["labels"], reduction="none")
-
-    def forward(self, network: torch.nn.Module, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        """Class scores, shape [batch, classes]."""
-        return (network(**model_inputs(batch)).logits,)
 
     def predict(self, logits: Sequence[torch.Tensor], features: Dataset, examples: Dataset) -> list[dict[str, Any]]:
         """The label with the highest score, for each example."""
