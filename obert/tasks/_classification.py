@@ -24,13 +24,15 @@ def normalised(*sentences: str) -> str:
 
 
 class Classification(Task):
-    """Sentences, or pairs of them, with integer labels.
+    """Sentences, or pairs of them, each of a class.
 
     A source has splits with the columns `sentences` names, and `label`; `id`, or GLUE's `idx`, is kept if it is there.
+    `labels` names the classes in the order of their numbers; data may have as many with names of its own, or any
+    number where it is None.
     """
 
     head = SequenceClassification()
-    num_labels: ClassVar[int] = 2
+    labels: ClassVar[tuple[str, ...] | None] = None
     primary_metric = "accuracy"
     hub_config: ClassVar[str | None] = None
     sentences: ClassVar[tuple[str, ...]] = ("sentence",)
@@ -38,8 +40,8 @@ class Classification(Task):
 
     def read(self) -> dict[str, Dataset]:
         """The source's splits, without the training sentences that are in validation too."""
-        label = Label(classes=tuple(map(str, range(self.num_labels))))
-        columns = {"id": Identifier(), **{name: Text() for name in self.sentences}, "label": label}
+        texts = {name: Text() for name in self.sentences}
+        columns = {"id": Identifier(), **texts, "label": Label(classes=self.labels)}
         splits = load_splits(self.source, columns, self.hub_config, validation=self.validation_split)
         return without_shared(splits, self.units)
 
@@ -48,8 +50,8 @@ class Classification(Task):
         return (normalised(*texts) for texts in zip(*(examples[name] for name in self.sentences), strict=True))
 
     def classes(self, examples: Dataset) -> tuple[str, ...]:
-        """The labels' numbers."""
-        return tuple(map(str, range(self.num_labels)))
+        """The data's names of its classes."""
+        return tuple(examples.features["label"].names)
 
     def encode(self, examples: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
         """One feature an example, cut off at `max_length` tokens; columns `labels`, `length` and `id`."""

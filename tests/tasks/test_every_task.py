@@ -72,7 +72,7 @@ def gold_logits(task, batch, tokenizer):
     if isinstance(task, QuestionAnswering):
         width = batch["input_ids"].shape[1]
         return tuple(20 * one_hot(batch[f"{end}_positions"], width).float() for end in ("start", "end"))
-    classes = len(tokenizer) if isinstance(task, MaskedLanguageModelling) else task.num_labels
+    classes = len(tokenizer) if isinstance(task, MaskedLanguageModelling) else len(task.labels)
     return (20 * one_hot(batch["labels"], classes).float(),)
 
 
