@@ -25,7 +25,6 @@ def prune_and_record(recording: Recording, prepared: Prepared, teacher: PreTrain
     planned, recipe = recording.planned, recording.planned.recipe
     pruner = Pruner(
         prepared.network,
-        prepared.task,
         planned.method,
         prepared.train,
         planned.seeds,
@@ -33,6 +32,7 @@ def prune_and_record(recording: Recording, prepared: Prepared, teacher: PreTrain
         recipe.distribution,
         teacher,
         recipe.distillation,
+        recipe.scope,
     )
     if recipe.is_one_shot:
         _prune_in_one_shot(recording, pruner)

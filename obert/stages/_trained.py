@@ -17,15 +17,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
+from obert.experiment.recipe import Scope
 from obert.experiment.schema import Model
 from obert.foundation import processes
 from obert.foundation.files import plain, write_text
-from obert.masks.counts import assert_sparsity, count_zeros
+from obert.masks.counts import assert_sparsity
 from obert.masks.holding import FixedPattern
-from obert.models.encoders import load_pretrained, load_trained, prunable_weights, save
+from obert.models.encoders import (
+    deployed_weights,
+    load_pretrained,
+    load_trained,
+    measured_sparsity,
+    prunable_weights,
+    save,
+)
 from obert.records.record import CURVES, FILE_NAME, MODEL, PREDICTIONS, Record
 from obert.records.recording import Recording
 from obert.stages import TEACHER
@@ -67,12 +75,28 @@ def seeded(seed: int):
         yield
 
 
-def load_start(planned: PlannedRun) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model that training starts from, with a new head: its source's, or the experiment's own."""
+def load_start(planned: PlannedRun, examples: DatasetDict) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model that training starts from, with a new head for the examples: its source's, or the experiment's own."""
     source, task = planned.sources.get(MODEL), planned.task
-    model = Model(source=str(source.folder / MODEL)) if source else planned.experiment.model
+    model = Model(source=str(source.folder / MODEL)) if source else planned.model
     with seeded(planned.seeds["initialization"]):
-        return load_pretrained(model, task.head, task.num_labels)
+        return load_pretrained(model, task.head, task.classes(examples["train"]))
+
+
+def scope_of(planned: PlannedRun) -> Scope:
+    """Which weights of a run's model are or were pruned: as the recipe says that it was pruned with.
+
+    A new task has a new head, which nothing has pruned.
+    """
+    run, same_head = planned, True
+    while not (run.stage.prunes and run.method is not None):
+        if MODEL not in run.sources:
+            return Scope()
+        same_head &= run.sources[MODEL].key.task == run.key.task
+        run = run.sources[MODEL]
+    scope = run.recipe.scope
+    kept = scope if same_head else scope.model_copy(update={"head": False})
+    return kept if kept.parts else Scope()
 
 
 def teacher_of(planned: PlannedRun) -> PreTrainedModel | None:
@@ -82,12 +106,13 @@ def teacher_of(planned: PlannedRun) -> PreTrainedModel | None:
     return load_trained(planned.sources[TEACHER].folder / MODEL, planned.task.head)
 
 
-def prepare(planned: PlannedRun, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Prepared:
-    """Load and encode the task's data, put the model on its device; sets torch's threads to the experiment's."""
+def prepare(
+    planned: PlannedRun, examples: DatasetDict, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> Prepared:
+    """Encode the task's examples, put the model on its device; sets torch's threads to the experiment's."""
     torch.set_num_threads(planned.experiment.threads)
     task = planned.task
-    splits = task.load()
-    train, validation = (Features.encode(task, splits[name], tokenizer) for name in ("train", "validation"))
+    train, validation = (Features.encode(task, examples[name], tokenizer) for name in ("train", "validation"))
     data = {
         "source": task.source,
         "fingerprint": fingerprint(train.examples, validation.examples),
@@ -123,7 +148,6 @@ def train(
         }
     trainer = CompressionTrainer(
         prepared.network,
-        prepared.task,
         prepared.train,
         recipe.training,
         planned.seeds,
@@ -165,12 +189,13 @@ def record_trained(
     if processes.rank() > 0:
         return None
     planned, task, network = recording.planned, prepared.task, prepared.network
-    logits = predict_logits(network, task, prepared.validation, EVALUATION_BATCH)
+    logits = predict_logits(network, prepared.validation, EVALUATION_BATCH)
     examples = prepared.validation.examples
     predictions = task.predict(logits, prepared.validation.features, examples)
     metrics = task.score(predictions, examples)
-    weights = prunable_weights(network)
-    sparsity = count_zeros(weights, planned.key.sparsity or 0.0)
+    scope = scope_of(planned)
+    weights = prunable_weights(network, scope)
+    sparsity = measured_sparsity(network, scope, planned.key.sparsity or 0.0)
     held = {"pattern": pattern.check(weights, str(planned.key.path))} if pattern is not None else {}
     if pruner is not None:
         assert_sparsity(sparsity, str(planned.key.path), pruner.pattern, pruner.distribution)
@@ -189,10 +214,11 @@ def record_trained(
         files=tuple(files),
         data=prepared.data,
         model={
-            "source": planned.experiment.model.source,
+            "source": planned.model.source,
             "layers": network.config.num_hidden_layers,
             "parameters": network.num_parameters(),
             "prunable_parameters": sum(w.numel() for w in weights.values()),
+            "deployed_prunable_parameters": deployed_weights(network, scope),
             "weights_sha256": weights_hash,
         },
         sparsity=sparsity if pruner or pattern else None,

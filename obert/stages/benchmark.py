@@ -19,6 +19,7 @@ from obert.foundation import registry
 from obert.foundation.code_identity import code_hash
 from obert.foundation.errors import UserError
 from obert.foundation.files import plain, write_text
+from obert.models import architectures
 from obert.records.record import MODEL
 from obert.stages import Sources, Stage
 from obert.stages.export import model_files
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from obert.engines import ModelFiles
     from obert.experiment.plan import Plan, PlannedRun
     from obert.records.record import Record
-    from obert.tasks import Task
     from obert.training.features import Features
 
 DENSE = "dense"  # the role of the task's dense teacher, exported
@@ -59,7 +59,8 @@ class Benchmark(Stage):
         return {"benchmark": planned.experiment.benchmark.model_dump(mode="json", exclude=exclude)}
 
     def code(self, planned: PlannedRun) -> str:
-        return code_hash(stages=self.name, engines=planned.experiment.benchmark.engines, tasks=planned.key.task)
+        engines = planned.experiment.benchmark.engines
+        return code_hash(stages=self.name, engines=engines, tasks=planned.key.task, **architectures.code())
 
     def run(self, planned: PlannedRun) -> Record:
         """Time one model with every engine of `benchmark.engines` that runs here, in every scenario.
@@ -77,7 +78,7 @@ class Benchmark(Stage):
                 short for a scenario, or an engine does not keep to the number of threads.
         """
         from obert.deployment.latency import CONFIDENCE, require_cores, speedup, summarize_latency
-        from obert.deployment.timing import speeds, time_engine
+        from obert.deployment.timing import check_lengths, speeds, time_engine
         from obert.engines import failure
         from obert.records.record import Score
         from obert.records.recording import Recording
@@ -90,6 +91,7 @@ class Benchmark(Stage):
         models = {"candidate": model_files(planned.sources[MODEL])}
         if DENSE in planned.sources:
             models = {"dense": model_files(planned.sources[DENSE]), **models}
+        check_lengths(settings.scenarios, models["candidate"].trained)
         classes = {name: registry.load("engines", name) for name in settings.engines}
         reasons = {n: c.unavailable_reason() or c.unfit_reason(models["candidate"]) for n, c in classes.items()}
         skipped = {name: reason for name, reason in reasons.items() if reason}
@@ -168,9 +170,9 @@ class Benchmark(Stage):
         return by_hand.run(arguments.models, validate(Settings, chosen, "the command line"))
 
 
-def _validation(planned: PlannedRun, model: ModelFiles) -> tuple[Task, Features]:
+def _validation(planned: PlannedRun, model: ModelFiles) -> Features:
     from obert.models.encoders import load_tokenizer
     from obert.training.features import Features
 
     task = planned.task
-    return task, Features.encode(task, task.load()["validation"], load_tokenizer(model.trained))
+    return Features.encode(task, task.load()["validation"], load_tokenizer(model.trained))

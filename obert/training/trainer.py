@@ -19,10 +19,9 @@ from transformers.trainer_callback import ProgressCallback, TrainerState
 from obert.experiment.recipe import Distillation, Training
 from obert.foundation import processes
 from obert.foundation.errors import UserError
-from obert.tasks import Task
+from obert.models.architecture import architecture_of
 from obert.training.checkpoints import load_weights
 from obert.training.data_order import EpochSeededSampler
-from obert.training.distillation import distillation_losses
 from obert.training.features import Features
 from obert.training.schedules import linear_with_rewinds
 
@@ -66,7 +65,6 @@ class CompressionTrainer(Trainer):
     and learning rate, and survives a restart.
 
     Args:
-        task: gives the hard-label loss and the logits to distil.
         training: the recipe's settings.
         seeds: by purpose.
         folder: where checkpoints go.
@@ -79,7 +77,6 @@ class CompressionTrainer(Trainer):
     def __init__(
         self,
         network: PreTrainedModel,
-        task: Task,
         data: Features,
         training: Training,
         seeds: dict[str, int],
@@ -92,7 +89,7 @@ class CompressionTrainer(Trainer):
         penalty: Callable[[], torch.Tensor | None] = lambda: None,
         callbacks: tuple = (),
     ):
-        self.task = task
+        self.head = data.task.head
         self.training = training
         self.data = data
         self.data_seed = seeds["data order"]
@@ -105,7 +102,7 @@ class CompressionTrainer(Trainer):
         self.penalty = penalty
         self.epoch_steps = steps_per_epoch(training, len(data.features))
         self.total_steps = max(1, round(training.epochs * self.epoch_steps))
-        network.base_model.embeddings.requires_grad_(not training.freeze_embeddings)
+        architecture_of(network).embeddings.requires_grad_(not training.freeze_embeddings)
         batch_size, accumulation = share_of_batch(training, processes.count())
         arguments = TrainingArguments(
             output_dir=str(folder),
@@ -192,15 +189,16 @@ class CompressionTrainer(Trainer):
         if model.training:
             inputs = self.data.prepared(inputs, self._batch_seed())
         with self._autocast():
-            logits = _in_float32(self.task.forward(model, inputs))
+            logits = _in_float32(self.head.forward(model, inputs))
         hardness = self.distillation.hardness if self.distillation else 0.0
         loss = torch.zeros((), device=logits[0].device)
         if hardness < 1:
-            loss = loss + (1 - hardness) * self.task.losses(logits, inputs).mean()
+            loss = loss + (1 - hardness) * self.head.losses(logits, inputs).mean()
         if hardness > 0:
             with torch.no_grad(), self._autocast():
-                taught = _in_float32(self.task.forward(self.teacher, inputs))
-            loss = loss + hardness * distillation_losses(logits, taught, self.distillation.temperature).mean()
+                taught = _in_float32(self.head.forward(self.teacher, inputs))
+            softened = self.head.distillation_losses(logits, taught, self.distillation.temperature, inputs)
+            loss = loss + hardness * softened.mean()
         penalty = self.penalty()
         if penalty is not None:
             loss = loss + penalty
