@@ -11,6 +11,7 @@ import torch
 from transformers import AutoConfig, AutoModel, PreTrainedTokenizerBase
 
 from obert.data.sources import resolve_model
+from obert.deployment.timing import check_lengths
 from obert.experiment import folders
 from obert.experiment.plan import Plan, PlannedRun
 from obert.foundation.errors import UserError
@@ -49,6 +50,8 @@ def run(plan: Plan) -> str:
         f"device: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU'}",
         _check_disk(plan, size),
     ]
+    if plan.of_stage("benchmark"):
+        check_lengths(experiment.benchmark.scenarios, resolve_model(experiment.model.source))
     for name in dict.fromkeys(run.key.task for run in plan):
         lines.append(_check_task(name, [run for run in plan.trained if run.key.task == name], size, tokenizer))
     return "\n".join(lines)

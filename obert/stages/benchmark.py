@@ -76,7 +76,7 @@ class Benchmark(Stage):
                 short for a scenario, or an engine does not keep to the number of threads.
         """
         from obert.deployment.latency import CONFIDENCE, require_cores, speedup, summarize_latency
-        from obert.deployment.timing import speeds, time_engine
+        from obert.deployment.timing import check_lengths, speeds, time_engine
         from obert.engines import failure
         from obert.records.record import Score
         from obert.records.recording import Recording
@@ -89,6 +89,7 @@ class Benchmark(Stage):
         models = {"candidate": model_files(planned.sources[MODEL])}
         if DENSE in planned.sources:
             models = {"dense": model_files(planned.sources[DENSE]), **models}
+        check_lengths(settings.scenarios, models["candidate"].trained)
         classes = {name: registry.load("engines", name) for name in settings.engines}
         reasons = {n: c.unavailable_reason() or c.unfit_reason(models["candidate"]) for n, c in classes.items()}
         skipped = {name: reason for name, reason in reasons.items() if reason}
