@@ -109,7 +109,7 @@ class Stage(ABC):
 
     def code(self, planned: PlannedRun) -> str:
         """Hash of the code that makes a run."""
-        return code_hash(stages=self.name, tasks=planned.key.task, pruning=planned.key.method if self.prunes else None)
+        return code_hash(stages=self.name, tasks=planned.task_kind, pruning=planned.key.method if self.prunes else None)
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:  # noqa: B027 (most stages add none)
         """Add command-line arguments of the stage's own."""

@@ -58,7 +58,7 @@ class Benchmark(Stage):
         return {"benchmark": planned.experiment.benchmark.model_dump(mode="json", exclude=exclude)}
 
     def code(self, planned: PlannedRun) -> str:
-        return code_hash(stages=self.name, engines=planned.experiment.benchmark.engines, tasks=planned.key.task)
+        return code_hash(stages=self.name, engines=planned.experiment.benchmark.engines, tasks=planned.task_kind)
 
     def run(self, planned: PlannedRun) -> Record:
         """Time one model with every engine of `benchmark.engines` that runs here, in every scenario.

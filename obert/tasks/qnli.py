@@ -9,6 +9,7 @@ class QNLI(Classification):
     """The validation split is the one that papers report, since the labels of the test split are hidden."""
 
     hub_config = "qnli"
+    class_names = ("entailment", "not_entailment")
     sentences = ("question", "sentence")
 
     source: str = Field("nyu-mll/glue", description="a Hugging Face Hub name, or a local directory")

@@ -16,6 +16,7 @@ class QQP(Classification):
     """Accuracy and the F1 of duplicates, which are the smaller class."""
 
     hub_config = "qqp"
+    class_names = ("not_duplicate", "duplicate")
     sentences = ("question1", "question2")
 
     source: str = Field("nyu-mll/glue", description="a Hugging Face Hub name, or a local directory")
