@@ -61,7 +61,7 @@ def seeded(seed: int):
 def load_start(planned: PlannedRun, examples: DatasetDict) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model that training starts from, with a new head for the examples: its source's, or the experiment's own."""
     source, task = planned.sources.get(MODEL), planned.task
-    model = Model(source=str(source.folder / MODEL)) if source else planned.experiment.model
+    model = Model(source=str(source.folder / MODEL)) if source else planned.model
     with seeded(planned.seeds["initialization"]):
         return load_pretrained(model, task.head, task.classes(examples["train"]))
 
@@ -176,7 +176,7 @@ def record_trained(
             "features": {"train": len(prepared.train.features), "validation": len(prepared.validation.features)},
         },
         model={
-            "source": planned.experiment.model.source,
+            "source": planned.model.source,
             "layers": network.config.num_hidden_layers,
             "parameters": network.num_parameters(),
             "prunable_parameters": sum(w.numel() for w in weights.values()),

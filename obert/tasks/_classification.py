@@ -20,16 +20,16 @@ class Classification(Sentences):
     """Sentences, or pairs of them, of one class each.
 
     Attributes:
-        class_names: the classes in the order of their numbers; None for those that the data has.
+        labels: the classes in the order of their numbers; None for those that the data has.
     """
 
     head = SequenceClassification()
     primary_metric = "accuracy"
-    class_names: ClassVar[tuple[str, ...] | None] = None
+    labels: ClassVar[tuple[str, ...] | None] = None
 
     def label_column(self) -> Label:
         """A class, by its name or number."""
-        return Label(classes=self.class_names)
+        return Label(classes=self.labels)
 
     def classes(self, examples: Dataset) -> tuple[str, ...]:
         """Names of the classes, in the order of their numbers."""

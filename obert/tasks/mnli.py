@@ -8,8 +8,8 @@ from obert.tasks._classification import Classification
 class MNLI(Classification):
     """Judged on the matched validation set, whose genres are those of the training data."""
 
+    labels = ("entailment", "neutral", "contradiction")
     hub_config = "mnli"
-    class_names = ("entailment", "neutral", "contradiction")
     sentences = ("premise", "hypothesis")
     validation_split = "validation_matched"
 

@@ -8,8 +8,8 @@ from obert.tasks._classification import Classification
 class QNLI(Classification):
     """The validation split is the one that papers report, since the labels of the test split are hidden."""
 
+    labels = ("entailment", "not_entailment")
     hub_config = "qnli"
-    class_names = ("entailment", "not_entailment")
     sentences = ("question", "sentence")
 
     source: str = Field("nyu-mll/glue", description="a Hugging Face Hub name, or a local directory")

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class QQP(Classification):
     """Accuracy and the F1 of duplicates, which are the smaller class."""
 
+    labels = ("not_duplicate", "duplicate")
     hub_config = "qqp"
-    class_names = ("not_duplicate", "duplicate")
     sentences = ("question1", "question2")
 
     source: str = Field("nyu-mll/glue", description="a Hugging Face Hub name, or a local directory")

@@ -24,6 +24,7 @@ from obert.deployment.timing import check_lengths
 from obert.experiment.recipes import load_task
 from obert.experiment.schema import Model, Scenario
 from obert.foundation.errors import UserError
+from obert.heads.sequence_classification import SequenceClassification
 from obert.models.encoders import load_pretrained, load_tokenizer
 from obert.models.positions import positions
 
@@ -81,7 +82,7 @@ def test_the_shorter_of_tokenizer_and_model_decides(tmp_path, limit, positions_o
     task = load_task("movie_reviews", {"source": str(DATA / "movie_reviews"), "max_length": expected + 1}, "test")
     for tokenizer in (
         load_tokenizer(folder),
-        load_pretrained(Model(source=str(folder)), "sequence_classification", 2)[1],
+        load_pretrained(Model(source=str(folder)), SequenceClassification(), ("no", "yes"))[1],
     ):
         with pytest.raises(UserError, match=f"max_length {expected + 1}: the model takes at most {expected} tokens"):
             task.encode(task.load()["train"], tokenizer)

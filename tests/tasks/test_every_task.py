@@ -117,9 +117,8 @@ def test_losses_are_per_feature(task, splits, tokenizer):
     features = task.encode(splits["validation"], tokenizer)
     batch = prepared(task, features.select(range(4)), tokenizer)
     generator = torch.Generator().manual_seed(0)
-    logits = tuple(
-        torch.randn(x.shape, generator=generator) for x in gold_logits(task, batch, tokenizer, splits["train"])
-    )
+    gold = gold_logits(task, batch, tokenizer, splits["validation"])
+    logits = tuple(torch.randn(x.shape, generator=generator) for x in gold)
     names = ("start_positions", "end_positions") if isinstance(task, QuestionAnswering) else ("labels",)
     of_outputs = [
         -x.log_softmax(-1).gather(-1, batch[name].unsqueeze(-1)).squeeze(-1)
