@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -62,6 +63,10 @@ class PlannedRun:
     def checkpoints(self) -> Path:
         """Where the run keeps its training checkpoints."""
         return checkpoint_folder(self.experiment, self.key)
+
+    def drop_checkpoints(self) -> None:
+        """Delete its checkpoints: its result is safe, and nothing more is to come that could make the run a failure."""
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
 
     @property
     def made_from(self) -> tuple[PlannedRun, ...]:

@@ -13,12 +13,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from obert.experiment.recipe import Distillation
+from obert.experiment.recipe import Distillation, Scope
 from obert.foundation.errors import UserError
 from obert.foundation.files import write_text
 from obert.masks.patterns import AnyPattern
 from obert.masks.selection import Distribution, dense_masks
-from obert.models.encoders import prunable_layers
+from obert.models.encoders import ENCODER, prunable_layers
 from obert.pruning import Context, Method, prune_event
 from obert.training.features import Features
 
@@ -88,6 +88,7 @@ class Pruner:
         distribution: Distribution = "global",
         teacher: nn.Module | None = None,
         distillation: Distillation | None = None,
+        scope: Scope = ENCODER,
     ):
         self.network = network
         self.head = data.task.head
@@ -98,7 +99,7 @@ class Pruner:
         self.distribution = distribution
         self.teacher = teacher
         self.distillation = distillation
-        self.layers = prunable_layers(network)
+        self.layers = prunable_layers(network, scope)
         self.hook = method.training_hook(network, self.layers, pattern)
         self.masks = dense_masks(self.hook.weights)
         self.events: list[dict[str, Any]] = []
