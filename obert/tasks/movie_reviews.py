@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from obert.data.sources import asset_file
-from obert.tasks._classification import Classification, normalised
+from obert.tasks._classification import Classification
+from obert.tasks._sentences import normalised
 
 if TYPE_CHECKING:
     from datasets import Dataset
