@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +11,11 @@ import torch
 from transformers import AutoConfig, AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
 from obert.data.sources import resolve_model
+from obert.deployment.timing import check_lengths
 from obert.experiment import folders
 from obert.experiment.plan import Plan, PlannedRun
 from obert.experiment.recipe import Scope
+from obert.experiment.schema import Model
 from obert.foundation.errors import UserError
 from obert.foundation.memory import free_memory
 from obert.models.encoders import ENCODER, keep_layers, load_tokenizer, prunable_weights, understood
@@ -27,7 +29,7 @@ TRAINING_OVERHEAD = 1.5  # of free disk over what the finished models take: chec
 
 @dataclass(frozen=True)
 class _Model:
-    """The experiment's model without its weights, and its tokenizer."""
+    """A model without its weights, and its tokenizer."""
 
     network: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -44,27 +46,31 @@ def run(plan: Plan) -> str:
         UserError: everything that would stop a run later.
     """
     experiment = plan.experiment
-    model = _model(plan)
+    models = {model: _model(model) for model in dict.fromkeys(run.model for run in plan)}
     pruning = sum(run.stage.prunes and run.method is not None for run in plan)
-    lines = [
-        f"experiment {experiment.name}: {len(plan)} runs, {pruning} of them pruning",
-        f"model {experiment.model.source}: {model.network.num_parameters() / 1e6:.1f} M parameters, "
-        f"{sum(model.prunable().values()) / 1e6:.1f} M prunable",
-        f"device: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU'}",
-        _check_disk(plan, model.network.num_parameters()),
-    ]
+    lines = [f"experiment {experiment.name}: {len(plan)} runs, {pruning} of them pruning"]
+    for model, loaded in models.items():
+        lines.append(
+            f"model {model.source}: {loaded.network.num_parameters() / 1e6:.1f} M parameters, "
+            f"{sum(loaded.prunable().values()) / 1e6:.1f} M prunable"
+        )
+    lines.append(f"device: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU'}")
+    lines.append(_check_disk(plan, models))
+    if plan.of_stage("benchmark"):
+        for model in models:
+            check_lengths(experiment.benchmark.scenarios, resolve_model(model.source))
     for name in dict.fromkeys(run.key.task for run in plan):
-        lines.append(_check_task(name, [run for run in plan.trained if run.key.task == name], model))
+        runs = [run for run in plan.trained if run.key.task == name]
+        lines.append(_check_task(name, runs, models[runs[0].model]))
     return "\n".join(lines)
 
 
-def _model(plan: Plan) -> _Model:
-    model = plan.experiment.model
+def _model(model: Model) -> _Model:
     location = resolve_model(model.source)
     try:
         config = AutoConfig.from_pretrained(location, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise UserError(f"model.source '{model.source}' has no usable configuration: {error}") from None
+        raise UserError(f"model '{model.source}' has no usable configuration: {error}") from None
     with torch.device("meta"):
         network = AutoModel.from_config(config)
     tokenizer = load_tokenizer(location)
@@ -74,9 +80,9 @@ def _model(plan: Plan) -> _Model:
     return _Model(network, tokenizer)
 
 
-def _check_disk(plan: Plan, parameters: int) -> str:
-    with_model = sum(run.stage.trains or ONNX in run.stage.files for run in plan)
-    needed = with_model * parameters * 4 * TRAINING_OVERHEAD
+def _check_disk(plan: Plan, models: Mapping[Model, _Model]) -> str:
+    with_model = [run for run in plan if run.stage.trains or ONNX in run.stage.files]
+    needed = sum(models[run.model].network.num_parameters() for run in with_model) * 4 * TRAINING_OVERHEAD
     folders.RESULTS.mkdir(exist_ok=True)
     free = shutil.disk_usage(folders.RESULTS).free
     if free < needed:
@@ -87,8 +93,7 @@ def _check_disk(plan: Plan, parameters: int) -> str:
     return f"disk: about {needed / 1e9:.1f} GB needed, {free / 1e9:.0f} GB free"
 
 
-def _check_task(name: str, runs: Iterable[PlannedRun], model: _Model) -> str:
-    runs = list(runs)
+def _check_task(name: str, runs: Sequence[PlannedRun], model: _Model) -> str:
     task = runs[0].task
     splits = task.load()
     # Steps and limits go by features: windows of long texts, packed sequences. One example may be several.

@@ -21,6 +21,7 @@ from obert.foundation.files import file_hash, write_text
 from obert.heads import Head
 from obert.masks.counts import Sparsity, count_zeros
 from obert.models.architecture import Architecture, architecture_of
+from obert.models.positions import limit_length
 from obert.quantization.fake import is_quantized, quantize
 
 ENCODER = Scope()
@@ -42,7 +43,7 @@ def load_pretrained(
     location = resolve_model(model.source)
     try:
         config = AutoConfig.from_pretrained(location, **head.settings(classes), trust_remote_code=False)
-        tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False)
+        tokenizer = load_tokenizer(location)
         network = _model_class(head).from_pretrained(location, config=config, dtype=torch.float32, **SAFE)
     except (OSError, ValueError) as error:
         raise UserError(f"model.source '{model.source}' cannot be loaded (safetensors only): {error}") from None
@@ -94,9 +95,11 @@ def load_float(folder: Path, head: Head, **options: Any) -> PreTrainedModel:
     return _model_class(head).from_pretrained(folder, dtype=torch.float32, **SAFE, **options).eval()
 
 
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer that `save` wrote."""
-    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+def load_tokenizer(location: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model; its `model_max_length` is no more than the model has positions for."""
+    tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False)
+    limit_length(tokenizer, AutoConfig.from_pretrained(location, trust_remote_code=False))
+    return tokenizer
 
 
 def save(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> str:

@@ -50,7 +50,8 @@ class Transfer(TrainingStage):
             ]
             if not chosen and PRETRAINED not in block.upstream:
                 raise UserError(f"{where}: no run of {', '.join(block.upstream)} has these sparsities")
-            for task in plan.tasks_of(block, where):
+            from_upstream = set(block.upstream) != {PRETRAINED}
+            for task in plan.tasks_of(block, where, from_upstream):
                 plan.definitions.recipe(block.recipe, task, where, self.name)
                 seeds, teacher = block.seeds or plan.experiment.seeds, plan.teacher(task)
                 if PRETRAINED in block.upstream:

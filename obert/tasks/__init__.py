@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from obert.data.splits import check_classes
 from obert.foundation.errors import UserError
 from obert.heads import Head
 from obert.records.record import Score
@@ -52,7 +53,7 @@ class Task(BaseModel):
         """The examples: splits `train` and `validation`, disjoint, each with a unique `id` column.
 
         Raises:
-            UserError: the source is missing or lacks a split or a column.
+            UserError: the source is missing, lacks a split or a column, or holds what the task cannot be trained on.
         """
         from datasets import DatasetDict
 
@@ -61,6 +62,7 @@ class Task(BaseModel):
         validation = splits["validation"]
         if self.held_out is not None:
             train, validation = self._hold_out(train)
+        check_classes(train, f"source '{self.source}'")
         return DatasetDict({"train": train, "validation": _subset(validation, self.eval_examples)})
 
     def _hold_out(self, examples: Dataset) -> tuple[Dataset, Dataset]:
@@ -92,7 +94,7 @@ class Task(BaseModel):
         raise NotImplementedError
 
     def check_length(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Raise UserError if `max_length` is more than the tokenizer says that its model takes."""
+        """Raise UserError if `max_length` is more than the model takes (`obert.models.encoders.load_tokenizer`)."""
         if self.max_length > tokenizer.model_max_length:
             raise UserError(
                 f"max_length {self.max_length}: the model takes at most {tokenizer.model_max_length} tokens"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from obert.data.splits import load_splits
+from obert.data.columns import Identifier, Label, Text
+from obert.data.splits import load_splits, without_shared
 from obert.heads.sequence_classification import SequenceClassification
 from obert.records.record import Score
 from obert.tasks import Task
@@ -37,12 +38,10 @@ class Classification(Task):
 
     def read(self) -> dict[str, Dataset]:
         """The source's splits, without the training sentences that are in validation too."""
-        columns = (*self.sentences, "label")
+        label = Label(classes=tuple(map(str, range(self.num_labels))))
+        columns = {"id": Identifier(), **{name: Text() for name in self.sentences}, "label": label}
         splits = load_splits(self.source, columns, self.hub_config, validation=self.validation_split)
-        held_out = set(self.units(splits["validation"]))
-        kept = [i for i, text in enumerate(self.units(splits["train"])) if text not in held_out]
-        identified = {name: _with_id(split, name) for name, split in splits.items()}
-        return {**identified, "train": identified["train"].select(kept)}
+        return without_shared(splits, self.units)
 
     def units(self, examples: Dataset) -> Iterator[str]:
         """The sentences, without differences in case and white space."""
@@ -83,12 +82,3 @@ class Classification(Task):
         from obert.tasks._metrics import Accuracy
 
         return Accuracy()
-
-
-def _with_id(split: Dataset, name: str) -> Dataset:
-    if "id" in split.column_names:
-        ids = [str(i) for i in split["id"]]
-        split = split.remove_columns("id")
-    else:
-        ids = [f"{name}-{i}" for i in (split["idx"] if "idx" in split.column_names else range(len(split)))]
-    return split.add_column("id", ids)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field, model_validator
 
+from obert.data.columns import Answers, Column, Identifier, Remark, Text
 from obert.data.splits import load_splits
 from obert.heads.question_answering import QuestionAnswering as Head
 from obert.records.record import Score
@@ -20,7 +21,13 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-COLUMNS = ("id", "title", "context", "question", "answers")
+COLUMNS: dict[str, Column] = {
+    "id": Identifier(),
+    "title": Remark(),
+    "context": Text(),
+    "question": Text(),
+    "answers": Answers(),
+}
 N_BEST = 20
 MAX_ANSWER_TOKENS = 30
 
@@ -47,8 +54,7 @@ class QuestionAnswering(Task):
 
     def read(self) -> dict[str, Dataset]:
         """The source's splits in SQuAD's format: answers hold lists `text` and `answer_start` (in characters)."""
-        splits = load_splits(self.source, COLUMNS)
-        return {name: split.select_columns(list(COLUMNS)) for name, split in splits.items()}
+        return load_splits(self.source, COLUMNS, together=("context",))
 
     def units(self, examples: Dataset) -> Iterable[str]:
         """The paragraph, of which there are several questions."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from obert.data.columns import Text
 from obert.data.packing import packed
 from obert.data.sources import asset_file
 from obert.data.splits import load_splits
@@ -64,9 +65,9 @@ class MaskedLanguageModelling(Task):
         if dialogues is not None:
             return _of_the_wheel(dialogues, asset_file(source, REVIEWS))
         name, _, configuration = source.partition(":")
-        splits = load_splits(name, ("text",), configuration or None, hold_out_every=HELD_OUT)
+        splits = load_splits(name, {"text": Text(may_be_blank=True)}, configuration or None, hold_out_every=HELD_OUT)
         return {
-            name: split.select_columns("text").add_column("id", [f"{source}-{name}-{i}" for i in range(len(split))])
+            name: split.add_column("id", [f"{source}-{name}-{i}" for i in range(len(split))])
             for name, split in splits.items()
         }
 

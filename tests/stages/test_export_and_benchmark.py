@@ -276,7 +276,7 @@ def test_benchmark_refuses_too_many_threads_before_any_work(make_plan):
 
 
 def test_benchmark_refuses_a_length_the_model_has_no_positions_for(make_plan):
-    plan = make_plan(sequence_length=129)
+    plan = make_plan(also=[{"sequence_length": 129}])
     teacher, _ = write_exports(plan)
     with pytest.raises(UserError, match=r"benchmark\.sequence_length 129: the model has positions for 128"):
         make(at(plan, teacher, "benchmark"))
