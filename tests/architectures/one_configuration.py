@@ -1,7 +1,7 @@
 """One configuration with a tiny random model of every architecture, and labelled sentences in CSV.
 
-    python tests/architectures/one_configuration.py configs/architectures.yaml data/architectures
-    snakemake --cores 2 --configfile configs/architectures.yaml
+python tests/architectures/one_configuration.py configs/architectures.yaml data/architectures
+snakemake --cores 2 --configfile configs/architectures.yaml
 """
 
 import csv
@@ -27,7 +27,8 @@ def write_reviews(path: Path) -> None:
         writer.writerow(["review", "verdict", "written"])
         for number in range(ROWS):
             words, verdict = ((GOOD, "praise"), (BAD, "blame"))[number % 2]
-            text = f"The {choose.choice(THINGS)}, number {number}, is {choose.choice(words)} and {choose.choice(words)}."
+            thing, first, second = choose.choice(THINGS), choose.choice(words), choose.choice(words)
+            text = f"The {thing}, number {number}, is {first} and {second}."
             writer.writerow([text, verdict, f"2026-01-{number % 28 + 1:02d}"])
 
 

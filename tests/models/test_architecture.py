@@ -149,10 +149,10 @@ def test_a_model_that_is_not_understood_is_refused_in_one_message(kind):
 def test_it_is_refused_where_it_is_loaded(root, tmp_path):
     AutoModelForSequenceClassification.from_config(REFUSED["Conv1D"][0]).save_pretrained(tmp_path)
     load_tokenizer(root / "tests/data/tiny_bert").save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="GPT2ForSequenceClassification.*not understood"):
+    with pytest.raises(UserError, match=r"GPT2ForSequenceClassification.*not understood"):
         load_pretrained(Model(source=str(tmp_path)), HEAD, ("0", "1"))
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "of_tomorrow"}))
-    with pytest.raises(UserError, match="cannot be loaded.*of_tomorrow"):
+    with pytest.raises(UserError, match=r"cannot be loaded.*of_tomorrow"):
         load_pretrained(Model(source=str(tmp_path)), HEAD, ("0", "1"))
 
 
