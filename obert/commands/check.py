@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModel
 
 from obert.data.sources import resolve_model
+from obert.deployment.timing import check_lengths
 from obert.experiment import folders
 from obert.experiment.plan import Plan, PlannedRun
+from obert.experiment.schema import Model
 from obert.foundation.errors import UserError
 from obert.foundation.memory import free_memory
 from obert.models.encoders import keep_layers, load_tokenizer, prunable_weights
@@ -39,28 +41,30 @@ def run(plan: Plan) -> str:
         UserError: everything that would stop a run later.
     """
     experiment = plan.experiment
-    size = _model_size(plan)
-    tokenizer = load_tokenizer(resolve_model(experiment.model.source))
+    sizes = {model: _model_size(model) for model in dict.fromkeys(run.model for run in plan)}
     pruning = sum(run.stage.prunes and run.method is not None for run in plan)
-    lines = [
-        f"experiment {experiment.name}: {len(plan)} runs, {pruning} of them pruning",
-        f"model {experiment.model.source}: {size.parameters / 1e6:.1f} M parameters, "
-        f"{sum(size.prunable.values()) / 1e6:.1f} M prunable",
-        f"device: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU'}",
-        _check_disk(plan, size),
-    ]
+    lines = [f"experiment {experiment.name}: {len(plan)} runs, {pruning} of them pruning"]
+    for model, size in sizes.items():
+        lines.append(
+            f"model {model.source}: {size.parameters / 1e6:.1f} M parameters, "
+            f"{sum(size.prunable.values()) / 1e6:.1f} M prunable"
+        )
+    lines.append(f"device: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU'}")
+    lines.append(_check_disk(plan, sizes))
+    if plan.of_stage("benchmark"):
+        for model in sizes:
+            check_lengths(experiment.benchmark.scenarios, resolve_model(model.source))
     for name in dict.fromkeys(run.key.task for run in plan):
-        lines.append(_check_task(name, [run for run in plan.trained if run.key.task == name], size, tokenizer))
+        lines.append(_check_task(name, [run for run in plan.trained if run.key.task == name], sizes))
     return "\n".join(lines)
 
 
-def _model_size(plan: Plan) -> _Size:
-    model = plan.experiment.model
+def _model_size(model: Model) -> _Size:
     location = resolve_model(model.source)
     try:
         config = AutoConfig.from_pretrained(location, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise UserError(f"model.source '{model.source}' has no usable configuration: {error}") from None
+        raise UserError(f"model '{model.source}' has no usable configuration: {error}") from None
     with torch.device("meta"):
         network = AutoModel.from_config(config)
     if model.layers is not None:
@@ -68,9 +72,9 @@ def _model_size(plan: Plan) -> _Size:
     return _Size({name: w.numel() for name, w in prunable_weights(network).items()}, network.num_parameters())
 
 
-def _check_disk(plan: Plan, size: _Size) -> str:
-    with_model = sum(run.stage.trains or ONNX in run.stage.files for run in plan)
-    needed = with_model * size.parameters * 4 * TRAINING_OVERHEAD
+def _check_disk(plan: Plan, sizes: Mapping[Model, _Size]) -> str:
+    with_model = [run for run in plan if run.stage.trains or ONNX in run.stage.files]
+    needed = sum(sizes[run.model].parameters for run in with_model) * 4 * TRAINING_OVERHEAD
     folders.RESULTS.mkdir(exist_ok=True)
     free = shutil.disk_usage(folders.RESULTS).free
     if free < needed:
@@ -81,9 +85,9 @@ def _check_disk(plan: Plan, size: _Size) -> str:
     return f"disk: about {needed / 1e9:.1f} GB needed, {free / 1e9:.0f} GB free"
 
 
-def _check_task(name: str, runs: Iterable[PlannedRun], size: _Size, tokenizer: PreTrainedTokenizerBase) -> str:
-    runs = list(runs)
-    task = runs[0].task
+def _check_task(name: str, runs: Sequence[PlannedRun], sizes: Mapping[Model, _Size]) -> str:
+    task, size = runs[0].task, sizes[runs[0].model]
+    tokenizer = load_tokenizer(resolve_model(runs[0].model.source))
     splits = task.load()
     # Steps and limits go by features: windows of long texts, packed sequences. One example may be several.
     features = len(task.encode(splits["train"], tokenizer))

@@ -16,26 +16,26 @@ from transformers import PreTrainedModel
 from obert.deployment.onnx_graph import OnnxGraph
 from obert.foundation.errors import UserError
 from obert.foundation.files import atomic_path
+from obert.heads import Head
 from obert.masks.counts import Sparsity, count_zeros
 from obert.models.encoders import prunable_layers
 from obert.quantization.fake import QuantizedLinear, integer_weight
 
 FILE_NAME = "model.onnx"
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-OUTPUTS = {"sequence_classification": ("logits",), "question_answering": ("start_logits", "end_logits")}
 # The oldest that the exporter writes; sparse runtimes that are no longer developed read it, and no later file format.
 OPSET, IR_VERSION = 18, 8
 _CHUNK = 1 << 20
 
 
-def export_onnx(network: PreTrainedModel, head: str, path: Path) -> None:
+def export_onnx(network: PreTrainedModel, head: Head, path: Path) -> None:
     """Write a model to one ONNX file with dynamic batch and sequence axes, weights inside.
 
     Each linear layer is a MatMul or Gemm with an initializer that has the name of its parameter.
 
     Args:
         network: in evaluation mode, with `attn_implementation="eager"` (the exporter decomposes fused attention).
-        head: a key of OUTPUTS, which names the file's outputs.
+        head: names the file's outputs.
     """
     # Padding in the example keeps the exporter from treating the mask as a constant.
     mask = torch.tensor([[1] * 8, [1] * 5 + [0] * 3])
@@ -50,7 +50,7 @@ def export_onnx(network: PreTrainedModel, head: str, path: Path) -> None:
                 network,
                 kwargs=dict(zip(INPUTS, (ids, mask, torch.zeros_like(mask)), strict=True)),
                 input_names=list(INPUTS),
-                output_names=list(OUTPUTS[head]),
+                output_names=list(head.outputs),
                 dynamic_shapes={name: {0: "batch", 1: "tokens"} for name in INPUTS},
                 opset_version=OPSET,
                 custom_translation_table=TRANSLATIONS,

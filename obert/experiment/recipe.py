@@ -121,7 +121,7 @@ class Recipe(Strict):
         "pretrained", description="downstream only: the pre-trained, the fine-tuned, or an upstream model"
     )
     layers: tuple[int, ...] | None = Field(
-        None, description="upstream only: encoder layers of the teacher to keep, in order; all by default"
+        None, description="of what is pruned or cut: encoder layers to keep, in order; all by default"
     )
     training: Training | None = Field(None, description="none for pruning in one shot")
     schedule: SparsitySchedule | None = Field(None, description="of gradual pruning; none for pruning in one shot")

@@ -16,7 +16,8 @@ if TYPE_CHECKING:  # records hold these types, and must be read without torch
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # A score that is not a number stays one in the file, where pydantic would write null and not read it again.
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
 
 
 class LayerSparsity(_Part):

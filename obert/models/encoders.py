@@ -3,55 +3,52 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from safetensors.torch import load_file
 from torch import nn
-from transformers import (
-    AutoConfig,
-    AutoModelForMaskedLM,
-    AutoModelForQuestionAnswering,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from obert.data.sources import resolve_model
 from obert.experiment.schema import Model
 from obert.foundation.errors import UserError
 from obert.foundation.files import file_hash, write_text
+from obert.heads import Head
+from obert.models.positions import limit_length
 from obert.quantization.fake import is_quantized, quantize
 
-HEADS = {
-    "sequence_classification": AutoModelForSequenceClassification,
-    "question_answering": AutoModelForQuestionAnswering,
-    "masked_language_model": AutoModelForMaskedLM,
-}
 WEIGHTS, QUANTIZED = "model.safetensors", "quantization.json"
 SAFE = {"use_safetensors": True, "trust_remote_code": False}
 
 
-def load_pretrained(model: Model, head: str, num_labels: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_pretrained(
+    model: Model, head: Head, classes: Sequence[str]
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A pre-trained encoder with a freshly initialised head, and its tokenizer.
 
-    The caller seeds torch's generator, which decides the head's weights.
+    The caller seeds torch's generator, which decides the head's weights. `classes` are the labels' names.
 
     Raises:
         UserError: no such model, no safetensors in it, or a layer it does not have.
     """
     location = resolve_model(model.source)
     try:
-        config = AutoConfig.from_pretrained(location, num_labels=num_labels, trust_remote_code=False)
-        tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False)
-        network = HEADS[head].from_pretrained(location, config=config, dtype=torch.float32, **SAFE)
+        config = AutoConfig.from_pretrained(location, **head.settings(classes), trust_remote_code=False)
+        tokenizer = load_tokenizer(location)
+        network = _model_class(head).from_pretrained(location, config=config, dtype=torch.float32, **SAFE)
     except OSError as error:
         raise UserError(f"model.source '{model.source}' cannot be loaded (safetensors only): {error}") from None
     if model.layers is not None:
         keep_layers(network, model.layers)
     return network, tokenizer
+
+
+def _model_class(head: Head) -> type:
+    return getattr(transformers, head.auto_model)
 
 
 def keep_layers(network: PreTrainedModel, layers: tuple[int, ...]) -> None:
@@ -68,7 +65,7 @@ def keep_layers(network: PreTrainedModel, layers: tuple[int, ...]) -> None:
     network.config.num_hidden_layers = len(layers)
 
 
-def load_trained(folder: Path, head: str, **options: Any) -> PreTrainedModel:
+def load_trained(folder: Path, head: Head, **options: Any) -> PreTrainedModel:
     """A model that `save` wrote, in evaluation mode, quantised if it was."""
     network = load_float(folder, head, **options)
     if (folder / QUANTIZED).is_file():
@@ -78,14 +75,16 @@ def load_trained(folder: Path, head: str, **options: Any) -> PreTrainedModel:
     return network.eval()
 
 
-def load_float(folder: Path, head: str, **options: Any) -> PreTrainedModel:
+def load_float(folder: Path, head: Head, **options: Any) -> PreTrainedModel:
     """A model that `save` wrote, in evaluation mode, without its quantisation."""
-    return HEADS[head].from_pretrained(folder, dtype=torch.float32, **SAFE, **options).eval()
+    return _model_class(head).from_pretrained(folder, dtype=torch.float32, **SAFE, **options).eval()
 
 
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer that `save` wrote."""
-    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+def load_tokenizer(location: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model; its `model_max_length` is no more than the model has positions for."""
+    tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False)
+    limit_length(tokenizer, AutoConfig.from_pretrained(location, trust_remote_code=False))
+    return tokenizer
 
 
 def save(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> str:

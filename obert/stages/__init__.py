@@ -130,7 +130,7 @@ class TrainingStage(Stage):
         """The model, the seed that others are derived from, the recipe, and the method's own parameters."""
         experiment = planned.experiment
         settings: dict[str, Any] = {
-            "model": experiment.model.model_dump(mode="json"),
+            "model": planned.model.model_dump(mode="json"),
             "base_seed": experiment.base_seed,
             "recipe": planned.recipe.model_dump(mode="json", exclude={"description", "source", "methods", "family"}),
         }

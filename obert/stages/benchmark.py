@@ -18,7 +18,7 @@ from obert.experiment.schema import Benchmark as Settings
 from obert.foundation import registry
 from obert.foundation.code_identity import code_hash
 from obert.foundation.errors import UserError
-from obert.foundation.files import write_text
+from obert.foundation.files import plain, write_text
 from obert.records.record import MODEL
 from obert.stages import Sources, Stage
 from obert.stages.export import model_files
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from obert.engines import ModelFiles
     from obert.experiment.plan import Plan, PlannedRun
     from obert.records.record import Record
-    from obert.tasks import Task
     from obert.training.features import Features
 
 DENSE = "dense"  # the role of the task's dense teacher, exported
@@ -77,7 +76,7 @@ class Benchmark(Stage):
                 short for a scenario, or an engine does not keep to the number of threads.
         """
         from obert.deployment.latency import CONFIDENCE, require_cores, speedup, summarize_latency
-        from obert.deployment.timing import speeds, time_engine
+        from obert.deployment.timing import check_lengths, speeds, time_engine
         from obert.engines import failure
         from obert.records.record import Score
         from obert.records.recording import Recording
@@ -90,6 +89,7 @@ class Benchmark(Stage):
         models = {"candidate": model_files(planned.sources[MODEL])}
         if DENSE in planned.sources:
             models = {"dense": model_files(planned.sources[DENSE]), **models}
+        check_lengths(settings.scenarios, models["candidate"].trained)
         classes = {name: registry.load("engines", name) for name in settings.engines}
         reasons = {n: c.unavailable_reason() or c.unfit_reason(models["candidate"]) for n, c in classes.items()}
         skipped = {name: reason for name, reason in reasons.items() if reason}
@@ -108,6 +108,15 @@ class Benchmark(Stage):
                     timed = time_engine(
                         engine_class, models, scenario, settings, planned.key.seed, data if index == 0 else None
                     )
+                    summaries = {
+                        role: summarize_latency(seconds, scenario.batch_size) for role, seconds in timed.seconds.items()
+                    }
+                    found = speeds(summaries["candidate"], settings.iterations) | timed.scores
+                    said = {**timed.said, **{role: asdict(summary) for role, summary in summaries.items()}}
+                    if "dense" in models:
+                        ratio, interval = speedup(timed.seconds["dense"], timed.seconds["candidate"])
+                        found["speedup"] = Score(value=ratio, count=settings.iterations)
+                        said["speedup_interval"] = interval
                 except UserError:
                     raise
                 except Exception as error:  # whatever a library raises: the other engines' timings are good
@@ -116,21 +125,13 @@ class Benchmark(Stage):
                     continue
                 for role, operator in timed.said["unsupported"].items():
                     log.warning("%s leaves a part of the %s model to a fallback: %s", name, role, operator)
-                samples[place] = timed.seconds
-                summaries = {
-                    role: summarize_latency(seconds, scenario.batch_size) for role, seconds in timed.seconds.items()
-                }
-                found = speeds(summaries["candidate"], settings.iterations) | timed.scores
-                engines[place] = {**timed.said, **{role: asdict(summary) for role, summary in summaries.items()}}
-                if "dense" in models:
-                    ratio, interval = speedup(timed.seconds["dense"], timed.seconds["candidate"])
-                    found["speedup"] = Score(value=ratio, count=settings.iterations)
-                    engines[place]["speedup_interval"] = interval
+                samples[place], engines[place] = timed.seconds, said
                 metrics |= {f"{place}_{metric}": score for metric, score in found.items()}
         if not samples:
             reasons = "; ".join(reason.partition("\n")[0] for reason in (*failed.values(), *skipped.values()))
             raise UserError(f"no engine of benchmark.engines could be timed: {reasons}")
-        write_text(planned.folder / self.files[LATENCIES], json.dumps({"unit": "s", "engines": samples}) + "\n")
+        latencies = {"unit": "s", "engines": samples}
+        write_text(planned.folder / self.files[LATENCIES], json.dumps(latencies, default=plain) + "\n")
         return recording.finish(
             threads=settings.threads,
             files=tuple(self.files.values()),
@@ -167,9 +168,9 @@ class Benchmark(Stage):
         return by_hand.run(arguments.models, validate(Settings, chosen, "the command line"))
 
 
-def _validation(planned: PlannedRun, model: ModelFiles) -> tuple[Task, Features]:
+def _validation(planned: PlannedRun, model: ModelFiles) -> Features:
     from obert.models.encoders import load_tokenizer
     from obert.training.features import Features
 
     task = planned.task
-    return task, Features.encode(task, task.load()["validation"], load_tokenizer(model.trained))
+    return Features.encode(task, task.load()["validation"], load_tokenizer(model.trained))

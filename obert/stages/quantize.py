@@ -95,7 +95,7 @@ class Quantize(TrainingStage):
         recording, folder = Recording(planned), planned.sources[MODEL].folder / MODEL
         network, tokenizer = load_trained(folder, planned.task.head), load_tokenizer(folder)
         pattern = FixedPattern(prunable_weights(network)) if planned.method is not None else None
-        prepared = prepare(planned, quantize(network), tokenizer)
+        prepared = prepare(planned, planned.task.load(), quantize(network), tokenizer)
         steps = steps_per_epoch(planned.recipe.training, len(prepared.train.features))
         frozen = FreezeObservers(round(planned.recipe.freeze_observers_epoch * steps))
         trainer = train(recording, prepared, teacher=teacher_of(planned), pattern=pattern, callbacks=(frozen,))

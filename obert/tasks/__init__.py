@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from obert.data.splits import check_classes
 from obert.foundation.errors import UserError
+from obert.heads import Head
 from obert.records.record import Score
 
 if TYPE_CHECKING:  # checking a configuration must not take the seconds that these imports take
@@ -18,25 +20,16 @@ if TYPE_CHECKING:  # checking a configuration must not take the seconds that the
     from transformers import PreTrainedTokenizerBase
 
 
-INPUT_COLUMNS = ("input_ids", "attention_mask", "token_type_ids")
-
-
-def model_inputs(batch: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a batch a model's forward pass takes, labels left out."""
-    return {name: batch[name] for name in INPUT_COLUMNS if name in batch}
-
-
 class Task(BaseModel):
     """A task. Its fields are the options that an experiment may set under `tasks.<name>`.
 
-    The class attributes say what model it needs and how it is judged. Two rooms hold what tasks of a kind share:
+    The class attributes say what head it needs and how it is judged. Two rooms hold what tasks of a kind share:
     `_classification.py` and `_question_answering.py`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    head: ClassVar[Literal["sequence_classification", "question_answering", "masked_language_model"]]
-    num_labels: ClassVar[int] = 2
+    head: ClassVar[Head]
     primary_metric: ClassVar[str]
 
     source: str = Field(description="wheel:<asset>, a local directory, or a Hugging Face Hub name")
@@ -60,7 +53,7 @@ class Task(BaseModel):
         """The examples: splits `train` and `validation`, disjoint, each with a unique `id` column.
 
         Raises:
-            UserError: the source is missing or lacks a split or a column.
+            UserError: the source is missing, lacks a split or a column, or holds what the task cannot be trained on.
         """
         from datasets import DatasetDict
 
@@ -69,6 +62,7 @@ class Task(BaseModel):
         validation = splits["validation"]
         if self.held_out is not None:
             train, validation = self._hold_out(train)
+        check_classes(train, f"source '{self.source}'")
         return DatasetDict({"train": train, "validation": _subset(validation, self.eval_examples)})
 
     def _hold_out(self, examples: Dataset) -> tuple[Dataset, Dataset]:
@@ -86,6 +80,10 @@ class Task(BaseModel):
         """The splits that `load` returns, before it takes a subset of each. Raises UserError as `load`."""
         raise NotImplementedError
 
+    def classes(self, examples: Dataset) -> tuple[str, ...]:
+        """Names of the classes that the labels of training examples number; empty where labels are no classes."""
+        return ()
+
     def encode(self, examples: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
         """Features of the examples. Columns: model inputs and labels (lists of varying length, not padded),
         `length`, and what `predict` needs to find the example again.
@@ -96,7 +94,7 @@ class Task(BaseModel):
         raise NotImplementedError
 
     def check_length(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Raise UserError if `max_length` is more than the tokenizer says that its model takes."""
+        """Raise UserError if `max_length` is more than the model takes (`obert.models.encoders.load_tokenizer`)."""
         if self.max_length > tokenizer.model_max_length:
             raise UserError(
                 f"max_length {self.max_length}: the model takes at most {tokenizer.model_max_length} tokens"
@@ -108,24 +106,11 @@ class Task(BaseModel):
         """The batch as the model is to see it. What is random in it comes from the generator, on the CPU."""
         return batch
 
-    def losses(self, logits: Sequence[torch.Tensor], batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Hard-label loss of each feature of a batch, shape [batch]."""
-        raise NotImplementedError
-
-    def forward(self, network: torch.nn.Module, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        """The model's outputs that a distillation loss compares: one tensor of class scores [batch, classes] for
-        classification, start and end scores [batch, tokens] for question answering."""
-        raise NotImplementedError
-
-    def evidence(self, logits: Sequence[torch.Tensor], batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        """What `predict` needs of a batch's logits, each [batch, ...]; all of them by default."""
-        return tuple(logits)
-
     def predict(self, logits: Sequence[torch.Tensor], features: Dataset, examples: Dataset) -> list[dict[str, Any]]:
         """One prediction an example, in the order of the examples, as `{"id": ..., "prediction": ...}`.
 
         Args:
-            logits: what `evidence` returns, for all features, padded to one length for question answering.
+            logits: what the head's `evidence` returns, for all features, scores of tokens padded to one length.
         """
         raise NotImplementedError
 

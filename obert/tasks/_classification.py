@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from obert.data.splits import load_splits
+from obert.data.columns import Identifier, Label, Text
+from obert.data.splits import load_splits, without_shared
+from obert.heads.sequence_classification import SequenceClassification
 from obert.records.record import Score
-from obert.tasks import Task, model_inputs
+from obert.tasks import Task
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +29,8 @@ class Classification(Task):
     A source has splits with the columns `sentences` names, and `label`; `id`, or GLUE's `idx`, is kept if it is there.
     """
 
-    head = "sequence_classification"
+    head = SequenceClassification()
+    num_labels: ClassVar[int] = 2
     primary_metric = "accuracy"
     hub_config: ClassVar[str | None] = None
     sentences: ClassVar[tuple[str, ...]] = ("sentence",)
@@ -35,16 +38,18 @@ class Classification(Task):
 
     def read(self) -> dict[str, Dataset]:
         """The source's splits, without the training sentences that are in validation too."""
-        columns = (*self.sentences, "label")
+        label = Label(classes=tuple(map(str, range(self.num_labels))))
+        columns = {"id": Identifier(), **{name: Text() for name in self.sentences}, "label": label}
         splits = load_splits(self.source, columns, self.hub_config, validation=self.validation_split)
-        held_out = set(self.units(splits["validation"]))
-        kept = [i for i, text in enumerate(self.units(splits["train"])) if text not in held_out]
-        identified = {name: _with_id(split, name) for name, split in splits.items()}
-        return {**identified, "train": identified["train"].select(kept)}
+        return without_shared(splits, self.units)
 
     def units(self, examples: Dataset) -> Iterator[str]:
         """The sentences, without differences in case and white space."""
         return (normalised(*texts) for texts in zip(*(examples[name] for name in self.sentences), strict=True))
+
+    def classes(self, examples: Dataset) -> tuple[str, ...]:
+        """The labels' numbers."""
+        return tuple(map(str, range(self.num_labels)))
 
     def encode(self, examples: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
         """One feature an example, cut off at `max_length` tokens; columns `labels`, `length` and `id`."""
@@ -58,16 +63,6 @@ class Classification(Task):
 
         columns = examples.column_names
         return examples.map(features, batched=True, remove_columns=columns, keep_in_memory=True)
-
-    def losses(self, logits: Sequence[torch.Tensor], batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Cross-entropy of each feature, shape [batch]."""
-        from torch.nn.functional import cross_entropy
-
-        return cross_entropy(logits[0], batch["labels"], reduction="none")
-
-    def forward(self, network: torch.nn.Module, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        """Class scores, shape [batch, classes]."""
-        return (network(**model_inputs(batch)).logits,)
 
     def predict(self, logits: Sequence[torch.Tensor], features: Dataset, examples: Dataset) -> list[dict[str, Any]]:
         """The label with the highest score, for each example."""
@@ -87,12 +82,3 @@ class Classification(Task):
         from obert.tasks._metrics import Accuracy
 
         return Accuracy()
-
-
-def _with_id(split: Dataset, name: str) -> Dataset:
-    if "id" in split.column_names:
-        ids = [str(i) for i in split["id"]]
-        split = split.remove_columns("id")
-    else:
-        ids = [f"{name}-{i}" for i in (split["idx"] if "idx" in split.column_names else range(len(split)))]
-    return split.add_column("id", ids)

@@ -10,16 +10,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field, model_validator
 
+from obert.data.columns import Answers, Column, Identifier, Remark, Text
 from obert.data.splits import load_splits
+from obert.heads.question_answering import QuestionAnswering as Head
 from obert.records.record import Score
-from obert.tasks import Task, model_inputs
+from obert.tasks import Task
 
 if TYPE_CHECKING:
     import torch
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-COLUMNS = ("id", "title", "context", "question", "answers")
+COLUMNS: dict[str, Column] = {
+    "id": Identifier(),
+    "title": Remark(),
+    "context": Text(),
+    "question": Text(),
+    "answers": Answers(),
+}
 N_BEST = 20
 MAX_ANSWER_TOKENS = 30
 
@@ -32,7 +40,7 @@ class QuestionAnswering(Task):
     `max_length`.
     """
 
-    head = "question_answering"
+    head = Head()
     primary_metric = "f1"
 
     doc_stride: int = Field(32, ge=0, description="tokens that neighbouring features of one paragraph share")
@@ -46,8 +54,7 @@ class QuestionAnswering(Task):
 
     def read(self) -> dict[str, Dataset]:
         """The source's splits in SQuAD's format: answers hold lists `text` and `answer_start` (in characters)."""
-        splits = load_splits(self.source, COLUMNS)
-        return {name: split.select_columns(list(COLUMNS)) for name, split in splits.items()}
+        return load_splits(self.source, COLUMNS, together=("context",))
 
     def units(self, examples: Dataset) -> Iterable[str]:
         """The paragraph, of which there are several questions."""
@@ -98,23 +105,6 @@ class QuestionAnswering(Task):
             return question
         offsets = tokenizer(question, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
         return question if len(offsets) <= limit else question[: offsets[limit - 1][1]]
-
-    def losses(self, logits: Sequence[torch.Tensor], batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Mean cross-entropy of start and end of each feature, shape [batch]; positions beyond the end count zero."""
-        from torch.nn.functional import cross_entropy
-
-        start, end = logits
-        tokens = start.shape[1]
-
-        def loss(scores: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-            return cross_entropy(scores, positions.clamp(0, tokens), ignore_index=tokens, reduction="none")
-
-        return (loss(start, batch["start_positions"]) + loss(end, batch["end_positions"])) / 2
-
-    def forward(self, network: torch.nn.Module, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        """Start and end scores, each of shape [batch, tokens]."""
-        outputs = network(**model_inputs(batch))
-        return outputs.start_logits, outputs.end_logits
 
     def predict(self, logits: Sequence[torch.Tensor], features: Dataset, examples: Dataset) -> list[dict[str, Any]]:
         """The best-scored span of each example over all its features.

@@ -20,8 +20,6 @@ from obert.masks.patterns import AnyPattern
 from obert.masks.selection import Distribution, dense_masks
 from obert.models.encoders import prunable_layers
 from obert.pruning import Context, Method, prune_event
-from obert.tasks import Task
-from obert.training.distillation import distillation_losses
 from obert.training.features import Features
 
 MASKS, STATE, EVENTS = "masks.safetensors", "pruning_state.safetensors", "pruning_events.json"
@@ -83,7 +81,6 @@ class Pruner:
     def __init__(
         self,
         network: nn.Module,
-        task: Task,
         method: Method,
         data: Features,
         seeds: dict[str, int],
@@ -93,7 +90,7 @@ class Pruner:
         distillation: Distillation | None = None,
     ):
         self.network = network
-        self.task = task
+        self.head = data.task.head
         self.method = method
         self.data = data
         self.seeds = seeds
@@ -125,15 +122,15 @@ class Pruner:
         def logits(batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
             nonlocal evaluations
             evaluations += len(batch["input_ids"])
-            return self.task.forward(self.network, batch)
+            return self.head.forward(self.network, batch)
 
         def losses(batch: dict[str, torch.Tensor]) -> torch.Tensor:
-            return self.task.losses(logits(batch), batch)
+            return self.head.losses(logits(batch), batch)
 
         def from_teacher(batch: dict[str, torch.Tensor]) -> torch.Tensor:
             with torch.no_grad():
-                taught = self.task.forward(self.teacher, batch)
-            return distillation_losses(logits(batch), taught, self.distillation.temperature)
+                taught = self.head.forward(self.teacher, batch)
+            return self.head.distillation_losses(logits(batch), taught, self.distillation.temperature, batch)
 
         context = Context(
             self.hook,

@@ -11,12 +11,14 @@ from transformers import AutoTokenizer, DataCollatorWithPadding
 from obert.experiment.recipes import load_task
 from obert.foundation import registry
 from obert.foundation.errors import UserError
+from obert.tasks._question_answering import QuestionAnswering
+from obert.tasks.mlm import MaskedLanguageModelling
 
 DATA = Path(__file__).parent.parent / "data"
 SOURCES = {
-    "sequence_classification": "movie_reviews",
-    "question_answering": "city_qa",
-    "masked_language_model": "mlm",
+    "AutoModelForSequenceClassification": "movie_reviews",
+    "AutoModelForQuestionAnswering": "city_qa",
+    "AutoModelForMaskedLM": "mlm",
 }
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
@@ -40,8 +42,8 @@ def pairs_of_reviews(schema, folder):
 @pytest.fixture(scope="module", params=registry.names("tasks"))
 def task(request, tmp_path_factory):
     schema = registry.load("tasks", request.param)
-    options = {"doc_stride": 16} if schema.head == "question_answering" else {}
-    source = DATA / SOURCES[schema.head]
+    options = {"doc_stride": 16} if issubclass(schema, QuestionAnswering) else {}
+    source = DATA / SOURCES[schema.head.auto_model]
     if len(getattr(schema, "sentences", ())) > 1:
         source = pairs_of_reviews(schema, tmp_path_factory.mktemp("pairs"))
     options |= {"source": str(source), "max_length": 96, "train_examples": None}
@@ -67,10 +69,10 @@ def prepared(task, features, tokenizer):
 
 def gold_logits(task, batch, tokenizer):
     """Logits that put all weight on the labels."""
-    if task.head == "question_answering":
+    if isinstance(task, QuestionAnswering):
         width = batch["input_ids"].shape[1]
         return tuple(20 * one_hot(batch[f"{end}_positions"], width).float() for end in ("start", "end"))
-    classes = len(tokenizer) if task.head == "masked_language_model" else task.num_labels
+    classes = len(tokenizer) if isinstance(task, MaskedLanguageModelling) else task.num_labels
     return (20 * one_hot(batch["labels"], classes).float(),)
 
 
@@ -114,12 +116,12 @@ def test_losses_are_per_feature(task, splits, tokenizer):
     batch = prepared(task, features.select(range(4)), tokenizer)
     generator = torch.Generator().manual_seed(0)
     logits = tuple(torch.randn(x.shape, generator=generator) for x in gold_logits(task, batch, tokenizer))
-    names = ("start_positions", "end_positions") if task.head == "question_answering" else ("labels",)
+    names = ("start_positions", "end_positions") if isinstance(task, QuestionAnswering) else ("labels",)
     of_outputs = [
         -x.log_softmax(-1).gather(-1, batch[name].unsqueeze(-1)).squeeze(-1)
         for x, name in zip(logits, names, strict=True)
     ]
-    losses = task.losses(logits, batch)
+    losses = task.head.losses(logits, batch)
     assert losses.shape == (4,)
     torch.testing.assert_close(losses, torch.stack(of_outputs).reshape(len(names), 4, -1).mean(dim=(0, 2)))
 
@@ -129,7 +131,7 @@ def predictions_of(task, splits, tokenizer, change=lambda logits: logits):
     features = task.encode(examples, tokenizer)
     batch = prepared(task, features, tokenizer)
     logits = change(gold_logits(task, batch, tokenizer))
-    predictions = task.predict(task.evidence(logits, batch), features, examples)
+    predictions = task.predict(task.head.evidence(logits, batch), features, examples)
     return predictions, task.score(predictions, examples), (features if "text" in examples.column_names else examples)
 
 

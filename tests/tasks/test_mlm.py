@@ -128,7 +128,7 @@ def test_forward_gives_what_the_whole_model_gives_at_the_chosen_tokens(batch, to
     made = task.prepare_batch(batch, tokenizer, torch.Generator().manual_seed(0))
     made = {name: values[:3] for name, values in made.items()}
     everything = network(input_ids=made["input_ids"], attention_mask=made["attention_mask"]).logits
-    (logits,) = task.forward(network, made)
+    (logits,) = task.head.forward(network, made)
     torch.testing.assert_close(logits, everything[torch.arange(3)[:, None], made["positions"]])
     whole = network(input_ids=made["input_ids"], attention_mask=made["attention_mask"]).logits
     assert torch.equal(whole, everything)  # nothing of the choice stays behind

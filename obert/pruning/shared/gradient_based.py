@@ -65,7 +65,7 @@ class GradientBased(Method):
             raise UserError("gradient_loss: distillation needs a teacher, and this run has none")
         layers: dict[str, nn.Linear] = {name: context.layers[name] for name in names}
         if self.gradients == "per_example":
-            compute, batches = per_example_gradients, context.data.examples
+            compute, batches = partial(per_example_gradients, check=True), context.data.examples
         else:
             compute, batches = minibatch_gradients, context.data.minibatches
         done = 0
@@ -78,6 +78,8 @@ class GradientBased(Method):
                         needed = gradients.first(self.num_gradients - done)
                         count = len(needed)
                         yield name, needed
+                if self.gradients == "per_example":
+                    compute = per_example_gradients  # one batch is compared with autograd
                 done += count
                 bar.update(count)
                 if done == self.num_gradients:
