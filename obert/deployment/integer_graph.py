@@ -78,7 +78,7 @@ class _Rewriting:
             if node.op_type in FLOAT_PRODUCTS:
                 self.of_module[node.name.rpartition("/")[0]].append(node)
         self.rounded: dict[tuple, str] = {}
-        self.first: list[NodeProto] = []
+        self.behind: dict[str | None, list[NodeProto]] = defaultdict(list)  # a tensor is made; None: behind nothing
         self.added: dict[str, list[NodeProto]] = {}  # in place of the node that makes that tensor
         self.removed: set[str] = set()
 
@@ -101,10 +101,9 @@ class _Rewriting:
             run = f"{name}_{time}" if time else name
             weight, *zero_points = constants
             last = product if bias is None else self.found.sum_of(product)
-            nodes, rounded = self._round(product.input[0], inputs)
             integer = f"{run}.product"
-            operands = [rounded, weight, *zero_points]
-            nodes.append(helper.make_node("MatMulInteger", operands, [integer], name=f"{run}/MatMulInteger"))
+            operands = [self._round(product.input[0], inputs), weight, *zero_points]
+            nodes = [helper.make_node("MatMulInteger", operands, [integer], name=f"{run}/MatMulInteger")]
             if bias is not None:
                 nodes.append(helper.make_node("Add", [integer, bias], [f"{run}.sum"], name=f"{run}/AddInteger"))
                 integer = f"{run}.sum"
@@ -118,19 +117,17 @@ class _Rewriting:
         for number, node in enumerate(made):
             time, index = divmod(number, len(pairs))
             pair = pairs[index]
-            nodes, rounded, points = [], [], []
-            for operand, tensor in zip(pair, node.input, strict=True):
-                rounding, output = self._round(tensor, scales[operand])
-                nodes += rounding
-                rounded.append(output)
-                points.append(self._constant(f"{name}.{operand}_zero_point", np.uint8(scales[operand].zero_point)))
+            rounded = [self._round(tensor, scales[operand]) for operand, tensor in zip(pair, node.input, strict=True)]
+            points = [
+                self._constant(f"{name}.{operand}_zero_point", np.uint8(scales[operand].zero_point)) for operand in pair
+            ]
             both = np.float32(scales[pair[0]].value * scales[pair[1]].value)
             run = "_".join([*pair, str(time)] if time else pair)
             integer = f"{name}.{run}"
-            nodes.append(
-                helper.make_node("MatMulInteger", [*rounded, *points], [integer], name=f"{name}/{run}/MatMulInteger")
+            product = helper.make_node(
+                "MatMulInteger", [*rounded, *points], [integer], name=f"{name}/{run}/MatMulInteger"
             )
-            self._replace((node,), [*nodes, *self._scaled(integer, node.output[0], both, integer)])
+            self._replace((node,), [product, *self._scaled(integer, node.output[0], both, integer)])
 
     def embedding(self, name: str, module: QuantizedEmbedding, names: list[str]) -> None:
         """A table of int8, of which the rows that are looked up are scaled, or all that are read otherwise.
@@ -149,7 +146,7 @@ class _Rewriting:
             gather = helper.make_node("Gather", [rows, node.input[1]], [looked_up], name=f"{scope}/Gather", axis=0)
             self._replace((node,), [gather, *self._scaled(looked_up, node.output[0], scale.value, scope)])
         if not users:
-            self.first += self._scaled(rows, table, scale.value, name)
+            self.behind[None] += self._scaled(rows, table, scale.value, name)
             del self.initializers[table]
 
     def finish(self) -> None:
@@ -160,11 +157,12 @@ class _Rewriting:
         """
         if self.of_module:
             raise UserError(f"the exported graph has a product in '{next(iter(self.of_module))}' that nothing rounds")
-        nodes = list(self.first)
+        nodes: list[NodeProto] = []
+        self._append(nodes, self.behind[None])
         for node in self.graph.node:
-            nodes += self.added.get(node.output[0], [])
+            self._append(nodes, self.added.get(node.output[0], []))
             if node.output[0] not in self.removed:
-                nodes.append(node)
+                self._append(nodes, [node])
         used = {name for node in nodes for name in node.input}
         idle = ("Identity", "Transpose")  # of weights
         nodes = [n for n in nodes if n.op_type not in idle or n.output[0] in used or self._is_output(n.output[0])]
@@ -177,15 +175,23 @@ class _Rewriting:
     def _is_output(self, name: str) -> bool:
         return any(output.name == name for output in self.graph.output)
 
-    def _round(self, tensor: str, scale: Scale) -> tuple[list[NodeProto], str]:
+    def _append(self, nodes: list[NodeProto], more: Iterable[NodeProto]) -> None:
+        """Add nodes to a list, each followed by what rounds its results."""
+        for node in more:
+            nodes.append(node)
+            for output in node.output:
+                nodes += self.behind[output]
+
+    def _round(self, tensor: str, scale: Scale) -> str:
         """QuantizeLinear of a tensor, once for all that read it with the same scale."""
         key = tensor, float(scale.value), scale.zero_point
-        if key in self.rounded:
-            return [], self.rounded[key]
-        output = self.rounded[key] = f"{tensor}{INTEGER}_{len(self.rounded)}"
-        zero_point = self._constant(f"{output}_zero_point", np.uint8(scale.zero_point))
-        parameters = [self._constant(f"{output}_scale", scale.value), zero_point]
-        return [helper.make_node("QuantizeLinear", [tensor, *parameters], [output], name=f"{output}_node")], output
+        if key not in self.rounded:
+            output = self.rounded[key] = f"{tensor}{INTEGER}_{len(self.rounded)}"
+            zero_point = self._constant(f"{output}_zero_point", np.uint8(scale.zero_point))
+            inputs = [tensor, self._constant(f"{output}_scale", scale.value), zero_point]
+            made = None if tensor in self.initializers else tensor
+            self.behind[made].append(helper.make_node("QuantizeLinear", inputs, [output], name=f"{output}_node"))
+        return self.rounded[key]
 
     def _scaled(self, integer: str, output: str, scale: np.float32, scope: str) -> list[NodeProto]:
         real = f"{integer}_float"
