@@ -7,6 +7,7 @@ from obert.experiment import folders
 from obert.experiment.plan import Plan
 from obert.foundation.code_identity import code_hash
 from obert.foundation.files import json_hash, write_text
+from obert.models import architectures
 from obert.tracking import store
 
 
@@ -39,4 +40,4 @@ def run(plan: Plan) -> Path:
 
 
 def _identity(plan: Plan) -> str:
-    return json_hash([[run.specification for run in plan], code_hash(commands="check")])
+    return json_hash([[run.specification for run in plan], code_hash(commands="check", **architectures.code())])

@@ -32,6 +32,7 @@ def prune_and_record(recording: Recording, prepared: Prepared, teacher: PreTrain
         recipe.distribution,
         teacher,
         recipe.distillation,
+        recipe.scope,
     )
     if recipe.is_one_shot:
         _prune_in_one_shot(recording, pruner)

@@ -20,12 +20,20 @@ import torch
 from datasets import Dataset, DatasetDict
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
+from obert.experiment.recipe import Scope
 from obert.experiment.schema import Model
 from obert.foundation import processes
 from obert.foundation.files import plain, write_text
-from obert.masks.counts import assert_sparsity, count_zeros
+from obert.masks.counts import assert_sparsity
 from obert.masks.holding import FixedPattern
-from obert.models.encoders import load_pretrained, load_trained, prunable_weights, save
+from obert.models.encoders import (
+    deployed_weights,
+    load_pretrained,
+    load_trained,
+    measured_sparsity,
+    prunable_weights,
+    save,
+)
 from obert.records.record import CURVES, FILE_NAME, MODEL, PREDICTIONS, Record
 from obert.records.recording import Recording
 from obert.stages import TEACHER
@@ -73,6 +81,22 @@ def load_start(planned: PlannedRun, examples: DatasetDict) -> tuple[PreTrainedMo
     model = Model(source=str(source.folder / MODEL)) if source else planned.model
     with seeded(planned.seeds["initialization"]):
         return load_pretrained(model, task.head, task.classes(examples["train"]))
+
+
+def scope_of(planned: PlannedRun) -> Scope:
+    """Which weights of a run's model are or were pruned: as the recipe says that it was pruned with.
+
+    A new task has a new head, which nothing has pruned.
+    """
+    run, same_head = planned, True
+    while not (run.stage.prunes and run.method is not None):
+        if MODEL not in run.sources:
+            return Scope()
+        same_head &= run.sources[MODEL].key.task == run.key.task
+        run = run.sources[MODEL]
+    scope = run.recipe.scope
+    kept = scope if same_head else scope.model_copy(update={"head": False})
+    return kept if kept.parts else Scope()
 
 
 def teacher_of(planned: PlannedRun) -> PreTrainedModel | None:
@@ -169,8 +193,9 @@ def record_trained(
     examples = prepared.validation.examples
     predictions = task.predict(logits, prepared.validation.features, examples)
     metrics = task.score(predictions, examples)
-    weights = prunable_weights(network)
-    sparsity = count_zeros(weights, planned.key.sparsity or 0.0)
+    scope = scope_of(planned)
+    weights = prunable_weights(network, scope)
+    sparsity = measured_sparsity(network, scope, planned.key.sparsity or 0.0)
     held = {"pattern": pattern.check(weights, str(planned.key.path))} if pattern is not None else {}
     if pruner is not None:
         assert_sparsity(sparsity, str(planned.key.path), pruner.pattern, pruner.distribution)
@@ -193,6 +218,7 @@ def record_trained(
             "layers": network.config.num_hidden_layers,
             "parameters": network.num_parameters(),
             "prunable_parameters": sum(w.numel() for w in weights.values()),
+            "deployed_prunable_parameters": deployed_weights(network, scope),
             "weights_sha256": weights_hash,
         },
         sparsity=sparsity if pruner or pattern else None,

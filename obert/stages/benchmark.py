@@ -19,6 +19,7 @@ from obert.foundation import registry
 from obert.foundation.code_identity import code_hash
 from obert.foundation.errors import UserError
 from obert.foundation.files import plain, write_text
+from obert.models import architectures
 from obert.records.record import MODEL
 from obert.stages import Sources, Stage
 from obert.stages.export import model_files
@@ -58,7 +59,8 @@ class Benchmark(Stage):
         return {"benchmark": planned.experiment.benchmark.model_dump(mode="json", exclude=exclude)}
 
     def code(self, planned: PlannedRun) -> str:
-        return code_hash(stages=self.name, engines=planned.experiment.benchmark.engines, tasks=planned.key.task)
+        engines = planned.experiment.benchmark.engines
+        return code_hash(stages=self.name, engines=engines, tasks=planned.task_kind, **architectures.code())
 
     def run(self, planned: PlannedRun) -> Record:
         """Time one model with every engine of `benchmark.engines` that runs here, in every scenario.

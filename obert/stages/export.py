@@ -9,6 +9,7 @@ from obert.experiment.keys import RunKey
 from obert.foundation import registry
 from obert.foundation.code_identity import code_hash
 from obert.foundation.errors import UserError, unknown_name
+from obert.models import architectures
 from obert.records.record import MODEL
 from obert.stages import TRAINING, Sources, Stage
 
@@ -61,7 +62,7 @@ class Export(Stage):
                 yield key.at(self.name), {MODEL: run}
 
     def code(self, planned: PlannedRun) -> str:
-        return code_hash(stages=self.name, tasks=planned.key.task, engines=REFERENCE_ENGINE)
+        return code_hash(stages=self.name, tasks=planned.task_kind, engines=REFERENCE_ENGINE, **architectures.code())
 
     def run(self, planned: PlannedRun) -> Record:
         """Export the model of a run.

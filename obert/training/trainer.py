@@ -19,6 +19,7 @@ from transformers.trainer_callback import ProgressCallback, TrainerState
 from obert.experiment.recipe import Distillation, Training
 from obert.foundation import processes
 from obert.foundation.errors import UserError
+from obert.models.architecture import architecture_of
 from obert.training.checkpoints import load_weights
 from obert.training.data_order import EpochSeededSampler
 from obert.training.features import Features
@@ -101,7 +102,7 @@ class CompressionTrainer(Trainer):
         self.penalty = penalty
         self.epoch_steps = steps_per_epoch(training, len(data.features))
         self.total_steps = max(1, round(training.epochs * self.epoch_steps))
-        network.base_model.embeddings.requires_grad_(not training.freeze_embeddings)
+        architecture_of(network).embeddings.requires_grad_(not training.freeze_embeddings)
         batch_size, accumulation = share_of_batch(training, processes.count())
         arguments = TrainingArguments(
             output_dir=str(folder),
