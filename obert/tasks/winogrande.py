@@ -135,12 +135,8 @@ class WinoGrande(MultipleChoice):
         if smc:
             encoded = inputs_of([([*tokens, tokenizer.sep_token_id],) for tokens in encoded["input_ids"]], tokenizer)
         places = [
-            [
-                i
-                for i, (start, stop) in enumerate(pairs_)
-                if start < stop and start < sentence.stop and stop > sentence.start
-            ]
-            for sentence, pairs_ in zip(filled, offsets, strict=True)
+            [i for i, (start, stop) in enumerate(spans) if start < sentence.stop and stop > sentence.start]
+            for sentence, spans in zip(filled, offsets, strict=True)
         ]
         for option, found in zip(options, places, strict=True):
             if not found:
