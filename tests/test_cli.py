@@ -141,7 +141,9 @@ def test_a_finished_run_is_kept_though_mlflow_cannot_be_reached(config, capsys, 
     path = config(tracking_uri="http://127.0.0.1:9")
     write_record(Plan.load(path).find("teacher", task="city_qa").folder, made)
     assert main(["teacher", "--config", path, "--task", "city_qa"]) == 0
-    assert "`obert track` mirrors them again" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "the run is complete, but not in MLflow: tracking store http://127.0.0.1:9 failed" in said
+    assert f"Later, `python -m obert track --config {path}` does the rest." in said
     assert "http://127.0.0.1:9 failed" in fails(capsys, "track", "--config", path)
 
 

@@ -77,6 +77,30 @@ class Distillation(Strict):
     temperature: float = Field(2.0, gt=0, description="by which the logits of both models are divided")
 
 
+class Scope(Strict):
+    """Which weights are pruned, and count for sparsity. Biases and LayerNorm never are.
+
+    See docs/explanation/methods.md#what-is-pruned.
+    """
+
+    encoder: bool = Field(True, description="linear layers of the encoder's layers")
+    embeddings: bool = Field(
+        False, description="tables of tokens, positions and token types, and the projection of factorised embeddings"
+    )
+    head: bool = Field(False, description="linear layers of the pooler and the task; a tied output is an embedding")
+
+    @model_validator(mode="after")
+    def _some(self):
+        if not self.parts:
+            raise ValueError("nothing would be pruned: set encoder, embeddings or head")
+        return self
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of the parts that are in scope."""
+        return tuple(part for part in ("encoder", "embeddings", "head") if getattr(self, part))
+
+
 class SparsitySchedule(Strict):
     """From `initial_sparsity` at `start_epoch` to the target at `end_epoch`, every `every_epochs` or `every_steps`."""
 
@@ -121,13 +145,18 @@ class Recipe(Strict):
         "pretrained", description="downstream only: the pre-trained, the fine-tuned, or an upstream model"
     )
     layers: tuple[int, ...] | None = Field(
-        None, description="upstream only: encoder layers of the teacher to keep, in order; all by default"
+        None, description="of what is pruned or cut: encoder layers to keep, in order; all by default"
     )
     training: Training | None = Field(None, description="none for pruning in one shot")
     schedule: SparsitySchedule | None = Field(None, description="of gradual pruning; none for pruning in one shot")
     pattern: str | dict[str, str] = Field(
         "unstructured",
         description="which weights go together: unstructured, 1x4, 2:4, 32x32, row, column; or by the weight's name",
+    )
+    scope: Scope = Field(
+        Scope(),
+        exclude_if=lambda scope: scope == Scope(),  # runs without it keep the specification they have always had
+        description="which weights are pruned; those of the encoder's layers by default",
     )
     distribution: Literal["global", "uniform"] = Field(
         "global", description="one cut over all layers, or the target in each of them"
@@ -144,6 +173,8 @@ class Recipe(Strict):
     def _consistent(self):
         if self.training is None and self.distillation is not None:
             raise ValueError("one-shot pruning does not train: leave 'distillation' out")
+        if self.scope.embeddings and self.training is not None and self.training.freeze_embeddings:
+            raise ValueError("scope.embeddings prunes what training.freeze_embeddings keeps as it is: set one of them")
         if self.schedule is not None and self.training is None:
             raise ValueError("a gradual recipe ('schedule') needs 'training'; leave both out for one-shot pruning")
         if self.schedule and self.schedule.end_epoch >= self.training.epochs:

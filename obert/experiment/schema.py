@@ -140,7 +140,10 @@ class Experiment(Strict):
 
     name: Name = Field(description="names the folders of its results; that of the file, without its ending")
     description: str = Field(description="what it shows, for the report")
-    model: Model = Field(description="the encoder that every run starts from")
+    model: Model = Field(description="the encoder that runs start from")
+    models: dict[Name, Model] = Field(
+        default_factory=dict, description="by task: the encoder that its runs start from in place of `model`"
+    )
     tasks: dict[Name, dict[str, Any]] = Field(
         min_length=1, description="options by task; an empty mapping takes the task's defaults"
     )
@@ -174,6 +177,17 @@ class Experiment(Strict):
         if self.upstream is not None and self.upstream.task in self.tasks:
             raise ValueError(f"upstream.task: '{self.upstream.task}' is one of the experiment's tasks already")
         return self
+
+    @model_validator(mode="after")
+    def _models_of_tasks(self):
+        for task in self.models:
+            if task not in self.tasks:
+                raise ValueError(f"models.{task}: there is no such task; there are {', '.join(self.tasks)}")
+        return self
+
+    def model_of(self, task: str) -> Model:
+        """The encoder that the runs of a task start from."""
+        return self.models.get(task, self.model)
 
     def tasks_of(self, block: OnTasks) -> tuple[str, ...]:
         """The tasks that a block is run on."""

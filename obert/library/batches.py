@@ -5,13 +5,17 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from inspect import isfunction
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from obert.foundation.errors import UserError
 from obert.pruning.shared.gradient_based import GradientBased
+from obert.second_order.gradients import exact_float32, per_example_gradients
 
 
 class Batches:
@@ -22,6 +26,7 @@ class Batches:
     """
 
     def __init__(self, batches: Iterable[Any]):
+        _check_batches(batches)
         self.seconds = 0.0
         self._source = iter(batches)
         self._read: list[Any] = []
@@ -32,6 +37,10 @@ class Batches:
             if not self._reaches(place):
                 return
             yield self._read[place]
+
+    def first(self) -> Any:
+        """The first batch, None if there is none."""
+        return next(iter(self), None)
 
     def _reaches(self, place: int) -> bool:
         while len(self._read) <= place:
@@ -59,13 +68,44 @@ class Batches:
     minibatches = examples
 
 
+def _check_batches(batches: Any) -> None:
+    """Raise UserError unless batches can be taken one after the other."""
+    found = None
+    if isinstance(batches, str | bytes):
+        found = "text"
+    elif isinstance(batches, Mapping):
+        found = "a mapping, of which a loop takes the keys"
+    elif not (isinstance(batches, Iterable) or hasattr(batches, "__getitem__")):
+        found = f"a function, {batches.__name__}: call it" if isfunction(batches) else f"a {type(batches).__name__}"
+    elif isinstance(batches, type) or (isinstance(batches, Tensor) and not batches.dim()):
+        found = "a class" if isinstance(batches, type) else "a single number"
+    if found:
+        raise UserError(f"batches: found {found}. Give an iterable of batches, such as a list or a DataLoader")
+
+
 def checked_loss(values: Tensor, per_example: bool) -> Tensor:
-    """What the caller's loss gave. Raises UserError if its shape is wrong, it is not finite or it has no gradient."""
+    """What the caller's loss gave.
+
+    Raises:
+        UserError: it is no tensor, or has the wrong shape; it is not finite, or has no gradient.
+    """
+    if not isinstance(values, Tensor):
+        hint = ""
+        if isinstance(values, tuple | list | Mapping):
+            hint = ". Of several outputs return the losses alone"
+        elif isinstance(values, float | int | np.ndarray | np.generic):
+            hint = ". Leave out item(), tolist() or numpy(), which cut it from the model"
+        raise UserError(f"loss: it returned a {type(values).__name__} where a tensor is needed{hint}")
+    if not values.is_floating_point() or values.is_meta or values.layout != torch.strided:
+        found = f"{values.layout} {values.dtype} on {values.device}"
+        raise UserError(f"loss: it returned a tensor of {found}; give dense floating-point numbers with values")
     if per_example and values.dim() != 1:
         raise UserError(
             f"loss: per-example gradients need one value an example, [batch], found shape {list(values.shape)}. Leave "
             "out the mean over the batch (reduction='none'), or use gradients='minibatch'"
         )
+    if not values.numel():
+        raise UserError("loss: it returned no value; is the batch empty?")
     if not torch.isfinite(values).all():
         raise UserError("loss: a value is not finite")
     if not values.requires_grad:
@@ -76,38 +116,20 @@ def checked_loss(values: Tensor, per_example: bool) -> Tensor:
 def try_first(
     data: Batches, losses: Callable[[Any], Tensor], layers: Mapping[str, nn.Linear], per_example: bool
 ) -> int:
-    """Examples of the first batch. Finds what cannot work at the cost of one forward pass.
+    """Examples of the first batch. Finds what cannot work on it, before anything larger is computed.
 
     Raises:
-        UserError: there is none, or per-example gradients cannot be had from it.
+        UserError: there is none, or its gradients cannot be had.
     """
-    first = next(iter(data), None)
+    first = data.first()
     if first is None:
         raise UserError("batches: there is none")
-    rows: dict[str, int] = {}
-    handles = [
-        layer.register_forward_pre_hook(lambda _, inputs, name=name: rows.update({name: len(inputs[0])}))
-        for name, layer in layers.items()
-    ]
-    try:
+    if not per_example:
         with torch.enable_grad():
-            count = losses(first).numel()
-    finally:
-        for handle in handles:
-            handle.remove()
-    if per_example:
-        for name in layers:
-            if name not in rows:
-                raise UserError(
-                    f"layer of '{name}' is not called in the first batch, so its per-example gradients cannot be seen. "
-                    "Use gradients='minibatch', or leave it out of `scope`"
-                )
-            if not count or rows[name] % count:
-                raise UserError(
-                    f"layer of '{name}' has inputs of first dimension {rows[name]} where the loss has {count} values: "
-                    "per-example gradients need the example first. Or use gradients='minibatch'"
-                )
-    return count
+            return losses(first).numel()
+    with exact_float32(next(iter(layers.values())).weight.device):
+        found = {name: len(each) for name, each in per_example_gradients(layers, partial(losses, first), check=True)}
+    return next(iter(found.values()))
 
 
 def check_enough(

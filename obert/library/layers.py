@@ -1,11 +1,12 @@
-"""The layers that are pruned: which, the masks they have already, and the mode they are in meanwhile."""
+"""The layers that are pruned: which, the masks they have already, and the state they are in meanwhile."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 
+import torch
 from torch import Tensor, nn
 
 from obert.foundation.errors import UserError, unknown_name
@@ -17,8 +18,10 @@ def layers_of(model: nn.Module, scope: str | Sequence[str] | None) -> dict[str, 
     """The layers to prune, by the name of their weight, in model order.
 
     Raises:
-        UserError: there is none, a pattern of `scope` matches none, or two layers share a weight.
+        UserError: there is none, or a pattern of `scope` matches none.
     """
+    if not isinstance(model, nn.Module):
+        raise UserError(f"model: found a {type(model).__name__}; give a torch.nn.Module")
     linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     if not linear:
         raise UserError(f"{type(model).__name__} has no nn.Linear layer to prune")
@@ -28,17 +31,33 @@ def layers_of(model: nn.Module, scope: str | Sequence[str] | None) -> dict[str, 
         inside = [name for name in linear if name.startswith(prefix)]
         chosen = inside or list(linear)
     else:
-        patterns = [scope] if isinstance(scope, str) else list(scope)
+        patterns = [scope] if isinstance(scope, str) else scope
+        if not (isinstance(patterns, Iterable) and (patterns := list(patterns))):
+            raise UserError(f"scope: found {scope!r}; give a pattern of layers' names, or a list of some")
         for pattern in patterns:
+            if not isinstance(pattern, str):
+                raise UserError(f"scope: found {pattern!r}; patterns are text, such as 'encoder.*.dense'")
             if not any(fnmatchcase(name, pattern) for name in linear):
                 raise unknown_name("layer", pattern, linear, "scope")
         chosen = [name for name in linear if any(fnmatchcase(name, pattern) for pattern in patterns)]
-    owners: dict[int, str] = {}
-    for name in chosen:
-        first = owners.setdefault(id(linear[name].weight), name)
-        if first != name:
-            raise UserError(f"layers '{first}' and '{name}' share one weight: leave both out of `scope`")
     return {f"{name}.weight".lstrip("."): linear[name] for name in chosen}
+
+
+def check_mask(name: str, mask: Tensor, weight: Tensor) -> None:
+    """Raise UserError unless this is a mask of the weight: bool, in its shape, with values."""
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+        found = f"{mask.dtype} tensor" if isinstance(mask, Tensor) else type(mask).__name__
+        raise UserError(f"masks: '{name}' is a {found}; give a bool tensor, True where the weight is kept")
+    if mask.is_meta or mask.layout != torch.strided:
+        raise UserError(f"masks: '{name}' is {mask.layout} on {mask.device}; give a dense mask with values")
+    if mask.shape != weight.shape:
+        raise UserError(f"masks: '{name}' is {list(mask.shape)}, the weight is {list(weight.shape)}")
+
+
+def check_masks(masks: Masks) -> None:
+    """Raise UserError unless these are masks by name."""
+    if not isinstance(masks, Mapping):
+        raise UserError(f"masks: found a {type(masks).__name__}; give `report.masks`, masks by the name of the weight")
 
 
 def checked_masks(masks: Masks, weights: Mapping[str, Tensor], pattern: Pattern, sparsity: float) -> Masks:
@@ -47,13 +66,13 @@ def checked_masks(masks: Masks, weights: Mapping[str, Tensor], pattern: Pattern,
     Raises:
         UserError: they are not of these weights and this pattern, or prune more than the sparsity.
     """
+    check_masks(masks)
     if set(masks) != set(weights):
-        differing = ", ".join(sorted(set(masks) ^ set(weights)))
+        differing = ", ".join(sorted(map(str, set(masks) ^ set(weights))))
         raise UserError(f"masks and the layers to prune differ: {differing}. Give the `scope` that the masks were for")
     pruned, groups = 0, []
     for name, weight in weights.items():
-        if masks[name].shape != weight.shape:
-            raise UserError(f"masks: '{name}' is {list(masks[name].shape)}, the weight is {list(weight.shape)}")
+        check_mask(name, masks[name], weight)
         counts = pattern.groups(~masks[name]).sum(dim=1)
         groups.append(bool(((counts == 0) | (counts == pattern.zeros)).all()))
         pruned += int(counts.sum())
@@ -80,3 +99,15 @@ def evaluating(model: nn.Module, layers: Mapping[str, nn.Linear]) -> Iterator[No
             module.training = mode
         for weight in frozen:
             weight.requires_grad_(False)
+
+
+@contextmanager
+def all_or_nothing(weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """The weights are as they were if the block ends in an error. A copy of them is held meanwhile."""
+    before = {name: weight.clone() for name, weight in weights.items()}
+    try:
+        yield
+    except BaseException:
+        for name, weight in weights.items():
+            weight.copy_(before[name])
+        raise

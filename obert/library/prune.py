@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from numbers import Real
 from typing import Any
 
 import torch
@@ -14,8 +15,10 @@ from obert.foundation import registry
 from obert.foundation.errors import UserError
 from obert.foundation.memory import peak_memory_mb
 from obert.library.batches import Batches, check_enough, checked_loss, try_first
-from obert.library.layers import checked_masks, evaluating, layers_of
+from obert.library.inspection import check_layers
+from obert.library.layers import all_or_nothing, checked_masks, evaluating, layers_of
 from obert.library.report import PrunedLayer, PruningReport
+from obert.library.used_weights import check_pruned, used_weights
 from obert.masks.counts import assert_sparsity, count_zeros
 from obert.masks.holding import apply_masks
 from obert.masks.patterns import Pattern
@@ -40,7 +43,8 @@ def prune(
     """Prune a model's linear layers in one shot, globally: the cheapest weights of all layers together go.
 
     Gradients are taken in evaluation mode. Training modes, `requires_grad` flags and gradients are as before when it
-    returns.
+    returns; after an error the weights are too. Zeros are counted in the weights that a forward pass on the first batch
+    uses, if there is one. Per-example gradients of the first batch are compared with autograd's own.
 
     Args:
         model: any module; its weights change in place.
@@ -60,24 +64,32 @@ def prune(
             block size that the pattern does not divide, which is lowered to the next multiple (50 to 48 for `1x4`).
 
     Raises:
-        UserError: a mistake in the arguments, before anything is computed; batches that are too few; a loss of the
-            wrong shape or not finite.
+        UserError: a mistake in the arguments, before anything is computed; a layer whose weight is no parameter of its
+            own with finite values, or is shared; batches that are too few; a loss that is no tensor, has the wrong
+            shape or is not finite; a layer whose per-example gradients cannot be had from its inputs and outputs; a
+            forward pass that uses other weights than those that were pruned.
     """
     started = time.perf_counter()
-    chosen_pattern = _pattern(pattern, sparsity)
-    chosen = _method(method, chosen_pattern, parameters)
+    if torch.is_inference_mode_enabled():
+        raise UserError("prune() is called in torch.inference_mode(), where there are no gradients: call it outside")
+    sparsity = _sparsity(sparsity)
+    chosen_pattern = _pattern(_text("pattern", pattern), sparsity)
+    chosen = _method(_text("method", method), chosen_pattern, parameters)
     layers = layers_of(model, scope)
+    check_layers(model, layers)
     weights = {name: layer.weight.detach() for name, layer in layers.items()}
     chosen_pattern.by_layer({name: weight.shape for name, weight in weights.items()})
     masks = dense_masks(weights) if masks is None else checked_masks(masks, weights, chosen_pattern, sparsity)
     data = Batches(batches)
-    per_example = getattr(chosen, "gradients", None) == "per_example"
+    needs_loss, per_example = isinstance(chosen, GradientBased), getattr(chosen, "gradients", None) == "per_example"
+    if not callable(loss) and (needs_loss or loss is not None):
+        raise UserError(f"loss: found {loss!r}; give a function of the model and a batch")
 
     def losses(batch: Any) -> Tensor:
         return checked_loss(loss(model, batch), per_example)
 
-    with evaluating(model, layers):
-        if isinstance(chosen, GradientBased):
+    with evaluating(model, layers), all_or_nothing(weights):
+        if needs_loss:
             size = try_first(data, losses, layers, per_example)
             check_enough(batches, data, losses, chosen, size)
         apply_masks(weights, masks)
@@ -85,8 +97,10 @@ def prune(
         generator = torch.Generator().manual_seed(0)
         context = Context(TrainingHook(layers), masks, data, losses, generator, chosen_pattern)
         event = prune_event(chosen, context, sparsity)
-    masks, increases = event.masks, event.predicted_loss_increase
-    counted = assert_sparsity(count_zeros(weights, sparsity), "prune", chosen_pattern)
+        masks, increases = event.masks, event.predicted_loss_increase
+        used = used_weights(layers, lambda: _forward(model, loss, data))
+        check_pruned(layers, used, masks)
+    counted = assert_sparsity(count_zeros(used, sparsity), "prune", chosen_pattern)
     found = {
         name: PrunedLayer(layer.size, layer.zeros, int((~masks[name]).sum()) / layer.size, increases.get(name))
         for name, layer in counted.layers.items()
@@ -111,13 +125,32 @@ def prune(
     )
 
 
+def _forward(model: nn.Module, loss: Callable[[nn.Module, Any], Tensor] | None, data: Batches) -> None:
+    """One forward pass, if there is anything to make it with."""
+    batch = None if loss is None else data.first()
+    if batch is not None:
+        loss(model, batch)
+
+
+def _text(argument: str, value: str) -> str:
+    if not isinstance(value, str):
+        raise UserError(f"{argument}: found {value!r}; give a name, as text")
+    return value
+
+
+def _sparsity(value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise UserError(f"sparsity {value!r} is a {type(value).__name__}: give a number, at least 0 and below 1")
+    if not 0 <= value < 1:
+        raise UserError(f"sparsity {value}: it is a fraction, at least 0 and below 1")
+    return float(value)
+
+
 def _pattern(text: str, sparsity: float) -> Pattern:
     try:
         pattern = Pattern.parse(text)
     except ValueError as error:
         raise UserError(str(error)) from None
-    if not 0 <= sparsity < 1:
-        raise UserError(f"sparsity {sparsity}: it is a fraction, at least 0 and below 1")
     if sparsity > pattern.largest_sparsity:
         raise UserError(f"sparsity {sparsity:g} is more than pattern {pattern} allows ({pattern.largest_sparsity:g})")
     return pattern

@@ -10,17 +10,21 @@ from typing import Any
 import torch
 import transformers
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from obert.data.sources import resolve_model
+from obert.experiment.recipe import Scope
 from obert.experiment.schema import Model
 from obert.foundation.errors import UserError
 from obert.foundation.files import file_hash, write_text
 from obert.heads import Head
+from obert.masks.counts import Sparsity, count_zeros
+from obert.models.architecture import Architecture, architecture_of
 from obert.models.positions import limit_length
 from obert.quantization.fake import is_quantized, quantize
 
+ENCODER = Scope()
 WEIGHTS, QUANTIZED = "model.safetensors", "quantization.json"
 SAFE = {"use_safetensors": True, "trust_remote_code": False}
 
@@ -33,15 +37,17 @@ def load_pretrained(
     The caller seeds torch's generator, which decides the head's weights. `classes` are the labels' names.
 
     Raises:
-        UserError: no such model, no safetensors in it, or a layer it does not have.
+        UserError: no such model, no safetensors in it, an architecture that is not understood, or a layer it does not
+            have.
     """
     location = resolve_model(model.source)
     try:
         config = AutoConfig.from_pretrained(location, **head.settings(classes), trust_remote_code=False)
         tokenizer = load_tokenizer(location)
         network = _model_class(head).from_pretrained(location, config=config, dtype=torch.float32, **SAFE)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"model.source '{model.source}' cannot be loaded (safetensors only): {error}") from None
+    understood(network, tokenizer)
     if model.layers is not None:
         keep_layers(network, model.layers)
     return network, tokenizer
@@ -51,18 +57,27 @@ def _model_class(head: Head) -> type:
     return getattr(transformers, head.auto_model)
 
 
+def understood(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Architecture:
+    """The architecture of a model. Its tokenizer makes the model's inputs and no others from now on, saved or not.
+
+    Raises:
+        UserError: the model is not understood.
+    """
+    architecture = architecture_of(network)
+    architecture.require_understood()
+    inputs = architecture.input_names(tokenizer)
+    if set(inputs) != set(tokenizer.model_input_names):
+        tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = inputs
+    return architecture
+
+
 def keep_layers(network: PreTrainedModel, layers: tuple[int, ...]) -> None:
     """Drop all encoder layers but `layers`, in place ("direct" layer dropping, oBERT section 4.3).
 
     Raises:
-        UserError: an index that the encoder does not have.
+        UserError: an index that the encoder does not have, or layers that no model can be built of.
     """
-    encoder = network.base_model.encoder
-    count = len(encoder.layer)
-    if any(not 0 <= index < count for index in layers) or not layers:
-        raise UserError(f"model.layers {list(layers)}: the encoder has layers 0 to {count - 1}")
-    encoder.layer = nn.ModuleList(encoder.layer[index] for index in layers)
-    network.config.num_hidden_layers = len(layers)
+    architecture_of(network).keep(layers)
 
 
 def load_trained(folder: Path, head: Head, **options: Any) -> PreTrainedModel:
@@ -96,19 +111,33 @@ def save(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: P
     return file_hash(folder / WEIGHTS)
 
 
-def prunable_layers(network: nn.Module) -> dict[str, nn.Linear]:
-    """The layers whose weights count for sparsity: every linear layer of the encoder, by the weight's name.
+def prunable_layers(network: nn.Module, scope: Scope = ENCODER) -> dict[str, nn.Linear | nn.Embedding]:
+    """The layers whose weights count for sparsity, by the weight's name, in model order.
 
-    Embeddings, pooler, task head, biases and LayerNorm stay dense, and do not count (oBERT, section 4: 85 million
-    weights of BERT-base).
+    By default every linear layer of the encoder: embeddings, pooler and task head stay dense, and do not count (oBERT,
+    section 4: 85 million weights of BERT-base). Biases and LayerNorm never count.
     """
-    encoder = network.base_model.encoder
-    prefix = next(name for name, module in network.named_modules() if module is encoder)
-    return {
-        f"{prefix}.{name}.weight": module for name, module in encoder.named_modules() if isinstance(module, nn.Linear)
-    }
+    parts = architecture_of(network).parts()
+    return {name: layer for part in scope.parts for name, layer in parts[part].items()}
 
 
-def prunable_weights(network: nn.Module) -> dict[str, torch.Tensor]:
+def prunable_weights(network: nn.Module, scope: Scope = ENCODER) -> dict[str, Tensor]:
     """The weights of `prunable_layers`, detached, by name, in model order."""
-    return {name: layer.weight.detach() for name, layer in prunable_layers(network).items()}
+    return {name: layer.weight.detach() for name, layer in prunable_layers(network, scope).items()}
+
+
+def measured_sparsity(network: nn.Module, scope: Scope, target: float) -> Sparsity:
+    """The zeros of a model's weights in scope, and of its parts and the whole of it."""
+    parts = {
+        part: {name: layer.weight.detach() for name, layer in layers.items()}
+        for part, layers in architecture_of(network).parts().items()
+    }
+    return count_zeros(prunable_weights(network, scope), target, parts)
+
+
+def deployed_weights(network: nn.Module, scope: Scope) -> int:
+    """How many weights in scope a pass through the model multiplies by or looks up: shared ones as often as they are
+    used."""
+    architecture = architecture_of(network)
+    weights = prunable_weights(network, scope)
+    return sum(weight.numel() * architecture.repeats(name) for name, weight in weights.items())

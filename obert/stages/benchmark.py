@@ -18,7 +18,8 @@ from obert.experiment.schema import Benchmark as Settings
 from obert.foundation import registry
 from obert.foundation.code_identity import code_hash
 from obert.foundation.errors import UserError
-from obert.foundation.files import write_text
+from obert.foundation.files import plain, write_text
+from obert.models import architectures
 from obert.records.record import MODEL
 from obert.stages import Sources, Stage
 from obert.stages.export import model_files
@@ -58,7 +59,8 @@ class Benchmark(Stage):
         return {"benchmark": planned.experiment.benchmark.model_dump(mode="json", exclude=exclude)}
 
     def code(self, planned: PlannedRun) -> str:
-        return code_hash(stages=self.name, engines=planned.experiment.benchmark.engines, tasks=planned.key.task)
+        engines = planned.experiment.benchmark.engines
+        return code_hash(stages=self.name, engines=engines, tasks=planned.task_kind, **architectures.code())
 
     def run(self, planned: PlannedRun) -> Record:
         """Time one model with every engine of `benchmark.engines` that runs here, in every scenario.
@@ -108,6 +110,15 @@ class Benchmark(Stage):
                     timed = time_engine(
                         engine_class, models, scenario, settings, planned.key.seed, data if index == 0 else None
                     )
+                    summaries = {
+                        role: summarize_latency(seconds, scenario.batch_size) for role, seconds in timed.seconds.items()
+                    }
+                    found = speeds(summaries["candidate"], settings.iterations) | timed.scores
+                    said = {**timed.said, **{role: asdict(summary) for role, summary in summaries.items()}}
+                    if "dense" in models:
+                        ratio, interval = speedup(timed.seconds["dense"], timed.seconds["candidate"])
+                        found["speedup"] = Score(value=ratio, count=settings.iterations)
+                        said["speedup_interval"] = interval
                 except UserError:
                     raise
                 except Exception as error:  # whatever a library raises: the other engines' timings are good
@@ -116,21 +127,13 @@ class Benchmark(Stage):
                     continue
                 for role, operator in timed.said["unsupported"].items():
                     log.warning("%s leaves a part of the %s model to a fallback: %s", name, role, operator)
-                samples[place] = timed.seconds
-                summaries = {
-                    role: summarize_latency(seconds, scenario.batch_size) for role, seconds in timed.seconds.items()
-                }
-                found = speeds(summaries["candidate"], settings.iterations) | timed.scores
-                engines[place] = {**timed.said, **{role: asdict(summary) for role, summary in summaries.items()}}
-                if "dense" in models:
-                    ratio, interval = speedup(timed.seconds["dense"], timed.seconds["candidate"])
-                    found["speedup"] = Score(value=ratio, count=settings.iterations)
-                    engines[place]["speedup_interval"] = interval
+                samples[place], engines[place] = timed.seconds, said
                 metrics |= {f"{place}_{metric}": score for metric, score in found.items()}
         if not samples:
             reasons = "; ".join(reason.partition("\n")[0] for reason in (*failed.values(), *skipped.values()))
             raise UserError(f"no engine of benchmark.engines could be timed: {reasons}")
-        write_text(planned.folder / self.files[LATENCIES], json.dumps({"unit": "s", "engines": samples}) + "\n")
+        latencies = {"unit": "s", "engines": samples}
+        write_text(planned.folder / self.files[LATENCIES], json.dumps(latencies, default=plain) + "\n")
         return recording.finish(
             threads=settings.threads,
             files=tuple(self.files.values()),

@@ -9,6 +9,7 @@ from obert.experiment.keys import RunKey
 from obert.foundation import registry
 from obert.foundation.code_identity import code_hash
 from obert.foundation.errors import UserError, unknown_name
+from obert.models import architectures
 from obert.records.record import MODEL
 from obert.stages import TRAINING, Sources, Stage
 
@@ -61,7 +62,7 @@ class Export(Stage):
                 yield key.at(self.name), {MODEL: run}
 
     def code(self, planned: PlannedRun) -> str:
-        return code_hash(stages=self.name, tasks=planned.key.task, engines=REFERENCE_ENGINE)
+        return code_hash(stages=self.name, tasks=planned.task_kind, engines=REFERENCE_ENGINE, **architectures.code())
 
     def run(self, planned: PlannedRun) -> Record:
         """Export the model of a run.
@@ -99,6 +100,10 @@ class Export(Stage):
         files = model_files(planned)
         threads = planned.experiment.threads
         torch.set_num_threads(threads)
+        examples = planned.task.load()["validation"]
+        chosen = examples.select(range(min(PARITY_FEATURES, len(examples))))
+        chosen = Features.encode(planned.task, chosen, load_tokenizer(files.trained))
+        batches = [files.head.inputs(batch) for batch in chosen.in_order(PARITY_BATCH, PARITY_FEATURES)]
         network = load_trained(files.trained, files.head, attn_implementation="eager")
         export_onnx(load_float(files.trained, files.head, attn_implementation="eager"), files.head, files.onnx)
         quantized = is_quantized(network)
@@ -116,10 +121,6 @@ class Export(Stage):
                 "one."
             )
 
-        examples = planned.task.load()["validation"]
-        chosen = examples.select(range(min(PARITY_FEATURES, len(examples))))
-        features = Features.encode(planned.task, chosen, load_tokenizer(files.trained))
-        batches = (files.head.inputs(batch) for batch in features.in_order(PARITY_BATCH, PARITY_FEATURES))
         found = parity(network, engine_class(files, threads), files.head, batches, quantized)
         raw_mb, gzip_mb = file_sizes_mb(files.onnx)
         details: dict[str, Any] = {

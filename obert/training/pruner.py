@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from obert.experiment.recipe import Distillation
+from obert.experiment.recipe import Distillation, Scope
 from obert.foundation.errors import UserError
 from obert.foundation.files import write_text
 from obert.masks.patterns import AnyPattern
 from obert.masks.selection import Distribution, dense_masks
-from obert.models.encoders import prunable_layers
+from obert.models.encoders import ENCODER, prunable_layers
 from obert.pruning import Context, Method, prune_event
 from obert.training.features import Features
 
@@ -49,14 +50,17 @@ class TrainingFeatures:
 
     Attributes:
         seed: decides, with `draw`, which features.
+        alone: each example is a batch of its own.
     """
 
     features: Features
     seed: int
     device: torch.device
+    alone: bool = False
 
     def examples(self, count: int, batch_size: int, draw: int) -> Iterator[Any]:
         """Features of similar length together, which saves padding and makes no difference to their own gradients."""
+        batch_size = 1 if self.alone else batch_size
         sizes = [batch_size] * (count // batch_size) + ([count % batch_size] if count % batch_size else [])
         return self._batches(sizes, draw, by_length=True)
 
@@ -88,6 +92,7 @@ class Pruner:
         distribution: Distribution = "global",
         teacher: nn.Module | None = None,
         distillation: Distillation | None = None,
+        scope: Scope = ENCODER,
     ):
         self.network = network
         self.head = data.task.head
@@ -98,8 +103,14 @@ class Pruner:
         self.distribution = distribution
         self.teacher = teacher
         self.distillation = distillation
-        self.layers = prunable_layers(network)
+        self.layers = prunable_layers(network, scope)
+        tied = _tied(network, self.layers)
         self.hook = method.training_hook(network, self.layers, pattern)
+        if self.hook.returns and tied:
+            raise UserError(
+                f"method {type(method).__name__} keeps pruned weights behind a mask, and '{tied}' is the weight of two "
+                "layers. Leave its part out of the recipe's scope"
+            )
         self.masks = dense_masks(self.hook.weights)
         self.events: list[dict[str, Any]] = []
         check_gradients(method, len(data.features), f"method {type(method).__name__}")
@@ -132,18 +143,18 @@ class Pruner:
                 taught = self.head.forward(self.teacher, batch)
             return self.head.distillation_losses(logits(batch), taught, self.distillation.temperature, batch)
 
+        was_training = self.network.training
+        self.network.eval()
         context = Context(
             self.hook,
             self.masks,
-            TrainingFeatures(self.data, self.seeds["gradients"] + step, device),
+            TrainingFeatures(self.data, self.seeds["gradients"] + step, device, self._shares_inputs(device)),
             losses,
             torch.Generator().manual_seed(self.seeds["pruning"] + step),
             self.pattern,
             self.distribution,
             from_teacher if self.distillation and self.teacher is not None else None,
         )
-        was_training = self.network.training
-        self.network.eval()
         try:
             done = prune_event(self.method, context, sparsity)
         except UserError as error:
@@ -161,6 +172,25 @@ class Pruner:
             }
         )
 
+    @torch.no_grad()
+    def _shares_inputs(self, device: torch.device) -> bool:
+        """Whether a layer also has inputs that examples share, such as DeBERTa's relative positions: what reaches it
+        from there is one sum over a batch, and an example's own part of it is had from a batch of one alone."""
+        if not self.method.sees_inputs():
+            return False
+        shared: list[bool] = []
+        handles = [
+            layer.register_forward_pre_hook(lambda _, inputs: shared.append(len(inputs[0]) % 2 > 0))
+            for layer in self.layers.values()
+        ]
+        try:
+            two = self.data.task.prepare_batch(self.data.padded([0, 0]), self.data.tokenizer, torch.Generator())
+            self.head.forward(self.network, two.to(device))
+        finally:
+            for handle in handles:
+                handle.remove()
+        return any(shared)
+
     def save(self, folder: Path) -> None:
         """Write masks, events and the method's own state beside a checkpoint."""
         save_file({name: mask.cpu() for name, mask in self.masks.items()}, folder / MASKS)
@@ -174,3 +204,9 @@ class Pruner:
         self.hook.load(load_file(folder / STATE, device=str(device)))
         self.hook.impose(self.masks)
         self.events = json.loads((folder / EVENTS).read_text(encoding="utf-8"))
+
+
+def _tied(network: nn.Module, layers: Mapping[str, nn.Linear | nn.Embedding]) -> str | None:
+    """The first of these weights that another module of the network has too."""
+    owners = Counter(id(p) for m in network.modules() for p in m.parameters(recurse=False))
+    return next((name for name, layer in layers.items() if owners[id(layer.weight)] > 1), None)

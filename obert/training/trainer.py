@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,11 +13,14 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainingArguments
-from transformers.trainer_callback import ProgressCallback
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_callback import ProgressCallback, TrainerState
 
 from obert.experiment.recipe import Distillation, Training
 from obert.foundation import processes
 from obert.foundation.errors import UserError
+from obert.models.architecture import architecture_of
+from obert.training.checkpoints import load_weights
 from obert.training.data_order import EpochSeededSampler
 from obert.training.features import Features
 from obert.training.schedules import linear_with_rewinds
@@ -42,6 +46,9 @@ def share_of_batch(training: Training, count: int) -> tuple[int, int]:
         "(training.batch_size x gradient_accumulation): their number must divide gradient_accumulation, or the batch "
         "size where that is 1"
     )
+
+
+COLUMNS = ("step", "epoch", "loss", "learning_rate", "sparsity")
 
 
 class LossProgress(ProgressCallback):
@@ -87,6 +94,7 @@ class CompressionTrainer(Trainer):
         self.data = data
         self.data_seed = seeds["data order"]
         self._step, self._batch = -1, 0
+        self._clock = time.perf_counter()
         self.distillation = distillation
         self.teacher = teacher
         self.sparsity = sparsity
@@ -94,7 +102,7 @@ class CompressionTrainer(Trainer):
         self.penalty = penalty
         self.epoch_steps = steps_per_epoch(training, len(data.features))
         self.total_steps = max(1, round(training.epochs * self.epoch_steps))
-        network.base_model.embeddings.requires_grad_(not training.freeze_embeddings)
+        architecture_of(network).embeddings.requires_grad_(not training.freeze_embeddings)
         batch_size, accumulation = share_of_batch(training, processes.count())
         arguments = TrainingArguments(
             output_dir=str(folder),
@@ -220,16 +228,32 @@ class CompressionTrainer(Trainer):
         bad = "logits" if not all(torch.isfinite(x).all() for x in logits) else "the loss itself"
         return f"all parameters are finite, {bad} are not. Check the data, or lower the learning rate."
 
+    def go_on_from(self, checkpoint: Path) -> None:
+        """Train from a checkpoint on. Of one that was written at the last step, only the model and the state are read:
+        the Trainer itself would take one more step where the last epoch is not a whole one."""
+        state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+        if state.global_step < self.total_steps:
+            self.train(resume_from_checkpoint=str(checkpoint))
+        else:
+            load_weights(self.model, checkpoint)
+            self.state = state
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the present sparsity to each step's line."""
+        """Add the present sparsity to each step's line, and the seconds since the line before."""
         if "loss" in logs:
-            logs["sparsity"] = self.sparsity()
+            now = time.perf_counter()
+            logs["sparsity"], logs["seconds"] = self.sparsity(), now - self._clock
+            self._clock = now
         super().log(logs, start_time)
 
     def curves(self) -> list[dict[str, float]]:
         """Step, epoch, loss, learning rate and sparsity of every optimiser step so far."""
-        columns = ("step", "epoch", "loss", "learning_rate", "sparsity")
-        return [{name: line[name] for name in columns} for line in self.state.log_history if "loss" in line]
+        return [{name: line.get(name) for name in COLUMNS} for line in self.state.log_history if "loss" in line]
+
+    @property
+    def seconds(self) -> float:
+        """What the optimiser steps so far took, those of the sessions before this one included."""
+        return sum(line["seconds"] for line in self.state.log_history if "loss" in line)
 
 
 def _in_float32(logits: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:

@@ -14,6 +14,8 @@ rule tables:
         f"{LOGS}/tables.log",
     conda:
         "../envs/obert.yaml"
+    # Before `track`, which a tracking server that is down lets fail.
+    priority: 1
     threads: 1
     resources:
         runtime=30,

@@ -48,6 +48,10 @@ class GradientBased(Method):
             between = [1 - (1 - present) * ((1 - sparsity) / (1 - present)) ** f for f in fractions]
         return (*between, sparsity)
 
+    def sees_inputs(self) -> bool:
+        """Per example: an example's gradient is made of a layer's inputs and the gradients of its outputs."""
+        return self.gradients == "per_example"
+
     def gradient_examples(self) -> int:
         """Per example: one feature a gradient. Minibatches may meet a feature again in another company."""
         return self.num_gradients if self.gradients == "per_example" else self.gradient_batch_size
@@ -65,7 +69,7 @@ class GradientBased(Method):
             raise UserError("gradient_loss: distillation needs a teacher, and this run has none")
         layers: dict[str, nn.Linear] = {name: context.layers[name] for name in names}
         if self.gradients == "per_example":
-            compute, batches = per_example_gradients, context.data.examples
+            compute, batches = partial(per_example_gradients, check=True), context.data.examples
         else:
             compute, batches = minibatch_gradients, context.data.minibatches
         done = 0
@@ -78,6 +82,8 @@ class GradientBased(Method):
                         needed = gradients.first(self.num_gradients - done)
                         count = len(needed)
                         yield name, needed
+                if self.gradients == "per_example":
+                    compute = per_example_gradients  # one batch is compared with autograd
                 done += count
                 bar.update(count)
                 if done == self.num_gradients:
