@@ -4,13 +4,16 @@ import json
 from pathlib import Path
 
 import pytest
+import questions_with_choices
 import torch
 from torch.nn.functional import one_hot
-from transformers import AutoTokenizer, DataCollatorWithPadding
+from transformers import AutoTokenizer
 
 from obert.experiment.recipes import load_task
 from obert.foundation import registry
 from obert.foundation.errors import UserError
+from obert.heads.masked_choice import MARGIN, WEIGHT, MaskedChoice
+from obert.tasks._multiple_choice import MultipleChoice
 from obert.tasks._own_columns import OwnColumns
 from obert.tasks._question_answering import QuestionAnswering
 from obert.tasks._sentences import Sentences
@@ -45,7 +48,10 @@ def pairs_of_reviews(schema, folder):
 def task(request, tmp_path_factory):
     schema = registry.load("tasks", request.param)
     options = {"doc_stride": 16} if issubclass(schema, QuestionAnswering) else {}
-    source = DATA / SOURCES[schema.head.auto_model]
+    if issubclass(schema, MultipleChoice):
+        source = questions_with_choices.write(request.param, tmp_path_factory.mktemp("choices"))
+    else:
+        source = DATA / SOURCES[schema.head.auto_model]
     if issubclass(schema, Sentences) and not issubclass(schema, OwnColumns) and len(schema.sentences) > 1:
         source = pairs_of_reviews(schema, tmp_path_factory.mktemp("pairs"))
     options |= {"source": str(source), "max_length": 96, "train_examples": None}
@@ -64,8 +70,8 @@ def content(example):
 
 def prepared(task, features, tokenizer):
     """All features in one batch, as a model is to see them."""
-    columns = [c for c in features.column_names if c in (*MODEL_INPUTS, "labels", "start_positions", "end_positions")]
-    batch = DataCollatorWithPadding(tokenizer)(features.select_columns(columns).to_list())
+    columns = [c for c in features.column_names if c in (*MODEL_INPUTS, *task.head.labels)]
+    batch = task.head.collator(tokenizer)(features.select_columns(columns).to_list())
     return task.prepare_batch(batch, tokenizer, torch.Generator().manual_seed(0))
 
 
@@ -74,6 +80,8 @@ def gold_logits(task, batch, tokenizer, examples):
     if isinstance(task, QuestionAnswering):
         width = batch["input_ids"].shape[1]
         return tuple(20 * one_hot(batch[f"{end}_positions"], width).float() for end in ("start", "end"))
+    if isinstance(task, MultipleChoice):
+        return (20 * one_hot(batch["labels"], batch["input_ids"].shape[1]).float(),)
     classes = len(tokenizer) if isinstance(task, MaskedLanguageModelling) else len(task.classes(examples))
     return (20 * one_hot(batch["labels"], classes).float(),)
 
@@ -99,10 +107,15 @@ def test_subsets_are_fixed_and_in_order(task, splits):
     assert len(task.model_copy(update={"train_examples": 10**6}).load()["train"]) == len(everything)
 
 
+def longest(tokens):
+    """Tokens of a feature, or of the longest of its sequences."""
+    return max(map(longest, tokens)) if isinstance(tokens[0], list) else len(tokens)
+
+
 def test_features_are_complete_and_deterministic(task, splits, tokenizer):
     features = task.encode(splits["train"], tokenizer)
     assert task.encode(splits["train"], tokenizer).to_list() == features.to_list()
-    assert features["length"] == [len(row) for row in features["input_ids"]]
+    assert features["length"] == [longest(row) for row in features["input_ids"]]
     assert max(features["length"]) <= task.max_length
     assert set(MODEL_INPUTS) <= set(features.column_names)
     assert "length" in features.column_names
@@ -126,6 +139,10 @@ def test_losses_are_per_feature(task, splits, tokenizer):
     ]
     losses = task.head.losses(logits, batch)
     assert losses.shape == (4,)
+    if isinstance(task.head, MaskedChoice):
+        right, wrong = (logits[0][range(4), batch["labels"] ^ other] for other in (0, 1))
+        torch.testing.assert_close(losses, -right + WEIGHT * (wrong - right + MARGIN).relu())
+        return
     torch.testing.assert_close(losses, torch.stack(of_outputs).reshape(len(names), 4, -1).mean(dim=(0, 2)))
 
 
@@ -168,7 +185,7 @@ def test_held_out_examples_are_of_training_and_share_nothing_with_the_rest(task,
     assert not (parts["train"] | parts["validation"]) & set(splits["validation"]["id"])
     units = {name: set(task.units(found[name])) for name in parts}
     assert not units["train"] & units["validation"]
-    assert 0.1 < len(units["validation"]) / len(units["train"] | units["validation"]) < 0.4
+    assert 0.05 < len(units["validation"]) / len(units["train"] | units["validation"]) < 0.4
     assert again["validation"]["id"] == found["validation"]["id"]
     small = held.model_copy(update={"eval_examples": 3}).load()
     assert set(small["validation"]["id"]) < parts["validation"] and len(small["validation"]) == 3
