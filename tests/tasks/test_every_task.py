@@ -17,6 +17,7 @@ from obert.tasks._multiple_choice import MultipleChoice
 from obert.tasks._own_columns import OwnColumns
 from obert.tasks._question_answering import QuestionAnswering
 from obert.tasks._sentences import Sentences
+from obert.tasks._unanswerable import Unanswerable
 from obert.tasks.mlm import MaskedLanguageModelling
 
 DATA = Path(__file__).parent.parent / "data"
@@ -48,6 +49,8 @@ def pairs_of_reviews(schema, folder):
 def task(request, tmp_path_factory):
     schema = registry.load("tasks", request.param)
     options = {"doc_stride": 16} if issubclass(schema, QuestionAnswering) else {}
+    if issubclass(schema, Unanswerable):
+        options["threshold_examples"] = 0.2
     if issubclass(schema, MultipleChoice):
         source = questions_with_choices.write(request.param, tmp_path_factory.mktemp("choices"))
     else:
