@@ -58,8 +58,10 @@ def load_method(name: str, parameters: dict[str, Any], where: str):
 
 
 def load_task(name: str, options: dict[str, Any], where: str):
-    """A task with its options checked against its own schema."""
-    return validate(registry.load("tasks", name, where), options, where)
+    """A task with its options checked against its own schema: the task of that name, or of the name in `kind`."""
+    kind = options.get("kind")
+    schema = registry.load("tasks", name, where) if kind is None else registry.load("tasks", str(kind), f"{where}.kind")
+    return validate(schema, options, where)
 
 
 def require_sweep(name: str, where: str) -> None:

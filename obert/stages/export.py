@@ -62,7 +62,7 @@ class Export(Stage):
                 yield key.at(self.name), {MODEL: run}
 
     def code(self, planned: PlannedRun) -> str:
-        return code_hash(stages=self.name, tasks=planned.key.task, engines=REFERENCE_ENGINE, **architectures.code())
+        return code_hash(stages=self.name, tasks=planned.task_kind, engines=REFERENCE_ENGINE, **architectures.code())
 
     def run(self, planned: PlannedRun) -> Record:
         """Export the model of a run.

