@@ -23,8 +23,8 @@ if TYPE_CHECKING:  # checking a configuration must not take the seconds that the
 class Task(BaseModel):
     """A task. Its fields are the options that an experiment may set under `tasks.<name>`.
 
-    The class attributes say what head it needs and how it is judged. Two rooms hold what tasks of a kind share:
-    `_classification.py` and `_question_answering.py`.
+    The class attributes say what head it needs and how it is judged. What tasks of a kind share is
+    in files that begin with an underscore.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

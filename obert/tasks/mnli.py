@@ -8,7 +8,7 @@ from obert.tasks._classification import Classification
 class MNLI(Classification):
     """Judged on the matched validation set, whose genres are those of the training data."""
 
-    num_labels = 3
+    labels = ("entailment", "neutral", "contradiction")
     hub_config = "mnli"
     sentences = ("premise", "hypothesis")
     validation_split = "validation_matched"

@@ -61,5 +61,5 @@ def test_a_scenario_may_be_for_some_tasks(root):
     for run in one.of_stage("benchmark"):
         alike = every if run.key.task == "city_qa" else none
         assert run.specification == alike[run.key].specification
-    with pytest.raises(ValueError, match="benchmark.also.0.tasks: there is no task 'squad'"):
+    with pytest.raises(ValueError, match=r"benchmark.also.0.tasks: there is no task 'squad'"):
         planned(benchmark={**timed, "also": [{**further, "tasks": ["squad"]}]})

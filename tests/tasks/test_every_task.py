@@ -11,7 +11,9 @@ from transformers import AutoTokenizer, DataCollatorWithPadding
 from obert.experiment.recipes import load_task
 from obert.foundation import registry
 from obert.foundation.errors import UserError
+from obert.tasks._own_columns import OwnColumns
 from obert.tasks._question_answering import QuestionAnswering
+from obert.tasks._sentences import Sentences
 from obert.tasks.mlm import MaskedLanguageModelling
 
 DATA = Path(__file__).parent.parent / "data"
@@ -44,7 +46,7 @@ def task(request, tmp_path_factory):
     schema = registry.load("tasks", request.param)
     options = {"doc_stride": 16} if issubclass(schema, QuestionAnswering) else {}
     source = DATA / SOURCES[schema.head.auto_model]
-    if len(getattr(schema, "sentences", ())) > 1:
+    if issubclass(schema, Sentences) and not issubclass(schema, OwnColumns) and len(schema.sentences) > 1:
         source = pairs_of_reviews(schema, tmp_path_factory.mktemp("pairs"))
     options |= {"source": str(source), "max_length": 96, "train_examples": None}
     return load_task(request.param, options, "the test")
@@ -67,12 +69,12 @@ def prepared(task, features, tokenizer):
     return task.prepare_batch(batch, tokenizer, torch.Generator().manual_seed(0))
 
 
-def gold_logits(task, batch, tokenizer):
+def gold_logits(task, batch, tokenizer, examples):
     """Logits that put all weight on the labels."""
     if isinstance(task, QuestionAnswering):
         width = batch["input_ids"].shape[1]
         return tuple(20 * one_hot(batch[f"{end}_positions"], width).float() for end in ("start", "end"))
-    classes = len(tokenizer) if isinstance(task, MaskedLanguageModelling) else task.num_labels
+    classes = len(tokenizer) if isinstance(task, MaskedLanguageModelling) else len(task.classes(examples))
     return (20 * one_hot(batch["labels"], classes).float(),)
 
 
@@ -115,7 +117,8 @@ def test_losses_are_per_feature(task, splits, tokenizer):
     features = task.encode(splits["validation"], tokenizer)
     batch = prepared(task, features.select(range(4)), tokenizer)
     generator = torch.Generator().manual_seed(0)
-    logits = tuple(torch.randn(x.shape, generator=generator) for x in gold_logits(task, batch, tokenizer))
+    gold = gold_logits(task, batch, tokenizer, splits["validation"])
+    logits = tuple(torch.randn(x.shape, generator=generator) for x in gold)
     names = ("start_positions", "end_positions") if isinstance(task, QuestionAnswering) else ("labels",)
     of_outputs = [
         -x.log_softmax(-1).gather(-1, batch[name].unsqueeze(-1)).squeeze(-1)
@@ -130,7 +133,7 @@ def predictions_of(task, splits, tokenizer, change=lambda logits: logits):
     examples = splits["validation"]
     features = task.encode(examples, tokenizer)
     batch = prepared(task, features, tokenizer)
-    logits = change(gold_logits(task, batch, tokenizer))
+    logits = change(gold_logits(task, batch, tokenizer, examples))
     predictions = task.predict(task.head.evidence(logits, batch), features, examples)
     return predictions, task.score(predictions, examples), (features if "text" in examples.column_names else examples)
 
