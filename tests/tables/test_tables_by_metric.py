@@ -148,7 +148,7 @@ def test_table_7_takes_models_as_deep_as_bert_large(make_results, model, measure
 
 
 def test_bert_large_beside_bert_base_is_in_table_7_alone(make_results):
-    """The task with an encoder of its own meets the published numbers of BERT-large, and is in no table of BERT-base."""
+    """The task with an encoder of its own meets BERT-large's published numbers, and is in no table of BERT-base."""
     task, recipe = "squad_bert_large", "obert_30_epochs"
     chosen = {"method": "obert", "sparsity": 0.9, "recipe": recipe, "epochs": 30.0}
     runs = [
