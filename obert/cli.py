@@ -6,6 +6,7 @@ import argparse
 import errno
 import importlib
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 from obert.experiment.plan import Plan
 from obert.experiment.reading import read_yaml
 from obert.foundation import registry
-from obert.foundation.errors import UserError
+from obert.foundation.errors import UserError, only_warns
 from obert.stages import stage, stages
 
 DEFAULT = "configs/default.yaml"
@@ -113,15 +114,14 @@ def _run_stage(arguments: argparse.Namespace) -> None:
     record = chosen.run(planned)
     if record is None:  # one of several processes, of which the first has made the record
         return
-    scores = ", ".join(f"{name} {score.value:.2f} (n={score.count})" for name, score in record.metrics.items())
-    print(f"{planned.key.path}: {scores}")
-
-    try:
+    mend = f"python -m obert track --config {shlex.quote(str(arguments.config))}"
+    with only_warns(f"obert {chosen.name}: the run is complete, but not in MLflow", mend):
+        scores = ", ".join(f"{name} {score.value:.2f} (n={score.count})" for name, score in record.metrics.items())
+        print(f"{planned.key.path}: {scores}", flush=True)
         from obert.tracking.mirror import mirror_run
 
         mirror_run(planned.folder, planned.experiment.tracking_uri)
-    except Exception as error:  # were it an error, Snakemake would delete a model that took hours; `track` comes later
-        print(f"obert {chosen.name}: the run is complete, but not in MLflow: {error}", file=sys.stderr)
+    planned.drop_checkpoints()  # not before: a job that is killed meanwhile loses its outputs to Snakemake
 
 
 def _fetch_assets(arguments: argparse.Namespace) -> None:

@@ -47,7 +47,7 @@ def package_index(tmp_path, monkeypatch):
 def _own_caches(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("obert.data.splits.CACHE", folder / "splits")
+        patch.setattr("obert.data.checked.CACHE", folder / "splits")
         patch.setattr("obert.data.packing.FOLDER", folder / "packed")
         yield
 

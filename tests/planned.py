@@ -5,8 +5,10 @@ from obert.records.record import Record, read_record
 
 
 def make(run: PlannedRun) -> Record:
-    """Make a run."""
-    return run.stage.run(run)
+    """Make a run, as the command line does."""
+    record = run.stage.run(run)
+    run.drop_checkpoints()
+    return record
 
 
 def made(run: PlannedRun) -> Record:

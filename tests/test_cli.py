@@ -1,10 +1,12 @@
 """The command line: one clear message and status 2 for a mistake, before anything is done."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 import yaml
+from samples import HEADS
 from tables.examples import record
 
 from obert.cli import main
@@ -56,6 +58,8 @@ def test_check_says_what_it_found(config, capsys):
         ({"model": {"source": "./nowhere"}}, ["./nowhere"]),
         ({"model": {"layers": [0, 2]}}, ["model.layers [0, 2]", "layers 0 to 1"]),
         ({"tasks": {"movie_reviews": {"source": "tests/data/nowhere"}}}, ["tests/data/nowhere"]),
+        ({"tasks": {"movie_reviews": {"max_length": 129}}}, ["max_length 129", "at most 128 tokens"]),
+        ({"benchmark": {"sequence_length": 129}}, ["benchmark.sequence_length 129", "positions for 128 tokens"]),
         (
             {"recipe_overrides": {"city_qa": {"smoke_gradual": {"methods": {"obert": {"num_gradients": 4000}}}}}},
             ["draws 4000 training features", "Lower the number of gradients"],
@@ -74,6 +78,18 @@ def test_check_stops_what_would_fail_later(config, capsys, changes, expected):
     message = fails(capsys, "check", "--config", config(**changes))
     for part in expected:
         assert part in message
+
+
+def test_check_and_each_stage_look_at_the_data_first(config, capsys, tmp_path):
+    """A validation label that is null is met after training, if nobody looks before."""
+    for split, label in (("train", 0), ("validation", None)):
+        rows = [{"sentence": f"film {i}", "label": i % 2} for i in range(8)] + [{"sentence": "fine", "label": label}]
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    edited = config(tasks={"movie_reviews": {"source": str(tmp_path)}})
+    expected = f"{tmp_path}/validation.jsonl, line 9, column 'label': is null. Allowed: a class"
+    for command in (["check"], ["teacher", "--task", "movie_reviews"]):
+        assert expected in fails(capsys, *command, "--config", edited)
+    assert not [*(tmp_path / "results").rglob("model.safetensors")]
 
 
 def test_check_stops_when_the_disk_is_too_small(config, capsys, monkeypatch):
@@ -125,17 +141,19 @@ def test_a_finished_run_is_kept_though_mlflow_cannot_be_reached(config, capsys, 
     path = config(tracking_uri="http://127.0.0.1:9")
     write_record(Plan.load(path).find("teacher", task="city_qa").folder, made)
     assert main(["teacher", "--config", path, "--task", "city_qa"]) == 0
-    assert "`obert track` mirrors them again" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "the run is complete, but not in MLflow: tracking store http://127.0.0.1:9 failed" in said
+    assert f"Later, `python -m obert track --config {path}` does the rest." in said
     assert "http://127.0.0.1:9 failed" in fails(capsys, "track", "--config", path)
 
 
 @pytest.fixture
 def exported(root, tmp_path):
     """Two exports of one small model."""
-    network = load_trained(root / "tests/data/tiny_bert", "question_answering", attn_implementation="eager")
+    network = load_trained(root / "tests/data/tiny_bert", HEADS["question_answering"], attn_implementation="eager")
     paths = [tmp_path / name for name in ("first.onnx", "second.onnx")]
     for path in paths:
-        export_onnx(network, "question_answering", path)
+        export_onnx(network, HEADS["question_answering"], path)
     return list(map(str, paths))
 
 

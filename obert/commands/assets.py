@@ -8,13 +8,13 @@ from obert.experiment.plan import Plan
 
 
 def needed(plan: Plan) -> tuple[str, ...]:
-    """Names of the assets that the model and the tasks of an experiment are read from, sorted.
+    """Names of the assets that the models and the tasks of an experiment are read from, sorted.
 
     Raises:
         UserError: one of them is unknown.
     """
-    tasks = {run.key.task: run.task for run in plan}
-    return assets_of([plan.experiment.model.source, *(source for task in tasks.values() for source in task.sources)])
+    runs = {run.key.task: run for run in plan}.values()
+    return assets_of(source for run in runs for source in (run.model.source, *run.task.sources))
 
 
 def run(name: str) -> None:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
 from obert.data.sources import resolve_model
+from obert.deployment.timing import check_lengths
 from obert.experiment import folders
 from obert.experiment.plan import Plan, PlannedRun
+from obert.experiment.recipe import Scope
+from obert.experiment.schema import Model
 from obert.foundation.errors import UserError
 from obert.foundation.memory import free_memory
-from obert.models.encoders import keep_layers, load_tokenizer, prunable_weights
+from obert.models.encoders import ENCODER, keep_layers, load_tokenizer, prunable_weights, understood
 from obert.stages.export import ONNX
 from obert.training.pruner import check_first_event, check_gradients
 from obert.training.schedules import pruning_events
@@ -25,11 +28,15 @@ TRAINING_OVERHEAD = 1.5  # of free disk over what the finished models take: chec
 
 
 @dataclass(frozen=True)
-class _Size:
-    """A model's weights: of each prunable matrix by name, and all of them."""
+class _Model:
+    """A model without its weights, and its tokenizer."""
 
-    prunable: dict[str, int]
-    parameters: int
+    network: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+    def prunable(self, scope: Scope = ENCODER) -> dict[str, int]:
+        """Sizes of the weight matrices in scope by name, those of a task's head not among them."""
+        return {name: weight.numel() for name, weight in prunable_weights(self.network, scope).items()}
 
 
 def run(plan: Plan) -> str:
@@ -39,38 +46,42 @@ def run(plan: Plan) -> str:
         UserError: everything that would stop a run later.
     """
     experiment = plan.experiment
-    size = _model_size(plan)
-    tokenizer = load_tokenizer(resolve_model(experiment.model.source))
+    models = {model: _model(model) for model in dict.fromkeys(run.model for run in plan)}
     pruning = sum(run.stage.prunes and run.method is not None for run in plan)
-    lines = [
-        f"experiment {experiment.name}: {len(plan)} runs, {pruning} of them pruning",
-        f"model {experiment.model.source}: {size.parameters / 1e6:.1f} M parameters, "
-        f"{sum(size.prunable.values()) / 1e6:.1f} M prunable",
-        f"device: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU'}",
-        _check_disk(plan, size),
-    ]
+    lines = [f"experiment {experiment.name}: {len(plan)} runs, {pruning} of them pruning"]
+    for model, loaded in models.items():
+        lines.append(
+            f"model {model.source}: {loaded.network.num_parameters() / 1e6:.1f} M parameters, "
+            f"{sum(loaded.prunable().values()) / 1e6:.1f} M prunable"
+        )
+    lines.append(f"device: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU'}")
+    lines.append(_check_disk(plan, models))
+    for task in dict.fromkeys(run.key.task for run in plan.of_stage("benchmark")):
+        check_lengths(experiment.benchmark.scenarios_of(task), resolve_model(experiment.model_of(task).source))
     for name in dict.fromkeys(run.key.task for run in plan):
-        lines.append(_check_task(name, [run for run in plan.trained if run.key.task == name], size, tokenizer))
+        runs = [run for run in plan.trained if run.key.task == name]
+        lines.append(_check_task(name, runs, models[runs[0].model]))
     return "\n".join(lines)
 
 
-def _model_size(plan: Plan) -> _Size:
-    model = plan.experiment.model
+def _model(model: Model) -> _Model:
     location = resolve_model(model.source)
     try:
         config = AutoConfig.from_pretrained(location, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise UserError(f"model.source '{model.source}' has no usable configuration: {error}") from None
+        raise UserError(f"model '{model.source}' has no usable configuration: {error}") from None
     with torch.device("meta"):
         network = AutoModel.from_config(config)
+    tokenizer = load_tokenizer(location)
+    understood(network, tokenizer)
     if model.layers is not None:
         keep_layers(network, model.layers)
-    return _Size({name: w.numel() for name, w in prunable_weights(network).items()}, network.num_parameters())
+    return _Model(network, tokenizer)
 
 
-def _check_disk(plan: Plan, size: _Size) -> str:
-    with_model = sum(run.stage.trains or ONNX in run.stage.files for run in plan)
-    needed = with_model * size.parameters * 4 * TRAINING_OVERHEAD
+def _check_disk(plan: Plan, models: Mapping[Model, _Model]) -> str:
+    with_model = [run for run in plan if run.stage.trains or ONNX in run.stage.files]
+    needed = sum(models[run.model].network.num_parameters() for run in with_model) * 4 * TRAINING_OVERHEAD
     folders.RESULTS.mkdir(exist_ok=True)
     free = shutil.disk_usage(folders.RESULTS).free
     if free < needed:
@@ -81,12 +92,11 @@ def _check_disk(plan: Plan, size: _Size) -> str:
     return f"disk: about {needed / 1e9:.1f} GB needed, {free / 1e9:.0f} GB free"
 
 
-def _check_task(name: str, runs: Iterable[PlannedRun], size: _Size, tokenizer: PreTrainedTokenizerBase) -> str:
-    runs = list(runs)
+def _check_task(name: str, runs: Sequence[PlannedRun], model: _Model) -> str:
     task = runs[0].task
     splits = task.load()
     # Steps and limits go by features: windows of long texts, packed sequences. One example may be several.
-    features = len(task.encode(splits["train"], tokenizer))
+    features = len(task.encode(splits["train"], model.tokenizer))
     peak = 0
     for run in runs:
         if not run.stage.prunes or run.method is None:
@@ -96,7 +106,7 @@ def _check_task(name: str, runs: Iterable[PlannedRun], size: _Size, tokenizer: P
             events = pruning_events(recipe.schedule, steps_per_epoch(recipe.training, features), run.key.sparsity)
             check_first_event(method, events)
         check_gradients(method, features, f"recipe {run.key.recipe}, method {run.key.method}, task {name}")
-        peak = max(peak, method.memory_bytes(size.prunable))
+        peak = max(peak, method.memory_bytes(model.prunable(recipe.scope)))
     available = free_memory(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     if peak > available:
         raise UserError(

@@ -25,7 +25,7 @@ def run(paths: list[Path], settings: Benchmark) -> str:
     if missing:
         raise UserError(f"no such file: {', '.join(missing)}. Name ONNX files that `obert export` wrote (model.onnx)")
     require_cores(settings.threads)
-    models = {str(path): ModelFiles(path, path.parent, "") for path in paths}
+    models = {str(path): ModelFiles(path, path.parent, None) for path in paths}
     sizes = {name: file_sizes_mb(files.onnx)[1] for name, files in models.items()}
     inputs = random_inputs(TOKENS, settings.batch_size, settings.sequence_length, 0)
     rows, notes = [], []

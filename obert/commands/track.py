@@ -1,18 +1,44 @@
 """Mirror records and sweeps into MLflow."""
 
+from functools import partial
+from pathlib import Path
+
 import pandas as pd
 
 from obert.experiment.folders import runs_folder, sweep_folder
 from obert.experiment.schema import Experiment
+from obert.foundation.errors import UserError
 from obert.tracking.mirror import synchronize
-from obert.tracking.store import TRIALS, initialize
+from obert.tracking.store import TRIALS, initialize, try_artifacts
 from obert.tracking.sweeps import mirror_sweep
 
 
 def run(experiment: Experiment) -> None:
-    """Mirror every record and sweep that is not in MLflow yet; the database can be lost and rebuilt this way."""
-    initialize(experiment.tracking_uri)
-    synchronize(runs_folder(experiment), experiment.tracking_uri)
-    for trials in sorted(sweep_folder("").glob(f"*/{TRIALS}")):
-        if pd.read_csv(trials, nrows=1)["experiment"][0] == experiment.name:
-            mirror_sweep(trials.parent, experiment.tracking_uri)
+    """Mirror every record and sweep that is not in MLflow yet; the database can be lost and rebuilt this way.
+
+    Raises:
+        UserError: the store cannot be used; or, when all others are mirrored, which records and sweeps could not be.
+    """
+    uri = experiment.tracking_uri
+    initialize(uri)
+    try_artifacts(uri, experiment.name)
+    steps = [partial(synchronize, runs_folder(experiment), uri)]
+    steps += [partial(_mirror, trials, experiment) for trials in sorted(sweep_folder("").glob(f"*/{TRIALS}"))]
+    problems = []
+    for step in steps:
+        try:
+            step()
+        except UserError as error:
+            problems.append(str(error))
+    if problems:
+        raise UserError("; ".join(problems))
+
+
+def _mirror(trials: Path, experiment: Experiment) -> None:
+    """Mirror a sweep if it is this experiment's."""
+    try:
+        owner = pd.read_csv(trials, nrows=1)["experiment"][0]
+    except (ValueError, KeyError) as error:  # pandas' parser errors are ValueErrors
+        raise UserError(f"{trials} is damaged: {error}. Run the sweep again; its trials are kept") from None
+    if owner == experiment.name:
+        mirror_sweep(trials.parent, experiment.tracking_uri)

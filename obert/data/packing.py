@@ -21,7 +21,8 @@ BATCH = 1000  # documents that are tokenised at a time
 def packed(documents: Dataset, tokenizer: PreTrainedTokenizerBase, length: int) -> Dataset:
     """Sequences `[CLS] ... [SEP]` of `length` tokens, with a separator after each document inside.
 
-    Columns `input_ids`, `attention_mask`, `token_type_ids`, `id` and `length`. What is left over at the end is dropped.
+    Columns `input_ids`, the others of `attention_mask` and `token_type_ids` that are inputs of the tokenizer's model,
+    `id` and `length`. What is left over at the end is dropped.
     """
     from datasets import Dataset, load_from_disk
 
@@ -49,7 +50,9 @@ def _take_place(made: Path, folder: Path) -> None:
 
 
 def _fingerprint(documents: Dataset, tokenizer: PreTrainedTokenizerBase, length: int) -> str:
-    digest = hashlib.sha256(json.dumps([length, sorted(tokenizer.get_vocab().items())]).encode())
+    digest = hashlib.sha256(
+        json.dumps([length, sorted(tokenizer.model_input_names), sorted(tokenizer.get_vocab().items())]).encode()
+    )
     for start in range(0, len(documents), BATCH):
         digest.update(json.dumps(documents[start : start + BATCH]["text"]).encode())
     return digest.hexdigest()
@@ -57,6 +60,8 @@ def _fingerprint(documents: Dataset, tokenizer: PreTrainedTokenizerBase, length:
 
 def _sequences(documents: Dataset, tokenizer: PreTrainedTokenizerBase, length: int) -> Iterator[dict]:
     room, held, count = length - 2, [], 0
+    constant = {"attention_mask": [1] * length, "token_type_ids": [0] * length}
+    constant = {name: values for name, values in constant.items() if name in tokenizer.model_input_names}
     for start in range(0, len(documents), BATCH):
         texts = documents[start : start + BATCH]["text"]
         encoded = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)
@@ -66,8 +71,7 @@ def _sequences(documents: Dataset, tokenizer: PreTrainedTokenizerBase, length: i
         for begin in range(0, whole, room):
             yield {
                 "input_ids": [tokenizer.cls_token_id, *held[begin : begin + room], tokenizer.sep_token_id],
-                "attention_mask": [1] * length,
-                "token_type_ids": [0] * length,
+                **constant,
                 "id": f"sequence-{count}",
                 "length": length,
             }

@@ -1,10 +1,11 @@
-"""What a configuration's `source` stands for: an asset, a folder, or a Hub name."""
+"""What a configuration's `source` stands for: an asset, a folder, a file of data, or a Hub name."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
 
+from obert.data.rows import suffix_of
 from obert.data.wheels import ASSETS, FOLDER, PREFIX, find_asset, is_fetched
 from obert.foundation.errors import UserError
 
@@ -20,7 +21,7 @@ def assets_of(sources: Iterable[str]) -> tuple[str, ...]:
 
 
 def resolve(source: str) -> str | Path:
-    """Folder of an asset or a local folder, else `source` itself, a Hub name.
+    """Folder of an asset, a local folder or file, else `source` itself, a Hub name.
 
     Raises:
         UserError: an asset that is unknown or not fetched, or what looks like a path but does not exist.
@@ -34,15 +35,16 @@ def resolve(source: str) -> str | Path:
                 "`python -m obert assets --config configs/<experiment>.yaml` first"
             )
         return FOLDER / name
-    folder = Path(source).expanduser()
-    if folder.is_dir():
-        return folder
+    path = Path(source).expanduser()
+    if path.exists():
+        return path
     first, *rest = source.split("/")
-    is_path = first in ("", ".", "..") or first.startswith("~") or len(rest) > 1
+    is_path = first in ("", ".", "..") or first.startswith("~") or len(rest) > 1 or suffix_of(path) is not None
     if is_path or (rest and (first in _LOCAL_ROOTS or Path(first).is_dir())):
         raise UserError(
-            f"missing local data: there is no folder '{source}' below {Path.cwd()}. Allowed sources: an existing "
-            f"folder, {', '.join(PREFIX + name for name in ASSETS)}, or a Hugging Face Hub name <owner>/<name>."
+            f"missing local data: there is no folder '{source}' below {Path.cwd()}, nor a file. Allowed sources: an "
+            f"existing folder or file of data, {', '.join(PREFIX + name for name in ASSETS)}, or a Hugging Face Hub "
+            "name <owner>/<name>."
         )
     return source
 

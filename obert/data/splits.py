@@ -1,97 +1,168 @@
-"""Training and validation data of a task, from a local folder or the Hugging Face Hub, mapped from the disk."""
+"""Training and validation data of a task: from a folder, a file or the Hub, checked, and mapped from the disk."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from obert.data.checked import checked
+from obert.data.columns import Column, Label
+from obert.data.labels import Part, number_labels, with_numbers
+from obert.data.rows import BATCH, READERS, HubRows, Rows, rows_of
 from obert.data.sources import resolve
 from obert.foundation.errors import UserError
-from obert.foundation.files import file_hash
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-CACHE = Path("results/cache/splits")
-SUFFIXES = (".jsonl", ".jsonl.zst", ".parquet")
+HELD_OUT = 0.1  # of a source that is one file, the part that is for validation
 
 
 def load_splits(
     source: str,
-    columns: tuple[str, ...],
+    columns: Mapping[str, Column],
     hub_config: str | None = None,
     hold_out_every: int | None = None,
     validation: str = "validation",
+    together: Sequence[str] = (),
+    train: str = "train",
 ) -> dict[str, Dataset]:
     """Splits `train` and `validation` of a data set, read without running code that comes with it.
 
-    A local folder holds `<split>.jsonl`, `<split>.jsonl.zst` or `<split>.parquet`.
+    A local folder holds `<split>` and one of the suffixes of `obert.data.rows.READERS`. One file of such a format is
+    divided: a tenth of its examples is for validation, those that a hash of their text decides.
 
     Args:
+        columns: what is read, by the source's names, and nothing else. A `Label` becomes a `ClassLabel`; an
+            `Identifier` is made where the source has none.
         hub_config: the data set's configuration on the Hub.
         hold_out_every: where there is no `validation`, each so-many-th row of `train` is put into it.
         validation: the source's name of that split.
+        together: columns whose values decide about a row where one file is divided; by default all text.
+        train: the source's name of the training split.
 
     Raises:
-        UserError: missing folder, split or column; Hub unreachable.
+        UserError: the source, a split or a column is missing, or a value is not allowed; Hub unreachable.
     """
     location = resolve(source)
-    local = isinstance(location, Path)
-    is_whole = hold_out_every and not (_has_local if local else _has_hub)(location, validation, hub_config)
-    splits = {}
-    for split, name in (("train", "train"), ("validation", validation))[: 1 if is_whole else 2]:
-        data = (_read_local if local else _read_hub)(location, name, hub_config)
-        missing = sorted(set(columns) - set(data.column_names))
-        if missing:
-            found = ", ".join(data.column_names)
-            raise UserError(f"split '{name}' of '{source}' lacks column {', '.join(missing)}; found: {found}")
-        splits[split] = data
+    names = {"train": train, "validation": validation}
+    is_whole = isinstance(location, Path) and location.is_file()
+    if hold_out_every and not is_whole:
+        is_whole = not (_has_local if isinstance(location, Path) else _has_hub)(location, validation, hub_config)
+    parts = {}
+    for split in ("train",) if is_whole else names:
+        rows = _rows(location, names[split], hub_config)
+        parts[split] = Part(rows, checked(rows, columns, split))
     if is_whole:
-        rows = range(len(splits["train"]))
-        held_out = splits["train"].select(range(0, len(rows), hold_out_every))
-        splits["train"] = splits["train"].select(i for i in rows if i % hold_out_every)
-        splits["validation"] = held_out
-    return splits
+        whole = parts["train"]
+        if hold_out_every:
+            held_out = set(range(0, len(whole.data), hold_out_every))
+        else:
+            held_out = _held_out(whole, together or [name for name, column in columns.items() if column.is_text])
+        chosen = {"train": [i for i in range(len(whole.data)) if i not in held_out], "validation": sorted(held_out)}
+        parts = {split: Part(whole.rows, whole.data, places) for split, places in chosen.items()}
+    return _divided(parts, columns)
+
+
+def has_split(source: str, split: str, hub_config: str | None = None) -> bool:
+    """Whether a source has a split of that name; one file has none. Raises UserError as `load_splits`."""
+    location = resolve(source)
+    if not isinstance(location, Path):
+        return _has_hub(location, split, hub_config)
+    return location.is_dir() and _has_local(location, split, None)
+
+
+def without_shared(splits: dict[str, Dataset], units: Callable[[Dataset], Iterable[str]]) -> dict[str, Dataset]:
+    """The splits without the training examples that are in validation too.
+
+    Args:
+        units: what each example is known by.
+
+    Raises:
+        UserError: nothing is left to train on.
+    """
+    held_out = set(units(splits["validation"]))
+    kept = [place for place, unit in enumerate(units(splits["train"])) if unit not in held_out]
+    if not kept:
+        raise UserError(
+            f"nothing is left to train on: all {len(splits['train'])} training examples are in the validation split too"
+        )
+    return {**splits, "train": splits["train"].select(kept)}
+
+
+def check_classes(train: Dataset, where: str) -> None:
+    """Raise UserError if all examples are of one class, where there are classes.
+
+    Args:
+        where: task and source, for the message.
+    """
+    from datasets import ClassLabel
+
+    for name, feature in train.features.items():
+        if isinstance(feature, ClassLabel) and len(found := train.unique(name)) < 2:
+            raise UserError(
+                f"{where}: at least two classes are needed, and the {len(train)} training examples that are left all "
+                f"have {name} {feature.int2str(found)[0]}. Raise train_examples, or add examples of another class."
+            )
+
+
+def _divided(parts: dict[str, Part], columns: Mapping[str, Column]) -> dict[str, Dataset]:
+    """The splits, with the numbers of classes for labels."""
+    data = {split: part.data for split, part in parts.items()}
+    for name, column in columns.items():
+        if isinstance(column, Label) and name in data["train"].column_names:
+            names, numbers = number_labels(parts, name, column)
+            data = {split: with_numbers(found, name, names, numbers) for split, found in data.items()}
+    return {
+        split: found if parts[split].places is None else found.select(parts[split].places)
+        for split, found in data.items()
+    }
+
+
+def _held_out(whole: Part, names: Sequence[str]) -> set[int]:
+    """Places of the rows with the lowest hashes; rows with the same values in these columns stay together."""
+    hashes = list(_hashes(whole.data, names))
+    distinct = sorted(set(hashes))
+    if len(distinct) < 2:
+        raise UserError(
+            f"{whole.rows.where} holds {len(distinct)} example{'s'[: len(distinct) != 1]} that differ in "
+            f"{', '.join(names)}: too few to hold some out for validation"
+        )
+    limit = distinct[max(1, round(HELD_OUT * len(distinct))) - 1]
+    return {place for place, found in enumerate(hashes) if found <= limit}
+
+
+def _hashes(data: Dataset, names: Sequence[str]) -> Iterator[int]:
+    for batch in data.select_columns(list(names)).iter(BATCH):
+        for values in zip(*(batch[name] for name in names), strict=True):
+            digest = hashlib.sha256(f"validation|{values}".encode()).digest()
+            yield int.from_bytes(digest[:8], "big")
+
+
+def _rows(location: str | Path, split: str, config: str | None) -> Rows:
+    if not isinstance(location, Path):
+        return HubRows(f"split '{split}' of '{location}'", _read_hub(location, split, config))
+    path = location if location.is_file() else _local_file(location, split)
+    if path is None:
+        allowed = ", ".join(f"{split}{suffix}" for suffix in READERS)
+        raise UserError(
+            f"folder '{location}' holds no split '{split}': one of {allowed} is expected in it. Where all data is in "
+            "one file, name that file: a tenth of it is then held out for validation."
+        )
+    return rows_of(path)
 
 
 def _local_file(folder: Path, split: str) -> Path | None:
-    return next((path for suffix in SUFFIXES if (path := folder / f"{split}{suffix}").is_file()), None)
+    found = [path for suffix in READERS if (path := folder / f"{split}{suffix}").is_file()]
+    if len(found) > 1:
+        raise UserError(f"folder '{folder}' holds split '{split}' more than once: {', '.join(p.name for p in found)}")
+    return found[0] if found else None
 
 
 def _has_local(folder: Path, split: str, _: str | None) -> bool:
     return _local_file(folder, split) is not None
-
-
-def _read_local(folder: Path, split: str, _: str | None) -> Dataset:
-    from datasets import Dataset
-    from datasets.exceptions import DatasetGenerationError
-
-    path = _local_file(folder, split)
-    if path is None:
-        allowed = ", ".join(f"{split}{suffix}" for suffix in SUFFIXES)
-        raise UserError(f"folder '{folder}' holds no split '{split}': one of {allowed} is expected in it")
-    if path.suffix == ".parquet":
-        return Dataset.from_parquet(str(path), cache_dir=str(CACHE))
-    try:
-        # The hash is for the cache, which knows a data set by its arguments.
-        arguments = {"path": str(path), "sha256": file_hash(path)}
-        return Dataset.from_generator(_lines, gen_kwargs=arguments, cache_dir=str(CACHE))
-    except (DatasetGenerationError, ValueError) as error:
-        raise UserError(f"{path} is not JSON lines: {error.__cause__ or error}") from None
-
-
-def _lines(path: str, sha256: str) -> Iterator[dict[str, Any]]:
-    """Rows of a file of JSON lines, values as they are: no text becomes a number or a date."""
-    if path.endswith(".zst"):
-        import zstandard
-
-        with zstandard.open(path, "rt", encoding="utf-8") as file:
-            yield from map(json.loads, file)
-    else:
-        with Path(path).open(encoding="utf-8") as file:
-            yield from map(json.loads, file)
 
 
 def _has_hub(name: str, split: str, config: str | None) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig
@@ -11,20 +13,21 @@ from obert.deployment.engine_scores import score_in
 from obert.deployment.latency import Summary, random_inputs, time_engines
 from obert.engines import Engine, ModelFiles
 from obert.experiment.schema import Benchmark, Scenario
-from obert.foundation.errors import UserError
+from obert.models.positions import check_length
 from obert.records.record import Score
-from obert.tasks import Task
 from obert.training.features import Features
 
 
 def _input_batch(scenario: Scenario, model: ModelFiles, seed: int) -> dict[str, Any]:
     config = AutoConfig.from_pretrained(model.trained, trust_remote_code=False)
-    if scenario.sequence_length > config.max_position_embeddings:
-        raise UserError(
-            f"benchmark.sequence_length {scenario.sequence_length}: the model has positions for "
-            f"{config.max_position_embeddings} tokens; set it to that or less"
-        )
     return random_inputs(config.vocab_size, scenario.batch_size, scenario.sequence_length, seed)
+
+
+def check_lengths(scenarios: Iterable[Scenario], model: str | Path) -> None:
+    """Raise UserError if the model is too short for one of the scenarios."""
+    longest = max(scenario.sequence_length for scenario in scenarios)
+    config = AutoConfig.from_pretrained(model, trust_remote_code=False)
+    check_length(config, longest, "benchmark.sequence_length")
 
 
 @dataclass(frozen=True)
@@ -42,12 +45,12 @@ def time_engine(
     scenario: Scenario,
     settings: Benchmark,
     seed: int,
-    data: tuple[Task, Features] | None,
+    data: Features | None,
 ) -> Timed:
     """Time the models, then score the candidate. They are freed on return, before the next engine's.
 
     Raises:
-        UserError: the model is too short for the scenario, or the engine does not keep to the number of threads.
+        UserError: the engine does not keep to the number of threads.
     """
     inputs = _input_batch(scenario, models["candidate"], seed)
     engines = {role: engine_class(files, scenario.threads) for role, files in models.items()}
@@ -64,9 +67,7 @@ def time_engine(
     }
     scores = {}
     if data is not None:
-        task, features = data
-        padding = features.collator.tokenizer.pad_token_id
-        scores = score_in(engines["candidate"], task, features.features, features.examples, padding)
+        scores = score_in(engines["candidate"], data)
     return Timed(seconds, said, scores)
 
 

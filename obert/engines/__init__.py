@@ -12,6 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 from obert.foundation.environments import Environment
+from obert.heads import Head
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,8 @@ class ModelFiles:
     """The exported file."""
     trained: Path
     """The folder that `obert.models.encoders.save` wrote."""
-    head: str
-    """The kind of task head, a key of `obert.models.encoders.HEADS`."""
+    head: Head | None
+    """What stands on the encoder, for engines that read the trained model."""
 
 
 class EngineError(Exception):
@@ -90,7 +91,7 @@ class Engine(ABC):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.onnx"
             onnx.save(_integer_products.graph(), path)
-            return _integer_products.largest_error(cls(ModelFiles(path, path.parent, ""), 1).run)
+            return _integer_products.largest_error(cls(ModelFiles(path, path.parent, None), 1).run)
 
     @classmethod
     def inexact_reason(cls, model: ModelFiles) -> str | None:

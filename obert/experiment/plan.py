@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +14,7 @@ from obert.experiment.folders import checkpoint_folder, run_folder
 from obert.experiment.keys import RunKey
 from obert.experiment.reading import read_yaml, validate
 from obert.experiment.recipes import require_sweep
-from obert.experiment.schema import Experiment, OnTasks
+from obert.experiment.schema import Experiment, Model, OnTasks
 from obert.experiment.seeds import PURPOSES, derive_seed
 from obert.foundation import registry
 from obert.foundation.errors import UserError, unknown_name
@@ -54,9 +55,18 @@ class PlannedRun:
         return run_folder(self.experiment, self.key)
 
     @property
+    def model(self) -> Model:
+        """The encoder that the task's runs start from."""
+        return self.experiment.model_of(self.key.task)
+
+    @property
     def checkpoints(self) -> Path:
         """Where the run keeps its training checkpoints."""
         return checkpoint_folder(self.experiment, self.key)
+
+    def drop_checkpoints(self) -> None:
+        """Delete its checkpoints: its result is safe, and nothing more is to come that could make the run a failure."""
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
 
     @property
     def made_from(self) -> tuple[PlannedRun, ...]:
@@ -69,6 +79,11 @@ class PlannedRun:
         if self.recipe is not None:
             return self.recipe.family
         return self.sources[MODEL].family if MODEL in self.sources else ""
+
+    @property
+    def task_kind(self) -> str:
+        """The name of the extension that its task is."""
+        return self.task.kind or self.key.task
 
     @cached_property
     def seeds(self) -> dict[str, int]:
@@ -193,12 +208,25 @@ class Plan:
         """How a message names a block of the experiment."""
         return self._block_where or f"{self.where}, {section}.{index}"
 
-    def tasks_of(self, block: OnTasks, where: str) -> tuple[str, ...]:
-        """The tasks that a block is run on. Raises UserError for one that the experiment does not have."""
+    def tasks_of(self, block: OnTasks, where: str, from_upstream: bool = False) -> tuple[str, ...]:
+        """The tasks that a block is run on.
+
+        Args:
+            from_upstream: whether its runs start from upstream models, which are made of the experiment's own encoder.
+
+        Raises:
+            UserError: one that the experiment does not have, or one of another encoder than the upstream models'.
+        """
         for name in block.tasks:
             if name not in self.experiment.tasks:
                 raise unknown_name("task", name, self.experiment.tasks, f"{where}.tasks")
-        return self.experiment.tasks_of(block)
+            if from_upstream and name in self.experiment.models:
+                raise UserError(
+                    f"{where}.tasks: '{name}' has an encoder of its own (models.{name}), and upstream models are made "
+                    "of the experiment's. Leave it out, or start from the pre-trained model"
+                )
+        tasks = self.experiment.tasks_of(block)
+        return tuple(name for name in tasks if not (from_upstream and name in self.experiment.models))
 
     def recipes_on(self, task: str) -> set[str]:
         """The recipes that are run on a task."""

@@ -1,11 +1,34 @@
 """The errors a user can act on: what was found, where, what is allowed, what to do."""
 
-from collections.abc import Iterable
+import logging
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 
 
 class UserError(Exception):
     """A mistake in input or environment. The command line prints it without a traceback and exits with status 2."""
+
+
+@contextmanager
+def only_warns(result: str, mend: str) -> Iterator[None]:
+    """A block that comes after a result is on the disk. Whatever ends it early is told in one line, and that is all.
+
+    Were it an error, Snakemake would delete a model that took hours. So not even a library that calls `exit` makes one,
+    nor the user's Ctrl-C.
+
+    Args:
+        result: what is complete, and what is not.
+        mend: the command that does what the block did not.
+    """
+    try:
+        yield
+    except BaseException as error:
+        logging.getLogger(__name__).debug("after the result", exc_info=True)
+        reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}".rstrip(": ")
+        with suppress(OSError, ValueError):  # a full disk, or nobody who reads
+            print(f"{result}: {reason.rstrip('.')}. Later, `{mend}` does the rest.", file=sys.stderr, flush=True)
 
 
 def unknown_name(what: str, name: str, allowed: Iterable[str], where: str = "") -> UserError:

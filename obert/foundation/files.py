@@ -37,6 +37,14 @@ def content_hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def plain(value: Any) -> Any:
+    """What stands in JSON for a value that JSON has no form for: numbers for numpy's, hexadecimal digits for bytes, for
+    all else its text. To be the `default` of `json.dumps`, which then fails at no value."""
+    if isinstance(value, bytes):
+        return value.hex()
+    return value.tolist() if hasattr(value, "tolist") else str(value)
+
+
 def json_hash(content: Any) -> str:
     """sha256 of the canonical JSON of a value."""
     return content_hash(json.dumps(content, sort_keys=True).encode())

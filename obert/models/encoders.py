@@ -3,72 +3,84 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from safetensors.torch import load_file
-from torch import nn
-from transformers import (
-    AutoConfig,
-    AutoModelForMaskedLM,
-    AutoModelForQuestionAnswering,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from obert.data.sources import resolve_model
+from obert.experiment.recipe import Scope
 from obert.experiment.schema import Model
 from obert.foundation.errors import UserError
 from obert.foundation.files import file_hash, write_text
+from obert.heads import Head
+from obert.masks.counts import Sparsity, count_zeros
+from obert.models.architecture import Architecture, architecture_of
+from obert.models.positions import limit_length
 from obert.quantization.fake import is_quantized, quantize
 
-HEADS = {
-    "sequence_classification": AutoModelForSequenceClassification,
-    "question_answering": AutoModelForQuestionAnswering,
-    "masked_language_model": AutoModelForMaskedLM,
-}
+ENCODER = Scope()
 WEIGHTS, QUANTIZED = "model.safetensors", "quantization.json"
 SAFE = {"use_safetensors": True, "trust_remote_code": False}
 
 
-def load_pretrained(model: Model, head: str, num_labels: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_pretrained(
+    model: Model, head: Head, classes: Sequence[str]
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A pre-trained encoder with a freshly initialised head, and its tokenizer.
 
-    The caller seeds torch's generator, which decides the head's weights.
+    The caller seeds torch's generator, which decides the head's weights. `classes` are the labels' names.
 
     Raises:
-        UserError: no such model, no safetensors in it, or a layer it does not have.
+        UserError: no such model, no safetensors in it, an architecture that is not understood, or a layer it does not
+            have.
     """
     location = resolve_model(model.source)
     try:
-        config = AutoConfig.from_pretrained(location, num_labels=num_labels, trust_remote_code=False)
-        tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False)
-        network = HEADS[head].from_pretrained(location, config=config, dtype=torch.float32, **SAFE)
-    except OSError as error:
+        config = AutoConfig.from_pretrained(location, **head.settings(classes), trust_remote_code=False)
+        tokenizer = load_tokenizer(location)
+        network = _model_class(head).from_pretrained(location, config=config, dtype=torch.float32, **SAFE)
+    except (OSError, ValueError) as error:
         raise UserError(f"model.source '{model.source}' cannot be loaded (safetensors only): {error}") from None
+    understood(network, tokenizer)
     if model.layers is not None:
         keep_layers(network, model.layers)
     return network, tokenizer
+
+
+def _model_class(head: Head) -> type:
+    return getattr(transformers, head.auto_model)
+
+
+def understood(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Architecture:
+    """The architecture of a model. Its tokenizer makes the model's inputs and no others from now on, saved or not.
+
+    Raises:
+        UserError: the model is not understood.
+    """
+    architecture = architecture_of(network)
+    architecture.require_understood()
+    inputs = architecture.input_names(tokenizer)
+    if set(inputs) != set(tokenizer.model_input_names):
+        tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = inputs
+    return architecture
 
 
 def keep_layers(network: PreTrainedModel, layers: tuple[int, ...]) -> None:
     """Drop all encoder layers but `layers`, in place ("direct" layer dropping, oBERT section 4.3).
 
     Raises:
-        UserError: an index that the encoder does not have.
+        UserError: an index that the encoder does not have, or layers that no model can be built of.
     """
-    encoder = network.base_model.encoder
-    count = len(encoder.layer)
-    if any(not 0 <= index < count for index in layers) or not layers:
-        raise UserError(f"model.layers {list(layers)}: the encoder has layers 0 to {count - 1}")
-    encoder.layer = nn.ModuleList(encoder.layer[index] for index in layers)
-    network.config.num_hidden_layers = len(layers)
+    architecture_of(network).keep(layers)
 
 
-def load_trained(folder: Path, head: str, **options: Any) -> PreTrainedModel:
+def load_trained(folder: Path, head: Head, **options: Any) -> PreTrainedModel:
     """A model that `save` wrote, in evaluation mode, quantised if it was."""
     network = load_float(folder, head, **options)
     if (folder / QUANTIZED).is_file():
@@ -78,14 +90,16 @@ def load_trained(folder: Path, head: str, **options: Any) -> PreTrainedModel:
     return network.eval()
 
 
-def load_float(folder: Path, head: str, **options: Any) -> PreTrainedModel:
+def load_float(folder: Path, head: Head, **options: Any) -> PreTrainedModel:
     """A model that `save` wrote, in evaluation mode, without its quantisation."""
-    return HEADS[head].from_pretrained(folder, dtype=torch.float32, **SAFE, **options).eval()
+    return _model_class(head).from_pretrained(folder, dtype=torch.float32, **SAFE, **options).eval()
 
 
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer that `save` wrote."""
-    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+def load_tokenizer(location: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model; its `model_max_length` is no more than the model has positions for."""
+    tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False)
+    limit_length(tokenizer, AutoConfig.from_pretrained(location, trust_remote_code=False))
+    return tokenizer
 
 
 def save(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> str:
@@ -97,19 +111,33 @@ def save(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: P
     return file_hash(folder / WEIGHTS)
 
 
-def prunable_layers(network: nn.Module) -> dict[str, nn.Linear]:
-    """The layers whose weights count for sparsity: every linear layer of the encoder, by the weight's name.
+def prunable_layers(network: nn.Module, scope: Scope = ENCODER) -> dict[str, nn.Linear | nn.Embedding]:
+    """The layers whose weights count for sparsity, by the weight's name, in model order.
 
-    Embeddings, pooler, task head, biases and LayerNorm stay dense, and do not count (oBERT, section 4: 85 million
-    weights of BERT-base).
+    By default every linear layer of the encoder: embeddings, pooler and task head stay dense, and do not count (oBERT,
+    section 4: 85 million weights of BERT-base). Biases and LayerNorm never count.
     """
-    encoder = network.base_model.encoder
-    prefix = next(name for name, module in network.named_modules() if module is encoder)
-    return {
-        f"{prefix}.{name}.weight": module for name, module in encoder.named_modules() if isinstance(module, nn.Linear)
-    }
+    parts = architecture_of(network).parts()
+    return {name: layer for part in scope.parts for name, layer in parts[part].items()}
 
 
-def prunable_weights(network: nn.Module) -> dict[str, torch.Tensor]:
+def prunable_weights(network: nn.Module, scope: Scope = ENCODER) -> dict[str, Tensor]:
     """The weights of `prunable_layers`, detached, by name, in model order."""
-    return {name: layer.weight.detach() for name, layer in prunable_layers(network).items()}
+    return {name: layer.weight.detach() for name, layer in prunable_layers(network, scope).items()}
+
+
+def measured_sparsity(network: nn.Module, scope: Scope, target: float) -> Sparsity:
+    """The zeros of a model's weights in scope, and of its parts and the whole of it."""
+    parts = {
+        part: {name: layer.weight.detach() for name, layer in layers.items()}
+        for part, layers in architecture_of(network).parts().items()
+    }
+    return count_zeros(prunable_weights(network, scope), target, parts)
+
+
+def deployed_weights(network: nn.Module, scope: Scope) -> int:
+    """How many weights in scope a pass through the model multiplies by or looks up: shared ones as often as they are
+    used."""
+    architecture = architecture_of(network)
+    weights = prunable_weights(network, scope)
+    return sum(weight.numel() * architecture.repeats(name) for name, weight in weights.items())

@@ -9,11 +9,12 @@ from pydantic import ValidationError
 
 from obert.experiment.keys import RunKey
 from obert.foundation.errors import UserError
-from obert.foundation.files import write_text
+from obert.foundation.files import plain, write_text
 from obert.masks.counts import Sparsity, _Part
 
 FILE_NAME = "metrics.json"
 MODEL, CURVES, PREDICTIONS = "model", "curves.csv", "predictions.jsonl"  # what may lie beside it
+DECIDED = "decided"  # in the details: options of the task that the trained model decided
 
 
 class Score(_Part):
@@ -60,10 +61,15 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+def as_json(record: Record) -> str:
+    """A record as the text of its file. No value in it makes this fail."""
+    return record.model_dump_json(indent=1, fallback=plain) + "\n"
+
+
 def write_record(folder: Path, record: Record) -> Path:
     """Write a record, last of all a run's files, so that its presence means that the run is complete."""
     path = folder / FILE_NAME
-    write_text(path, record.model_dump_json(indent=1) + "\n")
+    write_text(path, as_json(record))
     return path
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from obert.foundation.files import content_hash
 from obert.foundation.memory import peak_memory_mb
 from obert.records.provenance import environment
-from obert.records.record import FILE_NAME, Record, now, read_with_bytes, write_record
+from obert.records.record import FILE_NAME, Record, as_json, now, parse_record, read_with_bytes, write_record
 
 if TYPE_CHECKING:
     from obert.experiment.plan import PlannedRun
@@ -23,6 +23,7 @@ class Recording:
     Attributes:
         planned: the run.
         sources: the records it is made from, by role.
+        identity: what a checkpoint must be of to be resumed from: specification and code.
 
     Raises:
         UserError: a run that it is made from has not been made, or its record is damaged.
@@ -36,16 +37,20 @@ class Recording:
         read = {role: read_with_bytes(source.folder / FILE_NAME) for role, source in planned.sources.items()}
         self.sources = {role: record for role, (record, _) in read.items()}
         self._inputs = {str(source.key.path): content_hash(read[role][1]) for role, source in planned.sources.items()}
-
-    @property
-    def identity(self) -> str:
-        """What a checkpoint must be of to be resumed from: specification and code."""
-        return f"{self.planned.specification_hash}-{self._code_hash}"
+        self.identity = f"{planned.specification_hash}-{self._code_hash}"
+        # Now, not when the work is done, is the time to learn of what cannot be put into a record.
+        rehearsed = self._record(threads=planned.experiment.threads, files=())
+        parse_record(as_json(rehearsed), f"the record of {planned.key.path}")
 
     def finish(self, *, threads: int, files: tuple[str, ...], **measured: Any) -> Record:
         """Write the run's record. `measured` are further fields of `Record`."""
+        record = self._record(threads=threads, files=files, **measured)
+        write_record(self.planned.folder, record)
+        return record
+
+    def _record(self, **measured: Any) -> Record:
         planned = self.planned
-        record = Record(
+        return Record(
             experiment=planned.experiment.name,
             key=planned.key,
             family=planned.family,
@@ -53,14 +58,10 @@ class Recording:
             spec_hash=planned.specification_hash,
             code_hash=self._code_hash,
             environment=self._environment,
-            threads=threads,
             seeds=planned.seeds,
             inputs=self._inputs,
-            files=files,
             started_at=self._started_at,
             wall_time_seconds=time.perf_counter() - self._clock,
             peak_memory_mb=peak_memory_mb(),
             **measured,
         )
-        write_record(planned.folder, record)
-        return record

@@ -19,6 +19,7 @@ from obert.experiment.schema import OnTasks
 from obert.foundation import registry
 from obert.foundation.code_identity import code_hash
 from obert.foundation.errors import UserError, unknown_name
+from obert.models import architectures
 from obert.records.record import MODEL
 
 if TYPE_CHECKING:
@@ -109,7 +110,8 @@ class Stage(ABC):
 
     def code(self, planned: PlannedRun) -> str:
         """Hash of the code that makes a run."""
-        return code_hash(stages=self.name, tasks=planned.key.task, pruning=planned.key.method if self.prunes else None)
+        method = planned.key.method if self.prunes else None
+        return code_hash(stages=self.name, tasks=planned.task_kind, pruning=method, **architectures.code())
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:  # noqa: B027 (most stages add none)
         """Add command-line arguments of the stage's own."""
@@ -130,7 +132,7 @@ class TrainingStage(Stage):
         """The model, the seed that others are derived from, the recipe, and the method's own parameters."""
         experiment = planned.experiment
         settings: dict[str, Any] = {
-            "model": experiment.model.model_dump(mode="json"),
+            "model": planned.model.model_dump(mode="json"),
             "base_seed": experiment.base_seed,
             "recipe": planned.recipe.model_dump(mode="json", exclude={"description", "source", "methods", "family"}),
         }

@@ -30,5 +30,6 @@ class DenseTeacher(TrainingStage):
         from obert.stages._trained import load_start, prepare, record_trained, train
 
         recording = Recording(planned)
-        prepared = prepare(planned, *load_start(planned))
+        examples = planned.task.load()
+        prepared = prepare(planned, examples, *load_start(planned, examples))
         return record_trained(recording, prepared, trainer=train(recording, prepared))

@@ -1,4 +1,8 @@
-"""What the stages that train or prune a model share: data, training with resume, evaluation, and the record."""
+"""What the stages that train or prune a model share: data, training with resume, evaluation, and the record.
+
+What a record needs is made before training where that is possible. What is made after it may fail, and a rerun goes on
+from the checkpoint of the last step, which stays until the caller drops it.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +17,24 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
+from obert.experiment.recipe import Scope
 from obert.experiment.schema import Model
 from obert.foundation import processes
-from obert.foundation.files import write_text
-from obert.masks.counts import assert_sparsity, count_zeros
+from obert.foundation.files import plain, write_text
+from obert.masks.counts import assert_sparsity
 from obert.masks.holding import FixedPattern
-from obert.models.encoders import load_pretrained, load_trained, prunable_weights, save
-from obert.records.record import CURVES, MODEL, PREDICTIONS, Record
+from obert.models.encoders import (
+    deployed_weights,
+    load_pretrained,
+    load_trained,
+    measured_sparsity,
+    prunable_weights,
+    save,
+)
+from obert.records.record import CURVES, DECIDED, FILE_NAME, MODEL, PREDICTIONS, Record
 from obert.records.recording import Recording
 from obert.stages import TEACHER
 from obert.tasks import Task
@@ -31,7 +43,7 @@ from obert.training.features import Features
 from obert.training.gradual import GradualPruning, HoldPattern
 from obert.training.prediction import predict_logits
 from obert.training.pruner import Pruner
-from obert.training.trainer import CompressionTrainer
+from obert.training.trainer import COLUMNS, CompressionTrainer
 
 if TYPE_CHECKING:
     from obert.experiment.plan import PlannedRun
@@ -41,13 +53,20 @@ EVALUATION_BATCH = 64
 
 @dataclass(frozen=True)
 class Prepared:
-    """A task's encoded data and the model that is trained or pruned on it."""
+    """A task's encoded data and the model that is trained or pruned on it.
+
+    Attributes:
+        calibration: what the task decides on after training, if it has to.
+        data: what the record says of the data.
+    """
 
     task: Task
     network: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     train: Features
     validation: Features
+    calibration: Features | None
+    data: dict[str, Any]
 
 
 @contextmanager
@@ -58,12 +77,28 @@ def seeded(seed: int):
         yield
 
 
-def load_start(planned: PlannedRun) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model that training starts from, with a new head: its source's, or the experiment's own."""
+def load_start(planned: PlannedRun, examples: DatasetDict) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model that training starts from, with a new head for the examples: its source's, or the experiment's own."""
     source, task = planned.sources.get(MODEL), planned.task
-    model = Model(source=str(source.folder / MODEL)) if source else planned.experiment.model
+    model = Model(source=str(source.folder / MODEL)) if source else planned.model
     with seeded(planned.seeds["initialization"]):
-        return load_pretrained(model, task.head, task.num_labels)
+        return load_pretrained(model, task.head, task.classes(examples["train"]))
+
+
+def scope_of(planned: PlannedRun) -> Scope:
+    """Which weights of a run's model are or were pruned: as the recipe says that it was pruned with.
+
+    A new task has a new head, which nothing has pruned.
+    """
+    run, same_head = planned, True
+    while not (run.stage.prunes and run.method is not None):
+        if MODEL not in run.sources:
+            return Scope()
+        same_head &= run.sources[MODEL].key.task == run.key.task
+        run = run.sources[MODEL]
+    scope = run.recipe.scope
+    kept = scope if same_head else scope.model_copy(update={"head": False})
+    return kept if kept.parts else Scope()
 
 
 def teacher_of(planned: PlannedRun) -> PreTrainedModel | None:
@@ -73,13 +108,22 @@ def teacher_of(planned: PlannedRun) -> PreTrainedModel | None:
     return load_trained(planned.sources[TEACHER].folder / MODEL, planned.task.head)
 
 
-def prepare(planned: PlannedRun, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Prepared:
-    """Load and encode the task's data, put the model on its device; sets torch's threads to the experiment's."""
+def prepare(
+    planned: PlannedRun, examples: DatasetDict, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> Prepared:
+    """Encode the task's examples, put the model on its device; sets torch's threads to the experiment's."""
     torch.set_num_threads(planned.experiment.threads)
     task = planned.task
-    splits = task.load()
-    train, validation = (Features.encode(task, splits[name], tokenizer) for name in ("train", "validation"))
-    return Prepared(task, network.to(processes.join()), tokenizer, train, validation)
+    train, validation = (Features.encode(task, examples[name], tokenizer) for name in ("train", "validation"))
+    held = task.calibration()
+    calibration = None if held is None else Features.encode(task, held, tokenizer)
+    data = {
+        "source": task.source,
+        "fingerprint": fingerprint(train.examples, validation.examples),
+        "splits": {"train": len(train.examples), "validation": len(validation.examples)},
+        "features": {"train": len(train.features), "validation": len(validation.features)},
+    }
+    return Prepared(task, network.to(processes.join()), tokenizer, train, validation, calibration, data)
 
 
 def train(
@@ -108,7 +152,6 @@ def train(
         }
     trainer = CompressionTrainer(
         prepared.network,
-        prepared.task,
         prepared.train,
         recipe.training,
         planned.seeds,
@@ -128,7 +171,9 @@ def train(
         print(f"resuming from {checkpoint}", flush=True)
         if gradual is not None:
             gradual.pruner.load(checkpoint)
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        trainer.go_on_from(checkpoint)
+    else:
+        trainer.train()
     if gradual is not None:
         gradual.pruner.hook.finish()
     return trainer
@@ -141,75 +186,86 @@ def record_trained(
     pruner: Pruner | None = None,
     pattern: FixedPattern | None = None,
 ) -> Record | None:
-    """Evaluate the model, check its sparsity, write model, predictions, curves and the record, drop checkpoints.
+    """Evaluate the model, check its sparsity, write model, predictions, curves and, last, the record.
 
     Of several processes the first does so, and the others return None.
     """
     if processes.rank() > 0:
         return None
-    planned, task, network = recording.planned, prepared.task, prepared.network
-    logits = predict_logits(network, task, prepared.validation, EVALUATION_BATCH)
+    planned, network = recording.planned, prepared.network
+    decided = _decided(prepared)
+    task = prepared.task.model_copy(update=decided)
+    logits = predict_logits(network, prepared.validation, EVALUATION_BATCH)
     examples = prepared.validation.examples
     predictions = task.predict(logits, prepared.validation.features, examples)
     metrics = task.score(predictions, examples)
-    weights = prunable_weights(network)
-    sparsity = count_zeros(weights, planned.key.sparsity or 0.0)
+    scope = scope_of(planned)
+    weights = prunable_weights(network, scope)
+    sparsity = measured_sparsity(network, scope, planned.key.sparsity or 0.0)
     held = {"pattern": pattern.check(weights, str(planned.key.path))} if pattern is not None else {}
     if pruner is not None:
         assert_sparsity(sparsity, str(planned.key.path), pruner.pattern, pruner.distribution)
 
+    (planned.folder / FILE_NAME).unlink(missing_ok=True)  # of a run before, whose model is now replaced
     shutil.rmtree(planned.folder / MODEL, ignore_errors=True)
     weights_hash = save(network, prepared.tokenizer, planned.folder / MODEL)
-    write_text(planned.folder / PREDICTIONS, "".join(json.dumps(line) + "\n" for line in predictions))
+    write_text(planned.folder / PREDICTIONS, "".join(json.dumps(line, default=plain) + "\n" for line in predictions))
     files = [MODEL, PREDICTIONS]
     if trainer is not None:
         write_text(planned.folder / CURVES, _as_csv(trainer.curves()))
         files.append(CURVES)
     events = pruner.events if pruner else []
-    record = recording.finish(
+    return recording.finish(
         threads=torch.get_num_threads(),
         files=tuple(files),
-        data={
-            "source": task.source,
-            "fingerprint": fingerprint(prepared.train.examples, examples),
-            "splits": {"train": len(prepared.train.examples), "validation": len(examples)},
-            "features": {"train": len(prepared.train.features), "validation": len(prepared.validation.features)},
-        },
+        data=prepared.data,
         model={
-            "source": planned.experiment.model.source,
+            "source": planned.model.source,
             "layers": network.config.num_hidden_layers,
             "parameters": network.num_parameters(),
             "prunable_parameters": sum(w.numel() for w in weights.values()),
+            "deployed_prunable_parameters": deployed_weights(network, scope),
             "weights_sha256": weights_hash,
         },
         sparsity=sparsity if pruner or pattern else None,
         metrics=metrics,
         primary_metric=task.primary_metric,
         costs=_costs(trainer, events),
-        details={"events": events, **held},
+        details={
+            "events": events,
+            **held,
+            **({DECIDED: decided} if decided else {}),
+            **task.remarks(predictions, examples),
+        },
     )
-    shutil.rmtree(planned.checkpoints, ignore_errors=True)
-    return record
+
+
+def _decided(prepared: Prepared) -> dict[str, Any]:
+    """Options of the task that the trained model decides."""
+    data = prepared.calibration
+    if data is None:
+        return {}
+    return prepared.task.decide(predict_logits(prepared.network, data, EVALUATION_BATCH), data.features, data.examples)
 
 
 def fingerprint(*splits: Dataset) -> str:
-    """sha256 of the content of data splits, in order."""
+    """sha256 of the content of data splits, in order, whatever the types of their columns."""
     digest = hashlib.sha256()
     for split in splits:
-        for row in split:
-            digest.update(json.dumps(row, sort_keys=True).encode() + b"\n")
+        for table in split.with_format("arrow").iter(1000):  # values as they are stored: no image is decoded
+            for row in table.to_pylist():
+                digest.update(json.dumps(row, sort_keys=True, default=plain).encode() + b"\n")
         digest.update(b"\f")
     return digest.hexdigest()
 
 
 def _costs(trainer: CompressionTrainer | None, events: list[dict[str, Any]]) -> dict[str, float]:
-    """Counts and seconds; training seconds are those since the last resume, pruning events not included."""
-    history = trainer.state.log_history if trainer else []
+    """Counts and seconds; those of training do not include pruning events."""
     pruning_seconds = sum(event["seconds"] for event in events)
-    runtime = next((line["train_runtime"] for line in history if "train_runtime" in line), pruning_seconds)
+    seconds = trainer.seconds if trainer else pruning_seconds
     return {
         "optimizer_steps": trainer.state.global_step if trainer else 0,
-        "training_seconds": max(runtime - pruning_seconds, 0.0),
+        "training_seconds": max(seconds - pruning_seconds, 0.0),
         "pruning_seconds": pruning_seconds,
         "gradient_evaluations": sum(event["gradient_evaluations"] for event in events),
     }
@@ -217,7 +273,7 @@ def _costs(trainer: CompressionTrainer | None, events: list[dict[str, Any]]) -> 
 
 def _as_csv(rows: list[dict[str, float]]) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer = csv.DictWriter(text, fieldnames=COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()

@@ -18,8 +18,9 @@ from obert.experiment.schema import Benchmark as Settings
 from obert.foundation import registry
 from obert.foundation.code_identity import code_hash
 from obert.foundation.errors import UserError
-from obert.foundation.files import write_text
-from obert.records.record import MODEL
+from obert.foundation.files import plain, write_text
+from obert.models import architectures
+from obert.records.record import DECIDED, MODEL
 from obert.stages import Sources, Stage
 from obert.stages.export import model_files
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from obert.engines import ModelFiles
     from obert.experiment.plan import Plan, PlannedRun
     from obert.records.record import Record
-    from obert.tasks import Task
     from obert.training.features import Features
 
 DENSE = "dense"  # the role of the task's dense teacher, exported
@@ -55,11 +55,14 @@ class Benchmark(Stage):
 
     def settings(self, planned: PlannedRun) -> dict[str, Any]:
         """What is timed with, and how."""
-        exclude = {"recipes", "methods", "sparsities"}
-        return {"benchmark": planned.experiment.benchmark.model_dump(mode="json", exclude=exclude)}
+        chosen = planned.experiment.benchmark
+        settings = chosen.model_dump(mode="json", exclude={"recipes", "methods", "sparsities", "also"})
+        further = [scenario.model_dump(mode="json") for scenario in chosen.scenarios_of(planned.key.task)[1:]]
+        return {"benchmark": {**settings, "also": further}}
 
     def code(self, planned: PlannedRun) -> str:
-        return code_hash(stages=self.name, engines=planned.experiment.benchmark.engines, tasks=planned.key.task)
+        engines = planned.experiment.benchmark.engines
+        return code_hash(stages=self.name, engines=engines, tasks=planned.task_kind, **architectures.code())
 
     def run(self, planned: PlannedRun) -> Record:
         """Time one model with every engine of `benchmark.engines` that runs here, in every scenario.
@@ -77,30 +80,32 @@ class Benchmark(Stage):
                 short for a scenario, or an engine does not keep to the number of threads.
         """
         from obert.deployment.latency import CONFIDENCE, require_cores, speedup, summarize_latency
-        from obert.deployment.timing import speeds, time_engine
+        from obert.deployment.timing import check_lengths, speeds, time_engine
         from obert.engines import failure
         from obert.records.record import Score
         from obert.records.recording import Recording
 
         settings = planned.experiment.benchmark
-        for scenario in settings.scenarios:
+        scenarios = settings.scenarios_of(planned.key.task)
+        for scenario in scenarios:
             require_cores(scenario.threads)
         recording = Recording(planned)
         source = recording.sources[MODEL]
         models = {"candidate": model_files(planned.sources[MODEL])}
         if DENSE in planned.sources:
             models = {"dense": model_files(planned.sources[DENSE]), **models}
+        check_lengths(scenarios, models["candidate"].trained)
         classes = {name: registry.load("engines", name) for name in settings.engines}
         reasons = {n: c.unavailable_reason() or c.unfit_reason(models["candidate"]) for n, c in classes.items()}
         skipped = {name: reason for name, reason in reasons.items() if reason}
         if len(skipped) == len(classes):
             raise UserError(f"no engine of benchmark.engines runs here: {'; '.join(skipped.values())}")
         load_average = os.getloadavg()[0]
-        data = _validation(planned, models["candidate"])
+        data = _validation(planned, source, models["candidate"])
 
         samples, metrics, engines, failed = {}, {}, {}, {}
         for name, engine_class in classes.items():
-            for index, scenario in enumerate(settings.scenarios):
+            for index, scenario in enumerate(scenarios):
                 if name in skipped or name in failed:
                     continue
                 place = name if index == 0 else f"{name}_{scenario}"
@@ -108,6 +113,15 @@ class Benchmark(Stage):
                     timed = time_engine(
                         engine_class, models, scenario, settings, planned.key.seed, data if index == 0 else None
                     )
+                    summaries = {
+                        role: summarize_latency(seconds, scenario.batch_size) for role, seconds in timed.seconds.items()
+                    }
+                    found = speeds(summaries["candidate"], settings.iterations) | timed.scores
+                    said = {**timed.said, **{role: asdict(summary) for role, summary in summaries.items()}}
+                    if "dense" in models:
+                        ratio, interval = speedup(timed.seconds["dense"], timed.seconds["candidate"])
+                        found["speedup"] = Score(value=ratio, count=settings.iterations)
+                        said["speedup_interval"] = interval
                 except UserError:
                     raise
                 except Exception as error:  # whatever a library raises: the other engines' timings are good
@@ -116,21 +130,13 @@ class Benchmark(Stage):
                     continue
                 for role, operator in timed.said["unsupported"].items():
                     log.warning("%s leaves a part of the %s model to a fallback: %s", name, role, operator)
-                samples[place] = timed.seconds
-                summaries = {
-                    role: summarize_latency(seconds, scenario.batch_size) for role, seconds in timed.seconds.items()
-                }
-                found = speeds(summaries["candidate"], settings.iterations) | timed.scores
-                engines[place] = {**timed.said, **{role: asdict(summary) for role, summary in summaries.items()}}
-                if "dense" in models:
-                    ratio, interval = speedup(timed.seconds["dense"], timed.seconds["candidate"])
-                    found["speedup"] = Score(value=ratio, count=settings.iterations)
-                    engines[place]["speedup_interval"] = interval
+                samples[place], engines[place] = timed.seconds, said
                 metrics |= {f"{place}_{metric}": score for metric, score in found.items()}
         if not samples:
             reasons = "; ".join(reason.partition("\n")[0] for reason in (*failed.values(), *skipped.values()))
             raise UserError(f"no engine of benchmark.engines could be timed: {reasons}")
-        write_text(planned.folder / self.files[LATENCIES], json.dumps({"unit": "s", "engines": samples}) + "\n")
+        latencies = {"unit": "s", "engines": samples}
+        write_text(planned.folder / self.files[LATENCIES], json.dumps(latencies, default=plain) + "\n")
         return recording.finish(
             threads=settings.threads,
             files=tuple(self.files.values()),
@@ -138,7 +144,7 @@ class Benchmark(Stage):
             sparsity=source.sparsity,
             metrics=metrics,
             details={
-                "scenarios": [scenario.model_dump() for scenario in settings.scenarios],
+                "scenarios": [scenario.model_dump() for scenario in scenarios],
                 "warmup": settings.warmup,
                 "confidence": CONFIDENCE,
                 "load_average_before": load_average,
@@ -167,9 +173,9 @@ class Benchmark(Stage):
         return by_hand.run(arguments.models, validate(Settings, chosen, "the command line"))
 
 
-def _validation(planned: PlannedRun, model: ModelFiles) -> tuple[Task, Features]:
+def _validation(planned: PlannedRun, exported: Record, model: ModelFiles) -> Features:
     from obert.models.encoders import load_tokenizer
     from obert.training.features import Features
 
-    task = planned.task
-    return task, Features.encode(task, task.load()["validation"], load_tokenizer(model.trained))
+    task = planned.task.model_copy(update=exported.details.get(DECIDED))
+    return Features.encode(task, task.load()["validation"], load_tokenizer(model.trained))

@@ -26,6 +26,7 @@ class Downstream(TrainingStage):
     on_task = True
     prunes = True
     block = Block
+    recipe_fields = ("layers",)
 
     def blocks(self, experiment: Experiment) -> tuple[Block, ...]:
         return experiment.downstream
@@ -36,7 +37,7 @@ class Downstream(TrainingStage):
     def plan(self, plan: Plan) -> Iterator[tuple[RunKey, Sources]]:
         for index, block in enumerate(self.blocks(plan.experiment)):
             where = plan.place("downstream", index)
-            for task in plan.tasks_of(block, where):
+            for task in plan.tasks_of(block, where, from_upstream=block.upstream is not None):
                 for name in block.recipes:
                     recipe = plan.definitions.recipe(name, task, f"{where}.recipes", self.name)
                     chosen = list(pruned(plan, block, name, recipe, where))
@@ -76,20 +77,24 @@ class Downstream(TrainingStage):
             raise ValueError("one-shot pruning starts from a fine-tuned model: set start: teacher")
 
     def run(self, planned: PlannedRun) -> Record | None:
-        """Prune to the key's sparsity with its method, evaluate, save; a gradual run resumes from its last checkpoint.
+        """Keep the recipe's layers, prune to the key's sparsity with its method, evaluate, save.
+
+        A gradual run resumes from its last checkpoint.
 
         Raises:
             UserError: a model it is made from is missing, the schedule does not fit the data, or training diverges.
         """
-        from obert.models.encoders import load_tokenizer, load_trained
+        from obert.models.encoders import keep_layers, load_tokenizer, load_trained
         from obert.records.recording import Recording
         from obert.stages._pruned import prune_and_record
         from obert.stages._trained import load_start, prepare, teacher_of
 
-        recording = Recording(planned)
+        recording, examples = Recording(planned), planned.task.load()
         if planned.recipe.start == "teacher":
             folder = planned.sources[MODEL].folder / MODEL
             network, tokenizer = load_trained(folder, planned.task.head), load_tokenizer(folder)
         else:
-            network, tokenizer = load_start(planned)
-        return prune_and_record(recording, prepare(planned, network, tokenizer), teacher_of(planned))
+            network, tokenizer = load_start(planned, examples)
+        if planned.recipe.layers is not None:
+            keep_layers(network, planned.recipe.layers)
+        return prune_and_record(recording, prepare(planned, examples, network, tokenizer), teacher_of(planned))

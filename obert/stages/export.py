@@ -9,7 +9,8 @@ from obert.experiment.keys import RunKey
 from obert.foundation import registry
 from obert.foundation.code_identity import code_hash
 from obert.foundation.errors import UserError, unknown_name
-from obert.records.record import MODEL
+from obert.models import architectures
+from obert.records.record import DECIDED, MODEL
 from obert.stages import TRAINING, Sources, Stage
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class Export(Stage):
                 yield key.at(self.name), {MODEL: run}
 
     def code(self, planned: PlannedRun) -> str:
-        return code_hash(stages=self.name, tasks=planned.key.task, engines=REFERENCE_ENGINE)
+        return code_hash(stages=self.name, tasks=planned.task_kind, engines=REFERENCE_ENGINE, **architectures.code())
 
     def run(self, planned: PlannedRun) -> Record:
         """Export the model of a run.
@@ -78,6 +79,7 @@ class Export(Stage):
         from obert.deployment.export import OPSET, export_onnx, exported_sparsity, file_sizes_mb
         from obert.deployment.integer_graph import to_integer
         from obert.deployment.parity import (
+            PARITY_BATCH,
             PARITY_FEATURES,
             PARITY_TOLERANCE,
             QUANTIZED_PARITY_TOLERANCE,
@@ -88,6 +90,7 @@ class Export(Stage):
         from obert.quantization.fake import is_quantized
         from obert.records.record import Score
         from obert.records.recording import Recording
+        from obert.training.features import Features
 
         engine_class = registry.load("engines", REFERENCE_ENGINE)
         if reason := engine_class.unavailable_reason():
@@ -97,6 +100,10 @@ class Export(Stage):
         files = model_files(planned)
         threads = planned.experiment.threads
         torch.set_num_threads(threads)
+        examples = planned.task.load()["validation"]
+        chosen = examples.select(range(min(PARITY_FEATURES, len(examples))))
+        chosen = Features.encode(planned.task, chosen, load_tokenizer(files.trained))
+        batches = [files.head.inputs(batch) for batch in chosen.in_order(PARITY_BATCH, PARITY_FEATURES)]
         network = load_trained(files.trained, files.head, attn_implementation="eager")
         export_onnx(load_float(files.trained, files.head, attn_implementation="eager"), files.head, files.onnx)
         quantized = is_quantized(network)
@@ -114,16 +121,14 @@ class Export(Stage):
                 "one."
             )
 
-        examples = planned.task.load()["validation"]
-        chosen = examples.select(range(min(PARITY_FEATURES, len(examples))))
-        features = planned.task.encode(chosen, load_tokenizer(files.trained))[:PARITY_FEATURES]
-        found = parity(network, engine_class(files, threads), features, quantized)
+        found = parity(network, engine_class(files, threads), files.head, batches, quantized)
         raw_mb, gzip_mb = file_sizes_mb(files.onnx)
         details: dict[str, Any] = {
             "onnx_sha256": file_hash(files.onnx),
             "opset": OPSET,
             "parity_tolerance": QUANTIZED_PARITY_TOLERANCE if quantized else PARITY_TOLERANCE,
             "quantized": quantized,
+            **{name: source.details[name] for name in (DECIDED,) if name in source.details},
         }
         return recording.finish(
             threads=threads,

@@ -89,13 +89,13 @@ class Quantize(TrainingStage):
         from obert.models.encoders import load_tokenizer, load_trained, prunable_weights
         from obert.quantization.fake import FreezeObservers, quantize
         from obert.records.recording import Recording
-        from obert.stages._trained import prepare, record_trained, teacher_of, train
+        from obert.stages._trained import prepare, record_trained, scope_of, teacher_of, train
         from obert.training.trainer import steps_per_epoch
 
         recording, folder = Recording(planned), planned.sources[MODEL].folder / MODEL
         network, tokenizer = load_trained(folder, planned.task.head), load_tokenizer(folder)
-        pattern = FixedPattern(prunable_weights(network)) if planned.method is not None else None
-        prepared = prepare(planned, quantize(network), tokenizer)
+        pattern = FixedPattern(prunable_weights(network, scope_of(planned))) if planned.method is not None else None
+        prepared = prepare(planned, planned.task.load(), quantize(network), tokenizer)
         steps = steps_per_epoch(planned.recipe.training, len(prepared.train.features))
         frozen = FreezeObservers(round(planned.recipe.freeze_observers_epoch * steps))
         trainer = train(recording, prepared, teacher=teacher_of(planned), pattern=pattern, callbacks=(frozen,))

@@ -50,7 +50,8 @@ class Transfer(TrainingStage):
             ]
             if not chosen and PRETRAINED not in block.upstream:
                 raise UserError(f"{where}: no run of {', '.join(block.upstream)} has these sparsities")
-            for task in plan.tasks_of(block, where):
+            from_upstream = set(block.upstream) != {PRETRAINED}
+            for task in plan.tasks_of(block, where, from_upstream):
                 plan.definitions.recipe(block.recipe, task, where, self.name)
                 seeds, teacher = block.seeds or plan.experiment.seeds, plan.teacher(task)
                 if PRETRAINED in block.upstream:
@@ -77,11 +78,11 @@ class Transfer(TrainingStage):
         from obert.masks.holding import FixedPattern
         from obert.models.encoders import prunable_weights
         from obert.records.recording import Recording
-        from obert.stages._trained import load_start, prepare, record_trained, teacher_of, train
+        from obert.stages._trained import load_start, prepare, record_trained, scope_of, teacher_of, train
 
-        recording = Recording(planned)
-        network, tokenizer = load_start(planned)
-        pattern = FixedPattern(prunable_weights(network)) if planned.method is not None else None
-        prepared = prepare(planned, network, tokenizer)
+        recording, examples = Recording(planned), planned.task.load()
+        network, tokenizer = load_start(planned, examples)
+        pattern = FixedPattern(prunable_weights(network, scope_of(planned))) if planned.method is not None else None
+        prepared = prepare(planned, examples, network, tokenizer)
         trainer = train(recording, prepared, teacher=teacher_of(planned), pattern=pattern)
         return record_trained(recording, prepared, trainer=trainer, pattern=pattern)

@@ -55,7 +55,7 @@ class Upstream(TrainingStage):
         network = load_trained(folder, planned.task.head)
         if planned.recipe.layers is not None:
             keep_layers(network, planned.recipe.layers)
-        prepared = prepare(planned, network, load_tokenizer(folder))
+        prepared = prepare(planned, planned.task.load(), network, load_tokenizer(folder))
         teacher = teacher_of(planned)
         if planned.method is not None:
             return prune_and_record(recording, prepared, teacher)

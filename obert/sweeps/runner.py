@@ -16,7 +16,7 @@ import yaml
 
 from obert.commands import assets
 from obert.experiment.plan import PlannedRun
-from obert.foundation.errors import UserError
+from obert.foundation.errors import UserError, only_warns
 from obert.foundation.files import atomic_path, file_hash, json_hash, write_text
 from obert.foundation.locks import locked
 from obert.pruning.shared.fisher_sharing import SharedFisher, sharing
@@ -51,7 +51,9 @@ def run(path: Path | str, worker: int = 0, workers: int = 1) -> Path:
     with locked(search.folder / "prepare.lock"):
         for name in assets.needed(search.original):
             assets.run(name)
-        store.initialize(search.original.experiment.tracking_uri)
+        experiment = search.original.experiment
+        store.initialize(experiment.tracking_uri)
+        store.try_artifacts(experiment.tracking_uri, experiment.name)
         for source in search.sources:
             _make_source(search, source)
     command = [sys.executable, "-m", "obert", "sweep", "--config", str(path), "--worker"]
@@ -84,6 +86,7 @@ def _make_source(search: Search, source: PlannedRun) -> None:
         return
     print(f"{source.key.path}: made once for all trials", flush=True)
     source.stage.run(source)
+    source.drop_checkpoints()
 
 
 def _finished(run: PlannedRun) -> Record | None:
@@ -114,6 +117,7 @@ class _Runner:
         if record is None:
             with self._shared(run):
                 record = run.stage.run(run)
+            run.drop_checkpoints()
         shutil.rmtree(run.folder / MODEL, ignore_errors=True)  # a grid's models would fill the disk
         score = record.metrics[record.primary_metric]
         return {
@@ -136,7 +140,7 @@ class _Runner:
 
 
 def _finish(search: Search, trials: Trials) -> Path:
-    """Write what a sweep leaves, the recipe last."""
+    """Write what a sweep leaves: its trials and the recipe, then figures and the mirror, which may fail."""
     outcomes = trials.outcomes()
     complete = [outcome for outcome in outcomes if outcome.objective is not None]
     if not complete:
@@ -147,6 +151,17 @@ def _finish(search: Search, trials: Trials) -> Path:
     search.recipe(content)
     table = _table(search, outcomes)
     write_text(search.folder / TRIALS, to_csv(table))
+    recipe = search.folder / f"{search.sweep.recipe}.yaml"
+    write_text(recipe, yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110))
+    complete = f"obert sweep: {recipe} is complete, but"
+    with only_warns(f"{complete} without its figures", f"python -m obert sweep --config {search.path}"):
+        _draw(search, trials, table)
+    with only_warns(f"{complete} not in MLflow", f"python -m obert track --config {search.sweep.experiment}"):
+        sweeps.mirror_sweep(search.folder, search.original.experiment.tracking_uri)
+    return recipe
+
+
+def _draw(search: Search, trials: Trials, table: pd.DataFrame) -> None:
     figures = {"history": draw_history(table)}
     if importances := trials.importances():
         figures["importances"] = draw_importances(importances)
@@ -154,10 +169,6 @@ def _finish(search: Search, trials: Trials) -> Path:
         for kind in ("png", "svg"):
             with atomic_path(search.folder / f"{name}.{kind}") as temporary:
                 temporary.write_bytes(save(figure, kind))
-    recipe = search.folder / f"{search.sweep.recipe}.yaml"
-    write_text(recipe, yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110))
-    sweeps.mirror_sweep(search.folder, search.original.experiment.tracking_uri)
-    return recipe
 
 
 def _source(search: Search, outcomes: list[Outcome]) -> str:

@@ -10,19 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from obert.data.columns import Text
 from obert.data.packing import packed
 from obert.data.sources import asset_file
 from obert.data.splits import load_splits
+from obert.heads.masked_language_model import MaskedLanguageModel
 from obert.records.record import Score
-from obert.tasks import Task, model_inputs
-from obert.tasks._classification import normalised
+from obert.tasks import Task
+from obert.tasks._sentences import normalised
 from obert.tasks.movie_reviews import FILE as REVIEWS
 from obert.tasks.movie_reviews import is_held_out
 
 if TYPE_CHECKING:
     import torch
     from datasets import Dataset
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 DIALOGUES = "moviedialog.csv"
 HELD_OUT = 200  # of a corpus in one piece, each so-many-th document is for validation
@@ -37,7 +39,7 @@ class MaskedLanguageModelling(Task):
     (SparseML) compares all tokens, padding included.
     """
 
-    head = "masked_language_model"
+    head = MaskedLanguageModel()
     primary_metric = "masked_accuracy"
 
     source: str = Field(
@@ -63,9 +65,9 @@ class MaskedLanguageModelling(Task):
         if dialogues is not None:
             return _of_the_wheel(dialogues, asset_file(source, REVIEWS))
         name, _, configuration = source.partition(":")
-        splits = load_splits(name, ("text",), configuration or None, hold_out_every=HELD_OUT)
+        splits = load_splits(name, {"text": Text(may_be_blank=True)}, configuration or None, hold_out_every=HELD_OUT)
         return {
-            name: split.select_columns("text").add_column("id", [f"{source}-{name}-{i}" for i in range(len(split))])
+            name: split.add_column("id", [f"{source}-{name}-{i}" for i in range(len(split))])
             for name, split in splits.items()
         }
 
@@ -102,37 +104,6 @@ class MaskedLanguageModelling(Task):
             "positions": chosen,
         }
         return type(batch)({**batch, **changed})
-
-    def forward(self, network: PreTrainedModel, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        """Token scores [batch, chosen, vocabulary] at the tokens to predict.
-
-        The head sees their hidden states alone: over the whole vocabulary it takes more time than a small encoder.
-        """
-
-        def choose(module, arguments, outputs):
-            states = outputs.last_hidden_state
-            index = batch["positions"].unsqueeze(-1).expand(-1, -1, states.shape[-1])
-            outputs["last_hidden_state"] = states.gather(1, index)
-
-        handle = getattr(network, "module", network).base_model.register_forward_hook(choose)
-        try:
-            return (network(**model_inputs(batch)).logits,)
-        finally:
-            handle.remove()
-
-    def losses(self, logits: Sequence[torch.Tensor], batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Mean cross-entropy over each sequence's chosen tokens, shape [batch]."""
-        return self._nll(logits, batch).mean(dim=1)
-
-    def _nll(self, logits: Sequence[torch.Tensor], batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        from torch.nn.functional import cross_entropy
-
-        return cross_entropy(logits[0].transpose(1, 2), batch["labels"], reduction="none")
-
-    def evidence(self, logits: Sequence[torch.Tensor], batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        """Of each sequence, the chosen tokens, those predicted, and their negative log-likelihood, each [batch]."""
-        right = (logits[0].argmax(dim=-1) == batch["labels"]).sum(dim=1)
-        return right.new_full(right.shape, logits[0].shape[1]), right, self._nll(logits, batch).sum(dim=1)
 
     def predict(self, logits: Sequence[torch.Tensor], features: Dataset, examples: Dataset) -> list[dict[str, Any]]:
         """For each sequence: tokens to predict, those predicted, and their negative log-likelihood."""

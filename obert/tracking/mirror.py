@@ -5,11 +5,22 @@ import math
 from pathlib import Path
 from typing import Any
 
+from obert.foundation.errors import UserError
 from obert.foundation.files import content_hash
 from obert.foundation.locks import locked
 from obert.records.record import CURVES, FILE_NAME, PREDICTIONS, Record, read_with_bytes
 from obert.tracking.models import delete_models, log_model
-from obert.tracking.store import BATCH, HASH_TAG, LOCK, PATH_TAG, SKIPPED_TAG, connection, experiment_id, find_runs
+from obert.tracking.store import (
+    BATCH,
+    HASH_TAG,
+    LOCK,
+    PATH_TAG,
+    SKIPPED_TAG,
+    connection,
+    experiment_id,
+    find_runs,
+    ping,
+)  # fmt: skip
 
 VERSION_TAG, VERSION = "mirror_version", "2"  # of what a mirrored run holds: those of another are made anew
 SMALL_BATCH = 100  # MLflow takes that many parameters in one request,
@@ -51,17 +62,23 @@ def synchronize(records_folder: Path, uri: str) -> int:
     """Mirror every record below a folder that MLflow does not have yet. Returns how many.
 
     Raises:
-        UserError: a damaged record, or a store that cannot be used.
+        UserError: a store that cannot be used; or, when all others are mirrored, the records that could not be.
     """
-    count = 0
+    count, problems = 0, []
     known: dict[str, dict[str, list[str]]] = {}
     for file in sorted(records_folder.rglob(FILE_NAME)):
-        record, content = read_with_bytes(file)
-        if record.experiment not in known:
-            with connection(uri) as client:
-                known[record.experiment] = _hashes(client, experiment_id(client, record.experiment, uri))
-        if known[record.experiment].get(str(record.key.path)) != [content_hash(content)]:
-            count += mirror_run(file.parent, uri)
+        try:
+            record, content = read_with_bytes(file)
+            if record.experiment not in known:
+                with connection(uri) as client:
+                    known[record.experiment] = _hashes(client, experiment_id(client, record.experiment, uri))
+            if known[record.experiment].get(str(record.key.path)) != [content_hash(content)]:
+                count += mirror_run(file.parent, uri)
+        except UserError as error:
+            problems.append(f"{file}: {error}")
+            ping(uri)  # or every record would wait for a store that no longer answers
+    if problems:
+        raise UserError(f"{len(problems)} records are not mirrored, {count} are now. {'; '.join(problems[:5])}")
     return count
 
 

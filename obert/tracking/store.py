@@ -2,7 +2,9 @@
 
 import logging
 import os
+import sys
 import tempfile
+import uuid
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from obert.foundation.errors import UserError
 from obert.foundation.locks import locked
 
 TRIALS = "trials.csv"
+TRIAL = "trial.txt"  # what the artifact store is tried with
 PATH_TAG, HASH_TAG, SKIPPED_TAG = "run_key", "record_sha256", "skipped_params"
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # which the UI otherwise guesses
 SQLITE = "sqlite:///"
@@ -45,12 +48,12 @@ def database_file(uri: str) -> Path | None:
 
 @contextmanager
 def connection(uri: str):
-    """A client of the store at `uri`. MLflow's own errors become UserErrors that name it."""
+    """A client of the store at `uri`. Whatever MLflow, its drivers or the network raise becomes a UserError that names
+    it: a store is where anything may be wrong."""
     _check(uri)
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
 
     for name in QUIET:  # after the import, which sets levels of its own
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -59,11 +62,23 @@ def connection(uri: str):
         address = f"{uri}?timeout={LOCK_SECONDS}"
     try:
         yield MlflowClient(address)
-    except MlflowException as error:
-        raise UserError(
-            f"tracking store {uri} failed: {str(error).splitlines()[0][:300]}. Is the server running and the URI "
-            "right? Results are safe in the records; `obert track` mirrors them again."
-        ) from None
+    except UserError:
+        raise
+    except Exception as error:
+        raise _failed(f"tracking store {uri}", error) from error
+
+
+def _failed(where: str, error: Exception) -> UserError:
+    from mlflow.exceptions import MlflowException
+
+    said = (str(error).splitlines() or [""])[0][:300].rstrip(".")
+    if isinstance(error, ImportError):
+        return UserError(
+            f"{where} needs a Python package that is not installed: {said}. Install it into {sys.prefix}, or let the "
+            "MLflow server pass files on (mlflow server --artifacts-destination)"
+        )
+    reason = said if isinstance(error, MlflowException) else f"{type(error).__name__}: {said}"
+    return UserError(f"{where} failed: {reason}. Is the server running and the URI right?")
 
 
 def initialize(uri: str) -> None:
@@ -79,22 +94,47 @@ def initialize(uri: str) -> None:
     _check(uri)
     database = database_file(uri)
     if database is None:
-        _migrate(uri)
+        ping(uri)
         return
     with locked(database.with_name(f".{database.name}.lock")):
         if database.is_file():
-            _migrate(uri)
+            ping(uri)
         else:
             # A folder of its own, as SQLite keeps a journal beside the file.
             with tempfile.TemporaryDirectory(prefix=f".{database.name}.", dir=database.parent) as folder:
                 made = Path(folder) / database.name
-                _migrate(f"{SQLITE}{made}")
+                ping(f"{SQLITE}{made}")
                 made.replace(database)
 
 
-def _migrate(uri: str) -> None:
+def ping(uri: str) -> None:
+    """Ask a store for something; the schema of a database is brought up to date by that. Raises UserError."""
     with connection(uri) as client:
         client.search_experiments(max_results=1)
+
+
+def try_artifacts(uri: str, experiment: str) -> None:
+    """Write a file to where an experiment's files are kept, and read it again.
+
+    Where files are kept is another place than the database: a driver, a password or the room there may be missing.
+
+    Raises:
+        UserError: it cannot be written, or is not the same when it is read.
+    """
+    written = uuid.uuid4().hex
+    with connection(uri) as client:
+        run = client.create_run(experiment_id(client, experiment, uri), run_name=TRIAL).info
+        where = f"tracking store {uri}, experiment {experiment}, whose files are kept at {run.artifact_uri}:"
+        try:
+            client.log_text(run.run_id, written, TRIAL)
+            with tempfile.TemporaryDirectory() as folder:
+                read = Path(client.download_artifacts(run.run_id, TRIAL, folder)).read_text(encoding="utf-8")
+        except Exception as error:
+            raise _failed(where, error) from error
+        finally:
+            client.delete_run(run.run_id)
+        if read != written:
+            raise UserError(f"{where} a file that was written was read as another")
 
 
 def experiment_id(client: Any, name: str, uri: str) -> str:

@@ -5,13 +5,15 @@ import logging
 import time
 from pathlib import Path
 
+from safetensors.torch import load_model
+from torch import nn
 from transformers import TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR  # undocumented; tests/training holds the folders' names
 
 from obert.foundation import processes
 from obert.foundation.files import file_hash, write_text
 
-MARKER = "complete.json"
+MARKER, WEIGHTS = "complete.json", "model.safetensors"
 logger = logging.getLogger(__name__)
 
 
@@ -21,7 +23,11 @@ def checkpoint_of(args: TrainingArguments, state: TrainerState) -> Path:
 
 
 class TimedCheckpoints(TrainerCallback):
-    """Asks for a checkpoint when the last one is some minutes old."""
+    """Asks for a checkpoint when the last one is some minutes old, and when training is over.
+
+    The last is what a run goes on from if its evaluation, or what comes after it, fails. No step follows it, so it
+    holds the model without the optimiser's state, which is twice as large.
+    """
 
     def __init__(self, minutes: float):
         self.seconds = 60 * minutes
@@ -29,7 +35,9 @@ class TimedCheckpoints(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         """Called after every optimiser step."""
-        if processes.agree(time.monotonic() - self.last >= self.seconds, args.device):
+        if state.global_step >= state.max_steps:
+            args.save_only_model = control.should_save = True
+        elif processes.agree(time.monotonic() - self.last >= self.seconds, args.device):
             control.should_save = True
 
     def on_save(self, args, state, control, **kwargs):
@@ -54,9 +62,18 @@ class CheckpointMarker(TrainerCallback):
         processes.wait()  # each has its own random state in the folder
         if processes.rank() > 0:
             return
-        folder = checkpoint_of(args, state)
-        hashes = {p.name: file_hash(p) for p in sorted(folder.iterdir()) if p.is_file() and p.name != MARKER}
-        write_text(folder / MARKER, json.dumps({"identity": self.identity, "files": hashes}))
+        mark(checkpoint_of(args, state), self.identity)
+
+
+def mark(folder: Path, identity: str) -> None:
+    """Make a checkpoint complete: nothing is written into it after this."""
+    hashes = {p.name: file_hash(p) for p in sorted(folder.iterdir()) if p.is_file() and p.name != MARKER}
+    write_text(folder / MARKER, json.dumps({"identity": identity, "files": hashes}))
+
+
+def load_weights(network: nn.Module, checkpoint: Path) -> None:
+    """Load a checkpoint's model into a network, whose parts must be the very same."""
+    load_model(network, checkpoint / WEIGHTS, device=str(next(network.parameters()).device))
 
 
 def latest_checkpoint(folder: Path, identity: str) -> Path | None:

@@ -7,7 +7,6 @@ from transformers import TrainerCallback
 
 from obert.foundation import processes
 from obert.masks.holding import FixedPattern
-from obert.models.encoders import prunable_weights
 from obert.training.checkpoints import checkpoint_of
 from obert.training.pruner import Pruner, check_first_event
 
@@ -20,7 +19,7 @@ class HoldPattern(TrainerCallback):
 
     def on_optimizer_step(self, args, state, control, model=None, **kwargs):
         """Called right after the optimiser's step."""
-        self.pattern.hold(prunable_weights(model))
+        self.pattern.hold({name: model.get_parameter(name).detach() for name in self.pattern.masks})
 
 
 class GradualPruning(TrainerCallback):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from obert.experiment.recipe import Distillation
+from obert.experiment.recipe import Distillation, Scope
 from obert.foundation.errors import UserError
 from obert.foundation.files import write_text
 from obert.masks.patterns import AnyPattern
 from obert.masks.selection import Distribution, dense_masks
-from obert.models.encoders import prunable_layers
+from obert.models.encoders import ENCODER, prunable_layers
 from obert.pruning import Context, Method, prune_event
-from obert.tasks import Task
-from obert.training.distillation import distillation_losses
 from obert.training.features import Features
 
 MASKS, STATE, EVENTS = "masks.safetensors", "pruning_state.safetensors", "pruning_events.json"
@@ -83,7 +82,6 @@ class Pruner:
     def __init__(
         self,
         network: nn.Module,
-        task: Task,
         method: Method,
         data: Features,
         seeds: dict[str, int],
@@ -91,9 +89,10 @@ class Pruner:
         distribution: Distribution = "global",
         teacher: nn.Module | None = None,
         distillation: Distillation | None = None,
+        scope: Scope = ENCODER,
     ):
         self.network = network
-        self.task = task
+        self.head = data.task.head
         self.method = method
         self.data = data
         self.seeds = seeds
@@ -101,8 +100,14 @@ class Pruner:
         self.distribution = distribution
         self.teacher = teacher
         self.distillation = distillation
-        self.layers = prunable_layers(network)
+        self.layers = prunable_layers(network, scope)
+        tied = _tied(network, self.layers)
         self.hook = method.training_hook(network, self.layers, pattern)
+        if self.hook.returns and tied:
+            raise UserError(
+                f"method {type(method).__name__} keeps pruned weights behind a mask, and '{tied}' is the weight of two "
+                "layers. Leave its part out of the recipe's scope"
+            )
         self.masks = dense_masks(self.hook.weights)
         self.events: list[dict[str, Any]] = []
         check_gradients(method, len(data.features), f"method {type(method).__name__}")
@@ -125,15 +130,15 @@ class Pruner:
         def logits(batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
             nonlocal evaluations
             evaluations += len(batch["input_ids"])
-            return self.task.forward(self.network, batch)
+            return self.head.forward(self.network, batch)
 
         def losses(batch: dict[str, torch.Tensor]) -> torch.Tensor:
-            return self.task.losses(logits(batch), batch)
+            return self.head.losses(logits(batch), batch)
 
         def from_teacher(batch: dict[str, torch.Tensor]) -> torch.Tensor:
             with torch.no_grad():
-                taught = self.task.forward(self.teacher, batch)
-            return distillation_losses(logits(batch), taught, self.distillation.temperature)
+                taught = self.head.forward(self.teacher, batch)
+            return self.head.distillation_losses(logits(batch), taught, self.distillation.temperature, batch)
 
         context = Context(
             self.hook,
@@ -177,3 +182,9 @@ class Pruner:
         self.hook.load(load_file(folder / STATE, device=str(device)))
         self.hook.impose(self.masks)
         self.events = json.loads((folder / EVENTS).read_text(encoding="utf-8"))
+
+
+def _tied(network: nn.Module, layers: Mapping[str, nn.Linear | nn.Embedding]) -> str | None:
+    """The first of these weights that another module of the network has too."""
+    owners = Counter(id(p) for m in network.modules() for p in m.parameters(recurse=False))
+    return next((name for name, layer in layers.items() if owners[id(layer.weight)] > 1), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,14 +13,15 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainingArguments
-from transformers.trainer_callback import ProgressCallback
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_callback import ProgressCallback, TrainerState
 
 from obert.experiment.recipe import Distillation, Training
 from obert.foundation import processes
 from obert.foundation.errors import UserError
-from obert.tasks import Task
+from obert.models.architecture import architecture_of
+from obert.training.checkpoints import load_weights
 from obert.training.data_order import EpochSeededSampler
-from obert.training.distillation import distillation_losses
 from obert.training.features import Features
 from obert.training.schedules import linear_with_rewinds
 
@@ -46,6 +48,9 @@ def share_of_batch(training: Training, count: int) -> tuple[int, int]:
     )
 
 
+COLUMNS = ("step", "epoch", "loss", "learning_rate", "sparsity")
+
+
 class LossProgress(ProgressCallback):
     """A progress bar that shows the loss, in place of a line for each step."""
 
@@ -60,7 +65,6 @@ class CompressionTrainer(Trainer):
     and learning rate, and survives a restart.
 
     Args:
-        task: gives the hard-label loss and the logits to distil.
         training: the recipe's settings.
         seeds: by purpose.
         folder: where checkpoints go.
@@ -73,7 +77,6 @@ class CompressionTrainer(Trainer):
     def __init__(
         self,
         network: PreTrainedModel,
-        task: Task,
         data: Features,
         training: Training,
         seeds: dict[str, int],
@@ -86,11 +89,12 @@ class CompressionTrainer(Trainer):
         penalty: Callable[[], torch.Tensor | None] = lambda: None,
         callbacks: tuple = (),
     ):
-        self.task = task
+        self.head = data.task.head
         self.training = training
         self.data = data
         self.data_seed = seeds["data order"]
         self._step, self._batch = -1, 0
+        self._clock = time.perf_counter()
         self.distillation = distillation
         self.teacher = teacher
         self.sparsity = sparsity
@@ -98,7 +102,7 @@ class CompressionTrainer(Trainer):
         self.penalty = penalty
         self.epoch_steps = steps_per_epoch(training, len(data.features))
         self.total_steps = max(1, round(training.epochs * self.epoch_steps))
-        network.base_model.embeddings.requires_grad_(not training.freeze_embeddings)
+        architecture_of(network).embeddings.requires_grad_(not training.freeze_embeddings)
         batch_size, accumulation = share_of_batch(training, processes.count())
         arguments = TrainingArguments(
             output_dir=str(folder),
@@ -185,15 +189,16 @@ class CompressionTrainer(Trainer):
         if model.training:
             inputs = self.data.prepared(inputs, self._batch_seed())
         with self._autocast():
-            logits = _in_float32(self.task.forward(model, inputs))
+            logits = _in_float32(self.head.forward(model, inputs))
         hardness = self.distillation.hardness if self.distillation else 0.0
         loss = torch.zeros((), device=logits[0].device)
         if hardness < 1:
-            loss = loss + (1 - hardness) * self.task.losses(logits, inputs).mean()
+            loss = loss + (1 - hardness) * self.head.losses(logits, inputs).mean()
         if hardness > 0:
             with torch.no_grad(), self._autocast():
-                taught = _in_float32(self.task.forward(self.teacher, inputs))
-            loss = loss + hardness * distillation_losses(logits, taught, self.distillation.temperature).mean()
+                taught = _in_float32(self.head.forward(self.teacher, inputs))
+            softened = self.head.distillation_losses(logits, taught, self.distillation.temperature, inputs)
+            loss = loss + hardness * softened.mean()
         penalty = self.penalty()
         if penalty is not None:
             loss = loss + penalty
@@ -223,16 +228,32 @@ class CompressionTrainer(Trainer):
         bad = "logits" if not all(torch.isfinite(x).all() for x in logits) else "the loss itself"
         return f"all parameters are finite, {bad} are not. Check the data, or lower the learning rate."
 
+    def go_on_from(self, checkpoint: Path) -> None:
+        """Train from a checkpoint on. Of one that was written at the last step, only the model and the state are read:
+        the Trainer itself would take one more step where the last epoch is not a whole one."""
+        state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+        if state.global_step < self.total_steps:
+            self.train(resume_from_checkpoint=str(checkpoint))
+        else:
+            load_weights(self.model, checkpoint)
+            self.state = state
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the present sparsity to each step's line."""
+        """Add the present sparsity to each step's line, and the seconds since the line before."""
         if "loss" in logs:
-            logs["sparsity"] = self.sparsity()
+            now = time.perf_counter()
+            logs["sparsity"], logs["seconds"] = self.sparsity(), now - self._clock
+            self._clock = now
         super().log(logs, start_time)
 
     def curves(self) -> list[dict[str, float]]:
         """Step, epoch, loss, learning rate and sparsity of every optimiser step so far."""
-        columns = ("step", "epoch", "loss", "learning_rate", "sparsity")
-        return [{name: line[name] for name in columns} for line in self.state.log_history if "loss" in line]
+        return [{name: line.get(name) for name in COLUMNS} for line in self.state.log_history if "loss" in line]
+
+    @property
+    def seconds(self) -> float:
+        """What the optimiser steps so far took, those of the sessions before this one included."""
+        return sum(line["seconds"] for line in self.state.log_history if "loss" in line)
 
 
 def _in_float32(logits: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:

@@ -22,6 +22,7 @@ from obert.deployment.integer_graph import to_integer
 from obert.deployment.latency import random_inputs, speedup, summarize_latency, time_engines
 from obert.engines import ModelFiles
 from obert.foundation import registry
+from obert.heads.question_answering import QuestionAnswering
 from obert.masks.holding import apply_masks
 from obert.masks.patterns import parse_pattern
 from obert.masks.selection import dense_masks, global_masks
@@ -29,7 +30,7 @@ from obert.models.encoders import prunable_weights
 from obert.quantization.fake import quantize
 from obert.quantization.quantizers import freeze_scales
 
-HEAD = "question_answering"
+HEAD = QuestionAnswering()
 BASE_LAYERS = 12
 CALIBRATION = 4  # batches of random tokens that the scales are taken from
 

@@ -168,10 +168,10 @@ def trained_case(config: Path, task_name: str, model: Path | None, device: torch
     train, validation = (Features.encode(task, task.load()[split], tokenizer) for split in ("train", "validation"))
 
     def losses(batch: dict[str, Tensor]) -> Tensor:
-        return task.losses(task.forward(network, batch), batch)
+        return task.head.losses(task.head.forward(network, batch), batch)
 
     def evaluate() -> tuple[float, int]:
-        logits = predict_logits(network, task, validation, EVALUATION_BATCH)
+        logits = predict_logits(network, validation, EVALUATION_BATCH)
         predictions = task.predict(logits, validation.features, validation.examples)
         score = task.score(predictions, validation.examples)[task.primary_metric]
         return score.value, score.count

@@ -8,15 +8,17 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import transformers
+from samples import EXPORTED, HEADS, padded_batches
 from transformers import BertConfig
 
-from obert.deployment.export import OPSET, OUTPUTS, export_onnx, exported_sparsity, file_sizes_mb, linear_weights
+from obert.deployment.export import OPSET, export_onnx, exported_sparsity, file_sizes_mb, linear_weights
 from obert.deployment.onnx_graph import OnnxGraph
-from obert.deployment.parity import PARITY_TOLERANCE, padded_batches, parity
+from obert.deployment.parity import PARITY_TOLERANCE, parity
 from obert.engines import ModelFiles
 from obert.engines.onnxruntime import OnnxRuntime
 from obert.foundation.errors import UserError
-from obert.models.encoders import HEADS, prunable_weights
+from obert.models.encoders import prunable_weights
 
 # initializer_range makes logits of order 1 to 10, as those of a trained model are.
 CONFIG = BertConfig(
@@ -31,16 +33,16 @@ CONFIG = BertConfig(
 LENGTHS = (5, 40, 3, 17, 9, 9, 31, 12, 3, 48, 20)
 
 
-def tiny(head: str, layers: int = 2):
+def tiny(head, layers: int = 2):
     torch.manual_seed(0)
-    network = HEADS[head].from_config(CONFIG, attn_implementation="eager").eval()
+    network = getattr(transformers, head.auto_model).from_config(CONFIG, attn_implementation="eager").eval()
     del network.base_model.encoder.layer[layers:]
     return network
 
 
-@pytest.fixture(params=OUTPUTS, scope="module")
+@pytest.fixture(params=EXPORTED, scope="module")
 def head(request):
-    return request.param
+    return EXPORTED[request.param]
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +74,7 @@ def features():
 
 
 def engine(path):
-    return OnnxRuntime(ModelFiles(path, path.parent, ""), 1)
+    return OnnxRuntime(ModelFiles(path, path.parent, None), 1)
 
 
 def edit(path, layer, change):
@@ -94,8 +96,7 @@ def test_file_has_the_stated_interface(exported, head):
     for tensor in model.graph.input:
         assert tensor.type.tensor_type.elem_type == onnx.TensorProto.INT64
         assert [d.dim_param for d in tensor.type.tensor_type.shape.dim] == ["batch", "tokens"]
-    names = {"sequence_classification": ["logits"], "question_answering": ["start_logits", "end_logits"]}
-    assert [o.name for o in model.graph.output] == names[head]
+    assert [o.name for o in model.graph.output] == list(head.outputs)
     assert [path.name for path in exported[1].parent.iterdir()] == ["model.onnx"], "weights must be inside"
 
 
@@ -174,9 +175,9 @@ def test_cut_file_is_caught(exported):
         exported_sparsity(path, network, 0.25)
 
 
-def test_parity_over_batches_and_lengths_the_exporter_has_not_seen(exported, features):
+def test_parity_over_batches_and_lengths_the_exporter_has_not_seen(head, exported, features):
     network, path = exported
-    difference, mean, count = parity(network, engine(path), features)
+    difference, mean, count = parity(network, engine(path), head, padded_batches(features, 0))
     assert mean <= difference
     assert count == len(LENGTHS)
     assert 0 <= difference < 1e-4
@@ -194,37 +195,26 @@ def test_parity_finds_the_largest_difference_of_real_positions(head, exported, f
 
         def run(self, inputs):
             outputs = [output + np.float32(moved) for output in runtime.run(inputs)]
-            if head == "question_answering":
+            if head.of_tokens:
                 outputs = [np.where(inputs["attention_mask"] == 1, output, np.nan) for output in outputs]
             return outputs
 
-    assert parity(network, Shifted(), features)[0] == pytest.approx(moved, abs=1e-4)
+    assert parity(network, Shifted(), head, padded_batches(features, 0))[0] == pytest.approx(moved, abs=1e-4)
 
 
 @pytest.mark.parametrize("wrong", [0.01, float("nan")])
-def test_parity_failure_raises_with_the_figure(exported, features, wrong):
+def test_parity_failure_raises_with_the_figure(head, exported, features, wrong):
     network, path = exported
     with torch.no_grad():
         list(network.parameters())[-1][0] += wrong
     with pytest.raises(UserError, match=f"by up to {wrong:.2g}.* over 11 features; allowed is 0.001"):
-        parity(network, engine(path), features)
+        parity(network, engine(path), head, padded_batches(features, 0))
 
 
 @pytest.mark.parametrize("head", ["question_answering"], indirect=True)
 def test_parity_over_nothing_is_an_error(exported):
-    empty = {"input_ids": [], "attention_mask": [], "token_type_ids": []}
     with pytest.raises(UserError, match="no validation feature"):
-        parity(exported[0], engine(exported[1]), empty)
-
-
-def test_batches_are_padded_to_their_longest(features):
-    first, second = padded_batches(features, pad_token_id=7)
-    assert first["input_ids"].shape == (8, 40)
-    assert second["input_ids"].shape == (3, 48)
-    assert first["input_ids"].dtype == np.int64
-    assert first["input_ids"][0].tolist() == features["input_ids"][0] + [7] * 35
-    assert first["attention_mask"][0].tolist() == [1] * 5 + [0] * 35
-    assert first["token_type_ids"][0].tolist() == [0, 0, 1, 1, 1] + [0] * 35
+        parity(exported[0], engine(exported[1]), HEADS["question_answering"], [])
 
 
 @pytest.mark.parametrize("head", ["sequence_classification"], indirect=True)

@@ -9,6 +9,7 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper
+from samples import HEADS
 
 from obert.deployment.export import export_onnx
 from obert.deployment.latency import random_inputs
@@ -122,13 +123,13 @@ def model(tmp_path_factory):
     if reason := DeepSparse.unavailable_reason():
         pytest.skip(reason)
     torch.manual_seed(0)
-    network = load_trained(TINY, "sequence_classification", attn_implementation="eager").eval()
+    network = load_trained(TINY, HEADS["sequence_classification"], attn_implementation="eager").eval()
     with torch.no_grad():
         for weight in prunable_weights(network).values():
             weight[weight.abs() < weight.abs().quantile(0.8)] = 0
     path = tmp_path_factory.mktemp("model") / "model.onnx"
-    export_onnx(network, "sequence_classification", path)
-    return ModelFiles(path, TINY, "sequence_classification")
+    export_onnx(network, HEADS["sequence_classification"], path)
+    return ModelFiles(path, TINY, HEADS["sequence_classification"])
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from samples import EXPORTED, padded_batches
 
-from obert.deployment.export import OUTPUTS, export_onnx
+from obert.deployment.export import export_onnx
 from obert.deployment.integer_graph import to_integer
 from obert.deployment.latency import random_inputs
-from obert.deployment.parity import padded_batches, parity
+from obert.deployment.parity import parity
 from obert.engines import ModelFiles
 from obert.foundation import registry
 from obert.models.encoders import load_float, load_tokenizer, load_trained, save
@@ -23,10 +24,10 @@ TINY = ROOT / "tests" / "data" / "tiny_bert"
 LENGTHS = (3, 17, 9, 30, 4, 4, 25, 12, 8, 21)  # more than one batch, each with padding
 
 
-@pytest.fixture(scope="module", params=OUTPUTS)
+@pytest.fixture(scope="module", params=EXPORTED)
 def model(request, tmp_path_factory):
     """The files of a tiny model with one head, and the model itself."""
-    folder, head = tmp_path_factory.mktemp("model"), request.param
+    folder, head = tmp_path_factory.mktemp("model"), EXPORTED[request.param]
     torch.manual_seed(0)
     network = load_trained(TINY, head)
     save(network, load_tokenizer(TINY), folder / "model")
@@ -35,15 +36,15 @@ def model(request, tmp_path_factory):
     return ModelFiles(folder / "model.onnx", folder / "model", head), network
 
 
-@pytest.fixture(scope="module", params=OUTPUTS)
+@pytest.fixture(scope="module", params=EXPORTED)
 def quantized_model(request, tmp_path_factory):
     """The same in 8 bits: the file is an integer graph."""
-    folder, head = tmp_path_factory.mktemp("quantized"), request.param
+    folder, head = tmp_path_factory.mktemp("quantized"), EXPORTED[request.param]
     torch.manual_seed(0)
     network = quantize(load_trained(TINY, head)).eval()
     with torch.no_grad():
         for inputs in padded_batches(features(network.config.vocab_size), network.config.pad_token_id):
-            network(**{name: torch.from_numpy(array) for name, array in inputs.items()})
+            network(**inputs)
     save(freeze_scales(network), load_tokenizer(TINY), folder / "model")
     export_onnx(load_float(folder / "model", head, attn_implementation="eager"), head, folder / "model.onnx")
     to_integer(folder / "model.onnx", network)
@@ -98,15 +99,16 @@ def test_logits_equal_those_of_pytorch(engine_class, model):
     seen = 0
     for inputs in padded_batches(features(network.config.vocab_size), network.config.pad_token_id):
         with torch.inference_mode():
-            expected = network(**{k: torch.from_numpy(v) for k, v in inputs.items()}, return_dict=False)
-        real = inputs["attention_mask"] == 1
-        outputs = engine.run(inputs)
+            expected = network(**inputs, return_dict=False)
+        arrays = {name: tensor.numpy() for name, tensor in inputs.items()}
+        real = arrays["attention_mask"] == 1
+        outputs = engine.run(arrays)
         assert len(outputs) == len(expected)
         for output, reference in zip(outputs, expected, strict=True):
             assert output.dtype == np.float32
             assert output.shape == tuple(reference.shape)
             reference = reference.numpy()
-            if files.head == "question_answering":
+            if files.head.of_tokens:
                 output, reference = output[real], reference[real]
             assert reference.std() > 1e-3, "logits that are all alike would prove nothing"
             np.testing.assert_allclose(output, reference, atol=engine.tolerance)
@@ -120,7 +122,8 @@ def test_an_integer_graph_gives_the_logits_of_its_model(engine_class, quantized_
         pytest.skip(reason)
     engine = engine_class(files, 1)
     # Rounding passes on the last bits that engines differ in: the largest difference is a step or two.
-    assert parity(network, engine, features(network.config.vocab_size), quantized=True).count == len(LENGTHS)
+    batches = padded_batches(features(network.config.vocab_size), network.config.pad_token_id)
+    assert parity(network, engine, files.head, batches, quantized=True).count == len(LENGTHS)
     left = engine.unsupported()
     assert left is None or "saturates on this processor" in left
 

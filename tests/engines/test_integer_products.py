@@ -102,7 +102,7 @@ def layer(weight, zero_point=None, weight_zero_point=None, extra=()):
 
 def files(model, folder):
     onnx.save(model, folder / "model.onnx")
-    return ModelFiles(folder / "model.onnx", folder, "")
+    return ModelFiles(folder / "model.onnx", folder, None)
 
 
 def test_saturation_by_hand():
@@ -166,7 +166,7 @@ def test_files_are_not_timed_by_an_engine_that_saturates(tmp_path, monkeypatch):
 
 def test_a_file_that_cannot_be_read_is_left_to_the_engine(tmp_path):
     (tmp_path / "model.onnx").write_text("notes")
-    assert OnnxRuntime.unfit_reason(ModelFiles(tmp_path / "model.onnx", tmp_path, "")) is None
+    assert OnnxRuntime.unfit_reason(ModelFiles(tmp_path / "model.onnx", tmp_path, None)) is None
 
 
 def test_onnx_runtime_is_given_an_exact_form_where_it_saturates(without_vnni, tmp_path, caplog):

@@ -80,7 +80,7 @@ def results_of(model):
 
 def engine_of(model, tmp_path):
     onnx.save(model, tmp_path / "model.onnx")
-    return OpenVino(ModelFiles(tmp_path / "model.onnx", tmp_path, ""), 1)
+    return OpenVino(ModelFiles(tmp_path / "model.onnx", tmp_path, None), 1)
 
 
 # (2, -1) times the integers of w is (-1, -8), with the bias (4, -14), in steps of 0.05;
@@ -181,7 +181,7 @@ sys.addaudithook(refuse)
 from obert.engines import ModelFiles
 from obert.engines.openvino import OpenVino
 path = Path({str(tmp_path / "model.onnx")!r})
-OpenVino(ModelFiles(path, path.parent, ""), 1)
+OpenVino(ModelFiles(path, path.parent, None), 1)
 assert not [name for name, module in sys.modules.items() if name.startswith("openvino_telemetry") and module]
 """
     home = tmp_path / "home"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from samples import HEADS
 from torch import nn
 
 from obert.engines import ModelFiles
@@ -31,7 +32,7 @@ def test_the_pattern_is_recognised(rows, expected):
 @pytest.mark.parametrize("kind", ["dense", "2:4", "unstructured"])
 def test_only_a_dense_model_and_2_4_are_timed(kind, tmp_path):
     torch.manual_seed(0)
-    network = load_trained(TINY, "sequence_classification")
+    network = load_trained(TINY, HEADS["sequence_classification"])
     weights = prunable_weights(network)
     last = list(weights)[-1]
     with torch.no_grad():
@@ -40,7 +41,7 @@ def test_only_a_dense_model_and_2_4_are_timed(kind, tmp_path):
         if kind == "unstructured":
             weights[last].view(-1)[:4] = 1
     save(network, load_tokenizer(TINY), tmp_path)
-    reason = SemiStructured.unfit_reason(ModelFiles(tmp_path / "none.onnx", tmp_path, "sequence_classification"))
+    reason = SemiStructured.unfit_reason(ModelFiles(tmp_path / "none.onnx", tmp_path, HEADS["sequence_classification"]))
     assert (reason is None) == (kind != "unstructured")
     if reason:
         assert last in reason

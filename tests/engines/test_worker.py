@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from samples import HEADS
 
 from obert.engines import EngineError, ModelFiles, _deepsparse_worker, _worker, deepsparse
 from obert.engines._deepsparse_worker import receive, send
@@ -76,7 +77,7 @@ def engine(library, tmp_path, monkeypatch):
         starts_with(monkeypatch, "-c", f"{code}\n{script}")
         model = tmp_path / "model.onnx"
         model.write_text(does)
-        started.append(DeepSparse(ModelFiles(model, tmp_path, "sequence_classification"), threads))
+        started.append(DeepSparse(ModelFiles(model, tmp_path, HEADS["sequence_classification"]), threads))
         return started[-1]
 
     yield start
@@ -214,7 +215,7 @@ def test_what_is_no_message_of_this_protocol(monkeypatch, written, expected):
     if not written.startswith(b"x"):
         code = f"import os, socket; socket.socket(fileno=0).sendall({written!r})"
     starts_with(monkeypatch, "-c", code)
-    assert expected in fails(DeepSparse, ModelFiles(Path("model.onnx"), Path(), ""), 1)
+    assert expected in fails(DeepSparse, ModelFiles(Path("model.onnx"), Path(), None), 1)
 
 
 def test_no_network_from_the_worker(engine):
@@ -225,7 +226,7 @@ def test_an_engine_that_is_no_longer_used_ends_its_worker(monkeypatch):
     starts_with(monkeypatch, "-c", "import time; time.sleep(60)")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_worker.Worker, "_exchange", lambda *_: ({"protocol": 1, "version": "1.8.0"}, []))
-        running = DeepSparse(ModelFiles(Path("model.onnx"), Path(), ""), 1)
+        running = DeepSparse(ModelFiles(Path("model.onnx"), Path(), None), 1)
     pid = running._worker._process.pid
     assert is_running(pid)
     del running
@@ -245,7 +246,7 @@ def test_a_worker_ends_with_its_parent(library, does):
         start = "import sys, runpy; sys.path.insert(0, {str(library)!r}); " \\
             "runpy.run_path({str(SCRIPT)!r}, run_name='__main__')"
         DeepSparse.command = classmethod(lambda cls: [sys.executable, "-I", "-c", start])
-        engine = DeepSparse(ModelFiles(Path({str(library / "model.onnx")!r}), Path(), ""), 1)
+        engine = DeepSparse(ModelFiles(Path({str(library / "model.onnx")!r}), Path(), None), 1)
         print(engine._worker._process.pid, flush=True)
         ids = np.ones((2, 4), dtype=np.int64)
         engine.run({{"input_ids": ids, "attention_mask": ids}})

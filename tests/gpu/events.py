@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from obert.experiment.recipes import load_task
+from obert.heads.sequence_classification import SequenceClassification
 from obert.masks.patterns import parse_pattern
 from obert.masks.selection import dense_masks
 from obert.models.encoders import keep_layers, load_trained, prunable_layers, prunable_weights
@@ -52,7 +53,7 @@ def masks_of(method, place, device, pattern="unstructured"):
         place: puts a model on the device.
     """
     torch.manual_seed(0)
-    network = load_trained(TINY, "sequence_classification")
+    network = load_trained(TINY, SequenceClassification())
     keep_layers(network, (0,))
     place(network)
     layers, pattern = prunable_layers(network), parse_pattern(pattern)
@@ -64,7 +65,7 @@ def masks_of(method, place, device, pattern="unstructured"):
     masks = dense_masks(hook.weights)
 
     def losses(batch):
-        return task.losses(task.forward(network, batch), batch)
+        return task.head.losses(task.head.forward(network, batch), batch)
 
     for event, sparsity in enumerate((0.3, 0.5)):
         for batch in data.minibatches(3, 4, 10 + event):

@@ -18,11 +18,12 @@ from obert.deployment.latency import random_inputs
 from obert.engines import Engine, ModelFiles
 from obert.engines.pytorch import PyTorch
 from obert.engines.semi_structured import SemiStructured, seconds_of_layers
+from obert.heads.sequence_classification import SequenceClassification
 from obert.masks.patterns import Pattern
 from obert.masks.selection import dense_masks, uniform_masks
 from obert.models.encoders import load_tokenizer, load_trained, prunable_layers, prunable_weights, save
 
-HEAD = "sequence_classification"
+HEAD = SequenceClassification()
 SCENARIOS = ((1, 128), (32, 128), (16, 384))
 TOKENS = 8192
 SECONDS = 0.5  # of timing a whole model

@@ -20,6 +20,7 @@ from transformers import TrainerCallback
 from obert.experiment.recipe import LearningRate, Training
 from obert.experiment.recipes import load_method, load_task
 from obert.foundation import processes
+from obert.heads.sequence_classification import SequenceClassification
 from obert.masks.patterns import UNSTRUCTURED
 from obert.models.encoders import load_tokenizer, load_trained
 from obert.training.features import Features
@@ -51,13 +52,13 @@ def write_masks(path: Path) -> None:
     """The run, on whatever device this process is shown."""
     torch.manual_seed(0)
     options = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    network = load_trained(DATA / "tiny_bert", "sequence_classification", **options).to(processes.join())
+    network = load_trained(DATA / "tiny_bert", SequenceClassification(), **options).to(processes.join())
     task = load_task("movie_reviews", {"source": str(DATA / "movie_reviews"), "max_length": 32}, "masks")
     data = Features.encode(task, task.load()["train"], load_tokenizer(DATA / "tiny_bert"))
-    pruner = Pruner(network, task, load_method("obert", METHOD, "masks"), data, SEEDS, UNSTRUCTURED)
+    pruner = Pruner(network, load_method("obert", METHOD, "masks"), data, SEEDS, UNSTRUCTURED)
     gradual, after = GradualPruning(pruner, SCHEDULE), AfterEvents(pruner)
     training = Training(epochs=12 * 8 / len(data.features), batch_size=8, learning_rate=LearningRate(initial=1e-4))
-    trainer = CompressionTrainer(network, task, data, training, SEEDS, path.parent, callbacks=(gradual, after))
+    trainer = CompressionTrainer(network, data, training, SEEDS, path.parent, callbacks=(gradual, after))
     trainer.train()
     save_file(after.masks, path)
 

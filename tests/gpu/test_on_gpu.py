@@ -13,6 +13,8 @@ from obert.engines.semi_structured import SemiStructured, is_2_4, seconds_of_lay
 from obert.experiment.recipe import Distillation, LearningRate, Training
 from obert.experiment.recipes import load_method, load_task
 from obert.foundation import registry
+from obert.heads.question_answering import QuestionAnswering
+from obert.heads.sequence_classification import SequenceClassification
 from obert.masks.patterns import Pattern, parse_pattern
 from obert.masks.selection import dense_masks, global_masks, uniform_masks
 from obert.models.encoders import load_tokenizer, load_trained, prunable_layers, prunable_weights, save
@@ -95,14 +97,14 @@ def test_sum_and_recursion_give_one_inverse(gpu):
 def test_training_with_distillation_holds_masks_and_learns(precision, gpu, root, tmp_path):
     """A gradual run of eight steps with a teacher; a checkpoint's masks are read back on the device."""
     torch.manual_seed(0)
-    network, tokenizer = load_trained(TINY, "sequence_classification"), load_tokenizer(TINY)
+    network, tokenizer = load_trained(TINY, SequenceClassification()), load_tokenizer(TINY)
     task = load_task("movie_reviews", {"source": "tests/data/movie_reviews", "max_length": 32}, "test")
     data = Features.encode(task, task.load()["train"], tokenizer)
     teacher = copy.deepcopy(network).eval()
     seeds = {"data order": 0, "dropout": 1, "gradients": 2, "pruning": 3}
     distillation = Distillation(hardness=0.5)
     method = load_method("obert", SMALL["obert"], "test")
-    pruner = Pruner(network.to(gpu), task, method, data, seeds, Pattern(), teacher=teacher, distillation=distillation)
+    pruner = Pruner(network.to(gpu), method, data, seeds, Pattern(), teacher=teacher, distillation=distillation)
     pruner.prune(0.5)
     masks = {name: mask.clone() for name, mask in pruner.masks.items()}
     pruner.save(tmp_path)
@@ -118,24 +120,24 @@ def test_training_with_distillation_holds_masks_and_learns(precision, gpu, root,
     trainer.train()
     assert len(trainer.curves()) == 8
     assert not torch.equal(network.classifier.weight.to(gpu), before)
-    logits = predict_logits(network, task, data, 16)
+    logits = predict_logits(network, data, 16)
     assert logits[0].device == CPU
     assert torch.isfinite(logits[0]).all()
 
 
 def test_predictions_are_those_of_the_cpu(gpu, root):
     torch.manual_seed(0)
-    network, tokenizer = load_trained(TINY, "question_answering"), load_tokenizer(TINY)
+    network, tokenizer = load_trained(TINY, QuestionAnswering()), load_tokenizer(TINY)
     task = load_task("squad", {"source": "tests/data/city_qa", "max_length": 64, "doc_stride": 16}, "test")
     data = Features.encode(task, task.load()["validation"], tokenizer)
-    expected = predict_logits(network, task, data, 16)
-    for found, own in zip(predict_logits(network.to(gpu), task, data, 16), expected, strict=True):
+    expected = predict_logits(network, data, 16)
+    for found, own in zip(predict_logits(network.to(gpu), data, 16), expected, strict=True):
         torch.testing.assert_close(found, own, rtol=1e-4, atol=1e-5)
 
 
 def test_a_quantised_model_is_that_of_the_cpu(gpu):
     torch.manual_seed(0)
-    network = quantize(load_trained(TINY, "sequence_classification")).eval()
+    network = quantize(load_trained(TINY, SequenceClassification())).eval()
     other = copy.deepcopy(network).to(gpu)
     tokens = torch.randint(5, 280, (8, 24), generator=torch.Generator().manual_seed(0))
     expected, found = network(input_ids=tokens).logits, other(input_ids=tokens.to(gpu)).logits
@@ -165,7 +167,7 @@ def test_semi_structured_kernels_give_the_dense_logits(gpu, tmp_path):
         weight.mul_(masks[name])
     assert all(is_2_4(weight) for weight in weights.values())
     save(network, load_tokenizer(TINY), tmp_path)
-    files = ModelFiles(tmp_path / "none.onnx", tmp_path, "sequence_classification")
+    files = ModelFiles(tmp_path / "none.onnx", tmp_path, SequenceClassification())
     assert SemiStructured.unfit_reason(files) is None
     engine = SemiStructured(files, 1)
     for batch, length in ((1, 7), (3, 40)):

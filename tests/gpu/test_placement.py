@@ -11,11 +11,12 @@ from pretended import GPU, OnGpu, PretendedGpu, move
 from obert.experiment.recipes import load_method, load_task
 from obert.foundation import registry
 from obert.foundation.memory import free_memory
+from obert.heads.distillation import distillation_losses
+from obert.heads.sequence_classification import SequenceClassification
 from obert.masks.holding import FixedPattern
 from obert.models.encoders import load_trained
 from obert.quantization.fake import quantize
 from obert.second_order.fisher import spd_inverse
-from obert.training.distillation import distillation_losses
 
 CPU = torch.device("cpu")
 
@@ -80,9 +81,9 @@ def test_distillation_and_question_answering():
     batch = {"start_positions": torch.tensor([0, 4, 99]), "end_positions": torch.tensor([0, 5, 99])}
     with PretendedGpu():
         there = tuple(x.to(GPU) for x in logits)
-        losses = task.losses(there, {name: value.to(GPU) for name, value in batch.items()})
+        losses = task.head.losses(there, {name: value.to(GPU) for name, value in batch.items()})
         distilled = distillation_losses(there, there[::-1], 2.0)
-        assert torch.equal(losses.cpu(), task.losses(logits, batch))
+        assert torch.equal(losses.cpu(), task.head.losses(logits, batch))
         assert torch.equal(distilled.cpu(), distillation_losses(logits, logits[::-1], 2.0))
 
 
@@ -97,7 +98,7 @@ def test_a_pattern_of_zeros_is_held_and_checked():
 
 def test_a_quantised_model_runs_there():
     torch.manual_seed(0)
-    network = quantize(load_trained(TINY, "sequence_classification")).eval()
+    network = quantize(load_trained(TINY, SequenceClassification())).eval()
     tokens = torch.randint(5, 280, (2, 9), generator=torch.Generator().manual_seed(0))
     other = move(copy.deepcopy(network))
     expected = network(input_ids=tokens).logits

@@ -66,7 +66,7 @@ def pruned_run(plan, task):
 def write_trained(plan, run):
     """Model and record as the teacher and downstream stages leave them."""
     torch.manual_seed(0)
-    network, tokenizer = load_pretrained(plan.experiment.model, run.task.head, 2)
+    network, tokenizer = load_pretrained(plan.experiment.model, run.task.head, ("0", "1"))
     weights = prunable_weights(network)
     if run.key.sparsity:
         with torch.no_grad():
@@ -169,7 +169,7 @@ def _scores_of_the_model(plan, run):
     task = run.task
     folder = run.folder / "model"
     data = Features.encode(task, task.load()["validation"], load_tokenizer(folder))
-    logits = predict_logits(load_trained(folder, task.head), task, data, 8)
+    logits = predict_logits(load_trained(folder, task.head), data, 8)
     return {
         n: s.value for n, s in task.score(task.predict(logits, data.features, data.examples), data.examples).items()
     }
@@ -276,7 +276,7 @@ def test_benchmark_refuses_too_many_threads_before_any_work(make_plan):
 
 
 def test_benchmark_refuses_a_length_the_model_has_no_positions_for(make_plan):
-    plan = make_plan(sequence_length=129)
+    plan = make_plan(also=[{"sequence_length": 129}])
     teacher, _ = write_exports(plan)
     with pytest.raises(UserError, match=r"benchmark\.sequence_length 129: the model has positions for 128"):
         make(at(plan, teacher, "benchmark"))

@@ -4,6 +4,7 @@ import pytest
 import torch
 from planned import changed, make
 from safetensors.torch import load_file
+from samples import HEADS
 from transformers import TrainerCallback
 
 from obert.foundation import registry
@@ -54,7 +55,9 @@ def weights_of(plan, method):
 @pytest.mark.parametrize("method", LEARNED)
 def test_final_sparsity_is_exact_on_disk_and_names_are_plain(reranking, method):
     record = make(run_of(reranking, method))
-    weights = prunable_weights(load_trained(run_of(reranking, method).folder / "model", "sequence_classification"))
+    weights = prunable_weights(
+        load_trained(run_of(reranking, method).folder / "model", HEADS["sequence_classification"])
+    )
     size = sum(w.numel() for w in weights.values())
     assert sum(int((w == 0).sum()) for w in weights.values()) == round(0.8 * size)
     assert not any("parametrizations" in name for name in weights_of(reranking, method))

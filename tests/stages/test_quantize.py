@@ -4,6 +4,7 @@ import pytest
 import torch
 from planned import at, make
 from safetensors.torch import load_file
+from samples import HEADS
 
 from obert.models.encoders import load_trained, prunable_weights
 from obert.quantization.fake import QuantizedLinear
@@ -22,7 +23,7 @@ def runs(plan):
 
 
 def model_of(run):
-    return load_trained(run.folder / "model", "sequence_classification")
+    return load_trained(run.folder / "model", HEADS["sequence_classification"])
 
 
 def test_zeros_are_those_of_the_pruned_model_and_scales_are_frozen(plan, runs):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from planned import changed, make
 from safetensors.torch import load_file
+from samples import HEADS
 from transformers import TrainerCallback
 
 from obert.foundation.errors import UserError
@@ -49,7 +50,7 @@ def test_teacher_learns_and_records(plan, task):
 def test_final_sparsity_is_exact_on_disk(plan, task, recipe):
     run = plan.find("downstream", task=task, recipe=recipe, method="magnitude")
     record = make(run)
-    head = {"movie_reviews": "sequence_classification", "city_qa": "question_answering"}[task]
+    head = {"movie_reviews": HEADS["sequence_classification"], "city_qa": HEADS["question_answering"]}[task]
     weights = prunable_weights(load_trained(run.folder / "model", head))
     size = sum(w.numel() for w in weights.values())
     assert sum(int((w == 0).sum()) for w in weights.values()) == round(0.8 * size)

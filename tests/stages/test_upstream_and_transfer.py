@@ -10,6 +10,7 @@ import torch
 import yaml
 from planned import changed, made, make, upstream_teacher
 from safetensors.torch import load_file
+from samples import HEADS
 from transformers import AutoConfig
 
 from obert.experiment.plan import Plan
@@ -51,7 +52,7 @@ def test_the_teacher_learns_and_its_head_is_tied(plan):
     run = upstream_teacher(plan)
     record = read_record(run.folder / "metrics.json")
     assert record.metrics.keys() == {"masked_accuracy", "perplexity"}
-    network = load_trained(run.folder / "model", "masked_language_model")
+    network = load_trained(run.folder / "model", HEADS["masked_language_model"])
     assert record.metrics["perplexity"].value < network.config.vocab_size  # which a uniform guess has
     assert network.get_output_embeddings().weight is network.get_input_embeddings().weight
 
@@ -59,7 +60,7 @@ def test_the_teacher_learns_and_its_head_is_tied(plan):
 @pytest.mark.parametrize("method", ["obert", "prune_ofa"])
 def test_pruned_upstream_is_exact_and_says_what_it_is_from(plan, method):
     record = made(upstream_run(plan, method))
-    zeros = zeros_of(upstream_run(plan, method), "masked_language_model")
+    zeros = zeros_of(upstream_run(plan, method), HEADS["masked_language_model"])
     size = sum(z.numel() for z in zeros.values())
     assert sum(int(z.sum()) for z in zeros.values()) == round(0.8 * size)
     assert record.inputs.keys() == {str(upstream_teacher(plan).key.path)}
@@ -71,8 +72,8 @@ def test_transfer_keeps_every_zero_of_the_upstream_model(plan, method, task):
     source, run = upstream_run(plan, method), transfer_run(plan, method, task)
     made(source)
     record = made(run)
-    head = {"movie_reviews": "sequence_classification", "city_qa": "question_answering"}[task]
-    before, after = zeros_of(source, "masked_language_model"), zeros_of(run, head)
+    head = {"movie_reviews": HEADS["sequence_classification"], "city_qa": HEADS["question_answering"]}[task]
+    before, after = zeros_of(source, HEADS["masked_language_model"]), zeros_of(run, head)
     assert before.keys() == after.keys()
     assert all(not (before[name] & ~after[name]).any() for name in before)
     assert record.sparsity.target == 0.8

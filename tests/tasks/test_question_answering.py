@@ -84,7 +84,9 @@ def test_positions_beyond_the_end_count_zero():
     logits = (torch.zeros(2, 4), torch.zeros(2, 4))
     batch = {"start_positions": torch.tensor([9, 1]), "end_positions": torch.tensor([3, 9])}
     expected = np.log(4) / 2
-    torch.testing.assert_close(task().losses(logits, batch), torch.tensor([expected, expected], dtype=torch.float32))
+    torch.testing.assert_close(
+        task().head.losses(logits, batch), torch.tensor([expected, expected], dtype=torch.float32)
+    )
 
 
 def test_best_span_against_all_spans():

@@ -7,10 +7,11 @@ import onnx
 import pytest
 import torch
 from mlflow import MlflowClient
+from samples import EXPORTED
 from tables.examples import record
 from transformers import AutoTokenizer
 
-from obert.deployment.export import OUTPUTS, export_onnx
+from obert.deployment.export import export_onnx
 from obert.deployment.parity import PARITY_TOLERANCE
 from obert.foundation.files import file_hash
 from obert.models.encoders import load_tokenizer, load_trained, save
@@ -23,18 +24,19 @@ FILES = {"MLmodel", "model.onnx", "python_env.yaml", "requirements.txt"}
 OF_MLFLOW = {"registered_model_meta"}  # MLflow writes it when it downloads a model
 
 
-@pytest.fixture(params=OUTPUTS)
+@pytest.fixture(params=EXPORTED)
 def exported(request, root, tmp_path):
     """The record of an export, its folder, and the model in the folder of the run that it is of."""
     tiny = root / "tests/data/tiny_bert"
     torch.manual_seed(0)
-    network = load_trained(tiny, request.param, attn_implementation="eager")
+    head = EXPORTED[request.param]
+    network = load_trained(tiny, head, attn_implementation="eager")
     source = "teacher/movie_reviews/dense/dense/seed0"
     environment = {"python": "3.11.7", "packages": {name: version(name) for name in ("numpy", "onnx", "onnxruntime")}}
     made = record("export", inputs={source: "0" * 64}, files=("model.onnx",), environment=environment)
     save(network, load_tokenizer(tiny), tmp_path / "runs" / source / "model")
     folder = tmp_path / "runs" / made.key.path
-    export_onnx(network, request.param, folder / "model.onnx")
+    export_onnx(network, head, folder / "model.onnx")
     write_record(folder, made)
     return made, folder, network
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from obert.training.distillation import distillation_losses
+from obert.heads.distillation import distillation_losses
 
 
 def by_hand(student, teacher, temperature):

@@ -70,7 +70,7 @@ def trainer_of(root, tmp_path):
 
     def make(batch_size, accumulation, checkpoint_steps=None):
         torch.manual_seed(0)  # of the head's weights
-        network, tokenizer = load_pretrained(Model(source="tests/data/tiny_bert"), task.head, task.num_labels)
+        network, tokenizer = load_pretrained(Model(source="tests/data/tiny_bert"), task.head, ("0", "1"))
         for module in network.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
@@ -83,7 +83,7 @@ def trainer_of(root, tmp_path):
             checkpoint_steps=checkpoint_steps,
         )
         seeds = {"data order": 7, "dropout": 0}
-        return CompressionTrainer(network, task, data, training, seeds, tmp_path, callbacks=(Watched(),))
+        return CompressionTrainer(network, data, training, seeds, tmp_path, callbacks=(Watched(),))
 
     return make
 

@@ -30,5 +30,8 @@ for position, stage in enumerate(STAGES):
             run=arguments_of(stage.name),
             specification=specification_of(stage.name),
             code=code_of(stage.name),
+        # The record is written last, and Snakemake has removed that of any run before: where it is, the run is complete,
+        # whatever ended the process after it. A failed job would lose the model.
         shell:
-            "python -m obert {params.stage} --config {params.config} {params.run} > {log} 2>&1"
+            "python -m obert {params.stage} --config {params.config:q} {params.run} > {log} 2>&1"
+            " || {{ test -s {output.record} && echo 'The run is complete, though not all after it: see {log}' >&2; }}"

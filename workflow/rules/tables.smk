@@ -14,6 +14,8 @@ rule tables:
         f"{LOGS}/tables.log",
     conda:
         "../envs/obert.yaml"
+    # Before `track`, which a tracking server that is down lets fail.
+    priority: 1
     threads: 1
     resources:
         runtime=30,
@@ -24,4 +26,4 @@ rule tables:
         templates=[file_hash(path) for path in sorted((registry.PACKAGE / "report" / "templates").iterdir())],
         code=code_hash(commands="tables", tables=TABLE_NAMES),
     shell:
-        "python -m obert tables --config {params.config} > {log} 2>&1"
+        "python -m obert tables --config {params.config:q} > {log} 2>&1"
