@@ -27,6 +27,7 @@ def load_splits(
     hold_out_every: int | None = None,
     validation: str = "validation",
     together: Sequence[str] = (),
+    train: str = "train",
 ) -> dict[str, Dataset]:
     """Splits `train` and `validation` of a data set, read without running code that comes with it.
 
@@ -40,12 +41,13 @@ def load_splits(
         hold_out_every: where there is no `validation`, each so-many-th row of `train` is put into it.
         validation: the source's name of that split.
         together: columns whose values decide about a row where one file is divided; by default all text.
+        train: the source's name of the training split.
 
     Raises:
         UserError: the source, a split or a column is missing, or a value is not allowed; Hub unreachable.
     """
     location = resolve(source)
-    names = {"train": "train", "validation": validation}
+    names = {"train": train, "validation": validation}
     is_whole = isinstance(location, Path) and location.is_file()
     if hold_out_every and not is_whole:
         is_whole = not (_has_local if isinstance(location, Path) else _has_hub)(location, validation, hub_config)
@@ -62,6 +64,14 @@ def load_splits(
         chosen = {"train": [i for i in range(len(whole.data)) if i not in held_out], "validation": sorted(held_out)}
         parts = {split: Part(whole.rows, whole.data, places) for split, places in chosen.items()}
     return _divided(parts, columns)
+
+
+def has_split(source: str, split: str, hub_config: str | None = None) -> bool:
+    """Whether a source has a split of that name; one file has none. Raises UserError as `load_splits`."""
+    location = resolve(source)
+    if not isinstance(location, Path):
+        return _has_hub(location, split, hub_config)
+    return location.is_dir() and _has_local(location, split, None)
 
 
 def without_shared(splits: dict[str, Dataset], units: Callable[[Dataset], Iterable[str]]) -> dict[str, Dataset]:

@@ -80,6 +80,11 @@ class PlannedRun:
             return self.recipe.family
         return self.sources[MODEL].family if MODEL in self.sources else ""
 
+    @property
+    def task_kind(self) -> str:
+        """The name of the extension that its task is."""
+        return self.task.kind or self.key.task
+
     @cached_property
     def seeds(self) -> dict[str, int]:
         """Seed by purpose."""

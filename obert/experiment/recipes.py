@@ -23,6 +23,11 @@ def recipe_file(name: str, where: str = "") -> Path:
     folders = [RECIPES] if outside is None else [outside / registry.RECIPES, RECIPES]
     found = [path for path in (folder / f"{name}.yaml" for folder in folders) if path.is_file()]
     if not found:
+        if not RECIPES.is_dir():
+            raise UserError(
+                f"there is no folder {RECIPES} below {Path.cwd()}: configurations, recipes and results are looked for "
+                "from the working directory. Change to the project's folder, and run the same command there"
+            )
         raise unknown_name("recipe", name, [path.stem for folder in folders for path in folder.glob("*.yaml")], where)
     if len(found) > 1:
         raise UserError(f"recipe '{name}' is there twice: {' and '.join(map(str, found))}. Rename one of them")
@@ -58,8 +63,10 @@ def load_method(name: str, parameters: dict[str, Any], where: str):
 
 
 def load_task(name: str, options: dict[str, Any], where: str):
-    """A task with its options checked against its own schema."""
-    return validate(registry.load("tasks", name, where), options, where)
+    """A task with its options checked against its own schema: the task of that name, or of the name in `kind`."""
+    kind = options.get("kind")
+    schema = registry.load("tasks", name, where) if kind is None else registry.load("tasks", str(kind), f"{where}.kind")
+    return validate(schema, options, where)
 
 
 def require_sweep(name: str, where: str) -> None:

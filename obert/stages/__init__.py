@@ -111,7 +111,7 @@ class Stage(ABC):
     def code(self, planned: PlannedRun) -> str:
         """Hash of the code that makes a run."""
         method = planned.key.method if self.prunes else None
-        return code_hash(stages=self.name, tasks=planned.key.task, pruning=method, **architectures.code())
+        return code_hash(stages=self.name, tasks=planned.task_kind, pruning=method, **architectures.code())
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:  # noqa: B027 (most stages add none)
         """Add command-line arguments of the stage's own."""

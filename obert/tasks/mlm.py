@@ -17,7 +17,7 @@ from obert.data.splits import load_splits
 from obert.heads.masked_language_model import MaskedLanguageModel
 from obert.records.record import Score
 from obert.tasks import Task
-from obert.tasks._classification import normalised
+from obert.tasks._sentences import normalised
 from obert.tasks.movie_reviews import FILE as REVIEWS
 from obert.tasks.movie_reviews import is_held_out
 

@@ -8,6 +8,7 @@ from obert.tasks._classification import Classification
 class QNLI(Classification):
     """The validation split is the one that papers report, since the labels of the test split are hidden."""
 
+    labels = ("entailment", "not_entailment")
     hub_config = "qnli"
     sentences = ("question", "sentence")
 

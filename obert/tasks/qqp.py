@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 class QQP(Classification):
     """Accuracy and the F1 of duplicates, which are the smaller class."""
 
+    labels = ("not_duplicate", "duplicate")
     hub_config = "qqp"
     sentences = ("question1", "question2")
 

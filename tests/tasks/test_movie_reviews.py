@@ -25,9 +25,10 @@ def test_ratings_become_labels_and_neutral_ones_are_left_out(tmp_path):
 
 
 def test_duplicates_are_dropped_whatever_their_case(tmp_path):
-    lines = [(1.5, f"Fine film {i}") for i in range(40)] + [(-1.5, f"fine  FILM {i}") for i in range(40)]
-    rows = load(tmp_path, lines)
-    assert sorted(row["sentence"] for row in rows) == sorted(f"Fine film {i}" for i in range(40))
+    ratings = [1.5, -1.5] * 20
+    lines = [(rating, f"Fine film {i}") for i, rating in enumerate(ratings)]
+    rows = load(tmp_path, lines + [(-rating, text.upper().replace(" ", "  ")) for rating, text in lines])
+    assert sorted((row["label"], row["sentence"]) for row in rows) == sorted((int(r > 0), text) for r, text in lines)
 
 
 def test_training_sentences_of_the_validation_split_are_removed(tmp_path):
@@ -51,7 +52,7 @@ def test_training_data_of_which_duplicates_leave_too_little_is_refused(tmp_path)
     held_out = [("a", 1), ("b", 0)]
     with pytest.raises(UserError, match="nothing is left to train on: all 2 training examples are in the validation"):
         write_reviews(tmp_path, [("A ", 1), ("b", 0)], held_out).load()
-    with pytest.raises(UserError, match=r"at least two classes are needed, and the 2 training .* have label 0"):
+    with pytest.raises(UserError, match=r"at least two classes are needed, and the 2 training .* have label negative"):
         write_reviews(tmp_path, [("A ", 1), ("c", 0), ("d", 0)], held_out).load()
     task = write_reviews(tmp_path, [(f"{i} x", i // 5) for i in range(10)], held_out)
     with pytest.raises(UserError, match="Raise train_examples"):
