@@ -92,7 +92,7 @@ class Distillation(Strict):
 class Scope(Strict):
     """Which weights are pruned, and count for sparsity. Biases and LayerNorm never are.
 
-    See docs/explanation/methods.md#what-is-pruned.
+    See docs/explanation/methods.md#what-sparsity-counts.
     """
 
     encoder: bool = Field(True, description="linear layers of the encoder's layers")
@@ -185,6 +185,8 @@ class Recipe(Strict):
     def _consistent(self):
         if self.training is None and self.distillation is not None:
             raise ValueError("one-shot pruning does not train: leave 'distillation' out")
+        if self.scope.embeddings and self.training is not None and self.training.freeze_embeddings:
+            raise ValueError("scope.embeddings prunes what training.freeze_embeddings keeps as it is: set one of them")
         if self.schedule is not None and self.training is None:
             raise ValueError("a gradual recipe ('schedule') needs 'training'; leave both out for one-shot pruning")
         if self.schedule and self.schedule.end_epoch >= self.training.epochs:

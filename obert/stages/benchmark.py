@@ -20,7 +20,7 @@ from obert.foundation.code_identity import code_hash
 from obert.foundation.errors import UserError
 from obert.foundation.files import plain, write_text
 from obert.models import architectures
-from obert.records.record import MODEL
+from obert.records.record import DECIDED, MODEL
 from obert.stages import Sources, Stage
 from obert.stages.export import model_files
 
@@ -101,7 +101,7 @@ class Benchmark(Stage):
         if len(skipped) == len(classes):
             raise UserError(f"no engine of benchmark.engines runs here: {'; '.join(skipped.values())}")
         load_average = os.getloadavg()[0]
-        data = _validation(planned, models["candidate"])
+        data = _validation(planned, source, models["candidate"])
 
         samples, metrics, engines, failed = {}, {}, {}, {}
         for name, engine_class in classes.items():
@@ -173,9 +173,9 @@ class Benchmark(Stage):
         return by_hand.run(arguments.models, validate(Settings, chosen, "the command line"))
 
 
-def _validation(planned: PlannedRun, model: ModelFiles) -> Features:
+def _validation(planned: PlannedRun, exported: Record, model: ModelFiles) -> Features:
     from obert.models.encoders import load_tokenizer
     from obert.training.features import Features
 
-    task = planned.task
+    task = planned.task.model_copy(update=exported.details.get(DECIDED))
     return Features.encode(task, task.load()["validation"], load_tokenizer(model.trained))
