@@ -1,9 +1,11 @@
 """Export to ONNX, and what must hold of the exported file: the same zeros, the same logits, its size."""
 
+import ast
 import logging
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,13 +15,13 @@ import torch
 from onnx import numpy_helper
 from transformers import PreTrainedModel
 
-from obert.deployment.onnx_graph import OnnxGraph
+from obert.deployment.onnx_graph import FLOAT_PRODUCTS, INTEGER, OnnxGraph
 from obert.foundation.errors import UserError
 from obert.foundation.files import atomic_path
 from obert.heads import Head
 from obert.masks.counts import Sparsity, count_zeros
 from obert.models.encoders import prunable_layers
-from obert.quantization.fake import QuantizedLinear, integer_weight
+from obert.quantization.fake import integer_weight
 
 FILE_NAME = "model.onnx"
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -28,18 +30,25 @@ OPSET, IR_VERSION = 18, 8
 _CHUNK = 1 << 20
 
 
-def export_onnx(network: PreTrainedModel, head: Head, path: Path) -> None:
+def export_onnx(network: PreTrainedModel, head: Head, path: Path, inputs: Sequence[str] = INPUTS) -> None:
     """Write a model to one ONNX file with dynamic batch and sequence axes, weights inside.
 
-    Each linear layer is a MatMul or Gemm with an initializer that has the name of its parameter.
+    Each linear layer is a MatMul or Gemm with an initializer that has the name of its parameter, and each product is
+    named by the module that makes it. A module that runs several times has several products, of one weight.
 
     Args:
         network: in evaluation mode, with `attn_implementation="eager"` (the exporter decomposes fused attention).
         head: names the file's outputs.
+        inputs: what the model is given by keyword; the file declares those of them that make a difference.
+
+    Raises:
+        UserError: the exporter cannot write the model.
     """
     # Padding in the example keeps the exporter from treating the mask as a constant.
     mask = torch.tensor([[1] * 8, [1] * 5 + [0] * 3])
-    ids = mask * (network.config.vocab_size - 1)
+    example = {name: torch.zeros_like(mask) for name in inputs} | {"attention_mask": mask}
+    example["input_ids"] = mask * (network.config.vocab_size - 1)
+    parameters = {name for name, _ in network.named_parameters(remove_duplicate=False)}
     with atomic_path(path) as temporary:
         with _quiet(), torch.no_grad():
             from onnxscript.optimizer import fold_constants, remove_unused_nodes
@@ -48,10 +57,9 @@ def export_onnx(network: PreTrainedModel, head: Head, path: Path) -> None:
 
             program = torch.onnx.export(
                 network,
-                kwargs=dict(zip(INPUTS, (ids, mask, torch.zeros_like(mask)), strict=True)),
-                input_names=list(INPUTS),
+                kwargs=example,
                 output_names=list(head.outputs),
-                dynamic_shapes={name: {0: "batch", 1: "tokens"} for name in INPUTS},
+                dynamic_shapes={name: {0: "batch", 1: "tokens"} for name in example},
                 opset_version=OPSET,
                 custom_translation_table=TRANSLATIONS,
                 # That would rename the weights that are transposed, join equal ones, and drop LayerNorm's 1e-12.
@@ -60,8 +68,12 @@ def export_onnx(network: PreTrainedModel, head: Head, path: Path) -> None:
                 verbose=False,
             )
             model = program.model_proto
+            _name_products(model.graph)
             _transpose_weights(model.graph)
-            fold_constants(model)
+            # Of small models the exporter would compute what depends on weights alone, and the weights would be gone.
+            fold_constants(
+                model, should_fold=lambda node: False if parameters & {v.name for v in node.inputs if v} else None
+            )
             remove_unused_nodes(model)
         _clean(model)
         onnx.save(model, str(temporary))
@@ -82,36 +94,58 @@ def _quiet() -> Iterator[None]:
             logging.disable(level)
 
 
+def _name_products(graph: onnx.GraphProto) -> None:
+    """Name products by the modules that make them, numbered where there are several."""
+    seen: Counter[str] = Counter()
+    for node in graph.node:
+        if node.op_type in FLOAT_PRODUCTS:
+            facts = {fact.key: fact.value for fact in node.metadata_props}
+            *_, module, _ = ast.literal_eval(facts["pkg.torch.onnx.name_scopes"])
+            number = f"_{seen[module]}" if seen[module] else ""
+            seen[module] += 1
+            node.name = f"{module}/{node.op_type}{number}"
+
+
 def _transpose_weights(graph: onnx.GraphProto) -> None:
-    """Put the transposed weight into the file in place of a weight and its Transpose, under the same name."""
+    """Put the transposed weight into the file in place of a weight and its Transposes, under the same name."""
     read = OnnxGraph(graph)
     moved = {}
-    for node in list(graph.node):
-        name = node.input[0] if node.op_type == "Transpose" else None
-        if name in read.constants and len(read.readers[name]) == 1:
+    for name in [tensor.name for tensor in graph.initializer]:
+        readers = read.readers[name]
+        if readers and all(node is not None and node.op_type == "Transpose" for node in readers):
             array = np.ascontiguousarray(read.values(name).T)
             read.constants[name].CopyFrom(numpy_helper.from_array(array, name))
-            moved[node.output[0]] = name
-            graph.node.remove(node)
+            moved |= {node.output[0]: name for node in readers}
+    kept = [node for node in graph.node if node.output[0] not in moved]
+    del graph.node[:]
+    graph.node.extend(kept)
     for node in graph.node:
         node.input[:] = [moved.get(name, name) for name in node.input]
 
 
 def _clean(model: onnx.ModelProto) -> None:
-    """Name products by their layers, and leave out what tells of this machine: the exporter stores stack traces."""
+    """Name sums by their layers, and leave out what tells of this machine: the exporter stores stack traces.
+
+    Inputs that nothing reads are left out as well.
+    """
     model.ir_version = IR_VERSION
     graph = OnnxGraph(model.graph)
-    for name, product in graph.layers().items():
-        graph.sum_of(product).name = f"{name}/Add"
-        product.name = f"{name}/{product.op_type}"  # last, as they may be one
+    for products in graph.layers().values():
+        for product in products:
+            total = graph.sum_of(product)
+            if total is not product:
+                layer, _, kind = product.name.rpartition("/")
+                total.name = f"{layer}/Add{kind.removeprefix(product.op_type)}"
+    for declared in [tensor for tensor in model.graph.input if not graph.readers[tensor.name]]:
+        model.graph.input.remove(declared)
     del model.metadata_props[:], model.graph.metadata_props[:], model.graph.value_info[:]
     for part in (*model.graph.node, *model.graph.initializer, *model.graph.input, *model.graph.output):
         del part.metadata_props[:]
         part.doc_string = ""
 
 
-def linear_weights(path: Path) -> dict[str, torch.Tensor]:
-    """The weights of an exported file's linear layers, by the parameter name they had in PyTorch.
+def stored_weights(path: Path) -> dict[str, torch.Tensor]:
+    """The matrices of an exported file, by the parameter name they had in PyTorch; of linear layers transposed.
 
     Raises:
         UserError: the file is no readable ONNX model.
@@ -120,7 +154,11 @@ def linear_weights(path: Path) -> dict[str, torch.Tensor]:
         graph = OnnxGraph(onnx.load(path).graph)
     except Exception as error:  # protobuf's own DecodeError, which has no stable import path
         raise UserError(f"{path} is not a readable ONNX model ({error}): delete it and export again") from None
-    return {f"{name}.weight": torch.tensor(graph.values(node.input[1])) for name, node in graph.layers().items()}
+    return {
+        name.removesuffix(INTEGER): torch.tensor(graph.values(name))
+        for name, tensor in graph.constants.items()
+        if len(tensor.dims) == 2
+    }
 
 
 def exported_sparsity(path: Path, network: PreTrainedModel, target: float) -> Sparsity:
@@ -132,12 +170,13 @@ def exported_sparsity(path: Path, network: PreTrainedModel, target: float) -> Sp
         UserError: a prunable layer is missing from the file, or has another size or number of zeros than the model's.
     """
     stored = {
-        name: integer_weight(layer) if isinstance(layer, QuantizedLinear) else layer.weight.detach()
+        name: integer_weight(layer) if hasattr(layer, "weight_fake_quant") else layer.weight.detach()
         for name, layer in prunable_layers(network).items()
     }
     expected = count_zeros(stored, target)
-    exported = linear_weights(path)
-    found = count_zeros({name: exported[name] for name in expected.layers if name in exported}, target)
+    exported, names = stored_weights(path), names_of_parameters(network)
+    in_file = {name: next((n for n in names[name] if n in exported), None) for name in expected.layers}
+    found = count_zeros({name: exported[other] for name, other in in_file.items() if other}, target)
     for name, layer in expected.layers.items():
         if found.layers.get(name) != layer:
             other = found.layers.get(name)
@@ -147,6 +186,15 @@ def exported_sparsity(path: Path, network: PreTrainedModel, target: float) -> Sp
                 "The file is not an export of this model; delete it and export again."
             )
     return found
+
+
+def names_of_parameters(network: torch.nn.Module) -> dict[str, list[str]]:
+    """By each name of a parameter all its names: tied weights have several, and a file has one of them."""
+    parameters = dict(network.named_parameters(remove_duplicate=False))
+    names: dict[int, list[str]] = defaultdict(list)
+    for name, parameter in parameters.items():
+        names[id(parameter)].append(name)
+    return {name: names[id(parameter)] for name, parameter in parameters.items()}
 
 
 def file_sizes_mb(path: Path) -> tuple[float, float]:

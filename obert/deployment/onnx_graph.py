@@ -1,16 +1,16 @@
-"""An exported graph, read by its weights: products of linear layers and of attention, whatever their nodes are called.
+"""An exported graph, read by its weights: products of linear layers, whatever their nodes are called.
 
 A weight in a file has the name of its parameter in PyTorch, or that and INTEGER where it is stored in integers.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
 
 import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto, numpy_helper
 
 INTEGER = "_quantized"
-PRODUCTS = ("MatMul", "Gemm", "MatMulInteger")
+FLOAT_PRODUCTS = ("MatMul", "Gemm")
+PRODUCTS = (*FLOAT_PRODUCTS, "MatMulInteger")
 
 
 class OnnxGraph:
@@ -18,12 +18,14 @@ class OnnxGraph:
 
     Attributes:
         constants: tensors whose values are in the file, by each of their names.
+        transposed: what a tensor is the transposed of.
         readers: operators that read a tensor, by its name; None stands for the graph's outputs.
     """
 
     def __init__(self, graph: GraphProto):
         self.graph = graph
         self.constants: dict[str, TensorProto] = {tensor.name: tensor for tensor in graph.initializer}
+        self.transposed = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Transpose"}
         self.readers: dict[str, list[NodeProto | None]] = defaultdict(list)
         for node in graph.node:
             if node.op_type == "Identity" and node.input[0] in self.constants:  # equal tensors may be there once
@@ -33,32 +35,29 @@ class OnnxGraph:
         for output in graph.output:
             self.readers[output.name].append(None)
 
-    def layers(self) -> dict[str, NodeProto]:
-        """Products with a constant weight, by the name that the layer has in PyTorch."""
-        return {
-            node.input[1].removesuffix(INTEGER).removesuffix(".weight"): node
-            for node in self.graph.node
-            if node.op_type in PRODUCTS and node.input[1] in self.constants
-        }
+    def layers(self) -> dict[str, list[NodeProto]]:
+        """Products with a constant weight, by the name that the weight's layer has in PyTorch, in the graph's order.
+
+        A layer that runs several times has several.
+        """
+        found = defaultdict(list)
+        for node in self.graph.node:
+            weight = self.weight_of(node)
+            if weight is not None:
+                found[weight.removesuffix(INTEGER).removesuffix(".weight")].append(node)
+        return dict(found)
+
+    def weight_of(self, product: NodeProto) -> str | None:
+        """The constant that a product multiplies with, or the transposed of which; None if it has none."""
+        if product.op_type not in PRODUCTS:
+            return None
+        name = self.transposed.get(product.input[1], product.input[1])
+        return name if name in self.constants else None
 
     def sum_of(self, product: NodeProto) -> NodeProto:
         """What adds a constant bias to a product; the product itself if nothing does."""
         add = self.only_reader(product, "Add")
         return product if add is None or self.constant_of(add) is None else add
-
-    def next_product(self, tensor: str) -> NodeProto | None:
-        """The first product of two computed tensors that a tensor leads to, without passing another product."""
-        return next(self._products(tensor), None)
-
-    def _products(self, tensor: str) -> Iterator[NodeProto]:
-        for node in self.readers[tensor]:
-            if node is None or (node.op_type in PRODUCTS and node.input[1] in self.constants):
-                continue
-            if node.op_type in PRODUCTS:
-                yield node
-            else:
-                for output in node.output:
-                    yield from self._products(output)
 
     def only_reader(self, node: NodeProto, kind: str) -> NodeProto | None:
         """What alone reads an operator's result, if that is of this type."""

@@ -8,13 +8,14 @@ import torch
 from onnxscript import opset18 as op
 
 
-def layer_norm(self, normalized_shape, weight, bias, eps: float = 1e-5, cudnn_enable: bool = True):
+def layer_norm(self, normalized_shape, weight=None, bias=None, eps: float = 1e-5, cudnn_enable: bool = True):
     """aten::layer_norm over the last axis."""
     last = op.Constant(value_ints=[-1])
     centred = op.Sub(self, op.ReduceMean(self, last, keepdims=1))
     variance = op.ReduceMean(op.Pow(centred, op.Constant(value_float=2.0)), last, keepdims=1)
     normal = op.Div(centred, op.Sqrt(op.Add(variance, op.Constant(value_float=eps))))
-    return op.Add(op.Mul(normal, weight), bias)
+    scaled = normal if weight is None else op.Mul(normal, weight)
+    return scaled if bias is None else op.Add(scaled, bias)
 
 
 def gelu(self, approximate: str = "none"):

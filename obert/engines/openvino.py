@@ -31,7 +31,7 @@ class OpenVino(Engine):
 
     def __init__(self, model: ModelFiles, threads: int):
         loaded = onnx.load(model.onnx)
-        layers = {node.name for node in OnnxGraph(loaded.graph).layers().values()}
+        layers = {node.name for nodes in OnnxGraph(loaded.graph).layers().values() for node in nodes}
         self._products = {  # and whether it is that of a linear layer
             node.name: node.name in layers for node in loaded.graph.node if node.op_type == "MatMulInteger"
         }

@@ -146,6 +146,10 @@ class Method(BaseModel):
         """Optimiser steps that the scores need to have seen; a method that needs any cannot prune in one shot."""
         return 0
 
+    def sees_inputs(self) -> bool:
+        """Whether scores need the inputs of each layer for each example, which tables of embeddings do not have."""
+        return False
+
     def targets(self, present: float, sparsity: float) -> tuple[float, ...]:
         """The sparsities that one pruning event passes through, from the present one to the last."""
         return (sparsity,)

@@ -6,15 +6,15 @@ products asymmetric. Softmax, LayerNorm, GELU and the outputs of linear layers s
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, PreTrainedModel, TrainerCallback
-from transformers.masking_utils import AttentionMaskInterface, eager_mask
+from transformers import PreTrainedModel, TrainerCallback
 
+from obert.foundation.errors import UserError
+from obert.quantization.products import find_products, round_products
 from obert.quantization.quantizers import ActivationQuantizer, Quantizer, WeightQuantizer, freeze_scales
-
-ATTENTION = "quantized_eager"
-PRODUCTS = ("query", "key", "probabilities", "value")
 
 
 class QuantizedLinear(nn.Linear):
@@ -22,6 +22,8 @@ class QuantizedLinear(nn.Linear):
 
     def forward(self, inputs: Tensor) -> Tensor:
         inputs, weight = self.input_fake_quant(inputs), self.weight_fake_quant(self.weight)
+        if self.bias is None:
+            return nn.functional.linear(inputs, weight)
         scale = self.input_fake_quant.scale * self.weight_fake_quant.scale
         rounding = (torch.round(self.bias / scale) * scale - self.bias).detach()  # the gradient passes through
         return nn.functional.linear(inputs, weight, self.bias + rounding)
@@ -34,47 +36,75 @@ class QuantizedEmbedding(nn.Embedding):
         return nn.functional.embedding(inputs, self.weight_fake_quant(self.weight), self.padding_idx)
 
 
-def _quantized_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float,
-    dropout: float = 0.0,
-    **kwargs,
-) -> tuple[Tensor, Tensor]:
-    """Attention whose products have inputs of 8 bits; query, key and value are [batch, heads, tokens, size]."""
-    rounded = module.product_fake_quants
-    scores = torch.matmul(rounded["query"](query), rounded["key"](key).transpose(2, 3)) * scaling
-    if attention_mask is not None:
-        scores = scores + attention_mask
-    probabilities = rounded["probabilities"](nn.functional.softmax(scores, dim=-1))
-    dropped = nn.functional.dropout(probabilities, p=dropout, training=module.training)
-    return torch.matmul(dropped, rounded["value"](value)).transpose(1, 2).contiguous(), probabilities
-
-
-AttentionInterface.register(ATTENTION, _quantized_attention)
-AttentionMaskInterface.register(ATTENTION, eager_mask)
-
-
 def quantize(network: PreTrainedModel) -> PreTrainedModel:
-    """Put fake quantisation into a model, in place: every linear layer, embedding and attention.
+    """Put fake quantisation into a model, in place: every linear layer, embedding and product of computed tensors.
 
-    Parameters stay the same objects under the same names; what is added are the quantisers' buffers.
+    Parameters stay the same objects under the same names; what is added are the quantisers' buffers. A module that runs
+    several times, as ALBERT's layers do, has one set of scales. Convolutions stay as they are.
+
+    Raises:
+        UserError: a part of the model cannot be quantised. The model is unchanged then.
     """
     device = network.device
-    for module in list(network.modules()):
-        if type(module) is nn.Linear:
-            module.__class__ = QuantizedLinear
-            module.input_fake_quant, module.weight_fake_quant = ActivationQuantizer(), WeightQuantizer()
-        elif type(module) is nn.Embedding:
-            module.__class__ = QuantizedEmbedding
-            module.weight_fake_quant = WeightQuantizer()
-        elif all(hasattr(module, name) for name in ("query", "key", "value")):
-            module.product_fake_quants = nn.ModuleDict({name: ActivationQuantizer() for name in PRODUCTS})
-    network.set_attn_implementation(ATTENTION)
+    network.set_attn_implementation("eager")  # fused attention has no products to be seen
+    products, ran = find_products(network)
+    layers = [(name, m) for name, m in network.named_modules() if isinstance(m, nn.Linear | nn.Embedding)]
+    readers = _readers_of_tables(network, ran)
+    for name, module in layers:
+        _require_plain(name, module)
+    for _, module in layers:
+        quantize_layer(module)
+    for module, pairs in products.items():
+        round_products(module, pairs)
+    for module in readers:
+        module.__class__ = _rounded_positions()
     return network.to(device)
+
+
+def quantize_layer(layer: nn.Linear | nn.Embedding) -> None:
+    """Put fake quantisation into one layer, in place."""
+    layer.weight_fake_quant = WeightQuantizer()
+    if isinstance(layer, nn.Linear):
+        layer.__class__ = QuantizedLinear
+        layer.input_fake_quant = ActivationQuantizer()
+    else:
+        layer.__class__ = QuantizedEmbedding
+
+
+def _require_plain(name: str, layer: nn.Linear | nn.Embedding) -> None:
+    """Raise UserError if a layer does not compute what the layer of 8 bits does."""
+    plain = nn.Linear if isinstance(layer, nn.Linear) else nn.Embedding
+    if type(layer).forward is not plain.forward or "weight" not in layer._parameters:
+        raise UserError(f"layer '{name}' is a {type(layer).__name__} of its own kind: this model cannot be quantised")
+    if isinstance(layer, nn.Embedding) and layer.max_norm is not None:
+        raise UserError(f"embedding '{name}' limits norms as it is read (max_norm): this model cannot be quantised")
+
+
+def _readers_of_tables(network: PreTrainedModel, ran: set[nn.Module]) -> list[nn.Module]:
+    """The modules that read a whole table of their own, as DeBERTa's encoder reads that of relative positions."""
+    from transformers.models.deberta_v2.modeling_deberta_v2 import DebertaV2Encoder
+
+    readers = [module for module in network.base_model.modules() if type(module) is DebertaV2Encoder]
+    known = {module.rel_embeddings for module in readers if module.relative_attention}
+    for name, module in network.base_model.named_modules():
+        if isinstance(module, nn.Embedding) and module not in ran | known:
+            raise UserError(f"embedding '{name}' is read without a look-up: this model cannot be quantised")
+    return readers
+
+
+@cache
+def _rounded_positions() -> type[nn.Module]:
+    """DeBERTa's encoder with its table of relative positions rounded."""
+    from transformers.models.deberta_v2.modeling_deberta_v2 import DebertaV2Encoder
+
+    class QuantizedDebertaV2Encoder(DebertaV2Encoder):
+        def get_rel_embedding(self) -> Tensor | None:
+            if not self.relative_attention:
+                return None
+            table = self.rel_embeddings.weight_fake_quant(self.rel_embeddings.weight)
+            return self.LayerNorm(table) if "layer_norm" in self.norm_rel_ebd else table
+
+    return QuantizedDebertaV2Encoder
 
 
 def integer_weight(module: QuantizedLinear | QuantizedEmbedding) -> Tensor:

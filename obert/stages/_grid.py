@@ -30,6 +30,11 @@ def pruned(plan: Plan, block: Grid, name: str, recipe: Recipe, where: str) -> It
             loaded.check_pattern(pattern)
         except UserError as error:
             raise UserError(f"{where}: recipe '{name}', method '{method}': {error}") from None
+        if recipe.scope.embeddings and loaded.sees_inputs():
+            raise UserError(
+                f"{where}: recipe '{name}' prunes embeddings, whose gradients method '{method}' cannot take example by "
+                f"example. Set methods.{method}.gradients: minibatch, or leave scope.embeddings out"
+            )
         if recipe.is_one_shot and loaded.steps_needed():
             raise UserError(
                 f"{where}: method '{method}' learns its scores in training, recipe '{name}' prunes in one shot. "

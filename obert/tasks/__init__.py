@@ -76,7 +76,7 @@ class Task(BaseModel):
 
     def _hold_out(self, examples: Dataset) -> tuple[Dataset, Dataset]:
         """What is left to train on, and what is held out: a hash decides, so that it is the same every time."""
-        chosen = [_hashed(unit) < self.held_out for unit in self.units(examples)]
+        chosen = [hashed(unit) < self.held_out for unit in self.units(examples)]
         if all(chosen) or not any(chosen):
             raise UserError(f"held_out {self.held_out:g} of {len(examples)} training examples leaves one part empty")
         return tuple(examples.select(i for i, held in enumerate(chosen) if held is part) for part in (False, True))
@@ -91,6 +91,18 @@ class Task(BaseModel):
         Further splits follow validation, for tasks that judge them by themselves.
         """
         raise NotImplementedError
+
+    def calibration(self) -> Dataset | None:
+        """Training examples that `load` leaves out, on which `decide` finds what training does not; None by default."""
+        return None
+
+    def decide(self, logits: Sequence[torch.Tensor], features: Dataset, examples: Dataset) -> dict[str, Any]:
+        """Options of the task that a trained model decides, found on the examples that `calibration` returns.
+
+        Args:
+            logits: as in `predict`.
+        """
+        return {}
 
     def classes(self, examples: Dataset) -> tuple[str, ...]:
         """Names of the classes that the labels of training examples number; empty where labels are no classes."""
@@ -134,6 +146,10 @@ class Task(BaseModel):
         """
         raise NotImplementedError
 
+    def remarks(self, predictions: list[dict[str, Any]], examples: Dataset) -> dict[str, Any]:
+        """What the record's details say of predictions that have been scored."""
+        return {}
+
     def primary(self, predictions: list[dict[str, Any]]) -> float:
         """The primary metric in percent of predictions that `score` has added terms to."""
         import numpy as np
@@ -149,7 +165,7 @@ class Task(BaseModel):
         return terms[..., 0]
 
 
-def _hashed(text: str) -> float:
+def hashed(text: str) -> float:
     """A fixed number in [0, 1) for a text."""
     return int.from_bytes(hashlib.sha256(f"held out|{text}".encode()).digest()[:4], "big") / 2**32
 

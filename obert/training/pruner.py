@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,13 @@ class Pruner:
         self.teacher = teacher
         self.distillation = distillation
         self.layers = prunable_layers(network, scope)
+        tied = _tied(network, self.layers)
         self.hook = method.training_hook(network, self.layers, pattern)
+        if self.hook.returns and tied:
+            raise UserError(
+                f"method {type(method).__name__} keeps pruned weights behind a mask, and '{tied}' is the weight of two "
+                "layers. Leave its part out of the recipe's scope"
+            )
         self.masks = dense_masks(self.hook.weights)
         self.events: list[dict[str, Any]] = []
         check_gradients(method, len(data.features), f"method {type(method).__name__}")
@@ -175,3 +182,9 @@ class Pruner:
         self.hook.load(load_file(folder / STATE, device=str(device)))
         self.hook.impose(self.masks)
         self.events = json.loads((folder / EVENTS).read_text(encoding="utf-8"))
+
+
+def _tied(network: nn.Module, layers: Mapping[str, nn.Linear | nn.Embedding]) -> str | None:
+    """The first of these weights that another module of the network has too."""
+    owners = Counter(id(p) for m in network.modules() for p in m.parameters(recurse=False))
+    return next((name for name, layer in layers.items() if owners[id(layer.weight)] > 1), None)

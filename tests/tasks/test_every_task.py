@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import questions_with_choices
 import torch
 from samples import write_tagged
 from torch.nn.functional import one_hot
@@ -13,10 +14,13 @@ from transformers import AutoTokenizer
 from obert.experiment.recipes import load_task
 from obert.foundation import registry
 from obert.foundation.errors import UserError
+from obert.heads.masked_choice import MARGIN, WEIGHT, MaskedChoice
+from obert.tasks._multiple_choice import MultipleChoice
 from obert.tasks._own_columns import OwnColumns
 from obert.tasks._question_answering import QuestionAnswering
 from obert.tasks._regression import Regression
 from obert.tasks._sentences import Sentences
+from obert.tasks._unanswerable import Unanswerable
 from obert.tasks.mlm import MaskedLanguageModelling
 from obert.tasks.tagging import Tagging
 
@@ -52,7 +56,11 @@ def write_sentences(schema, folder):
 def task(request, tmp_path_factory):
     schema = registry.load("tasks", request.param)
     options = {"doc_stride": 16} if issubclass(schema, QuestionAnswering) else {}
-    if issubclass(schema, Sentences):
+    if issubclass(schema, Unanswerable):
+        options["threshold_examples"] = 0.2
+    if issubclass(schema, MultipleChoice):
+        source = questions_with_choices.write(request.param, tmp_path_factory.mktemp("choices"))
+    elif issubclass(schema, Sentences):
         source = write_sentences(schema, tmp_path_factory.mktemp("sentences"))
     elif issubclass(schema, Tagging):
         source = write_tagged(tmp_path_factory.mktemp("tagged"))
@@ -87,6 +95,8 @@ def gold_logits(task, batch, tokenizer, examples):
         return tuple(20 * one_hot(batch[f"{end}_positions"], width).float() for end in ("start", "end"))
     if isinstance(task, Regression):
         return (batch["labels"].unsqueeze(-1),)
+    if isinstance(task, MultipleChoice):
+        return (20 * one_hot(batch["labels"], batch["input_ids"].shape[1]).float(),)
     classes = len(tokenizer) if isinstance(task, MaskedLanguageModelling) else len(task.classes(examples))
     return (20 * one_hot(batch["labels"].clamp(min=0), classes).float(),)
 
@@ -112,10 +122,15 @@ def test_subsets_are_fixed_and_in_order(task, splits):
     assert len(task.model_copy(update={"train_examples": 10**6}).load()["train"]) == len(everything)
 
 
+def longest(tokens):
+    """Tokens of a feature, or of the longest of its sequences."""
+    return max(map(longest, tokens)) if isinstance(tokens[0], list) else len(tokens)
+
+
 def test_features_are_complete_and_deterministic(task, splits, tokenizer):
     features = task.encode(splits["train"], tokenizer)
     assert task.encode(splits["train"], tokenizer).to_list() == features.to_list()
-    assert features["length"] == [len(row) for row in features["input_ids"]]
+    assert features["length"] == [longest(row) for row in features["input_ids"]]
     assert max(features["length"]) <= task.max_length
     assert set(MODEL_INPUTS) <= set(features.column_names)
     assert "length" in features.column_names
@@ -138,6 +153,9 @@ def test_losses_are_per_feature(task, splits, tokenizer):
 
 
 def losses_by_the_book(task, logits, batch):
+    if isinstance(task.head, MaskedChoice):
+        right, wrong = (logits[0][range(4), batch["labels"] ^ other] for other in (0, 1))
+        return -right + WEIGHT * (wrong - right + MARGIN).relu()
     if isinstance(task, Regression):
         return torch.tensor(
             [(x - y) ** 2 for x, y in zip(logits[0][:, 0].tolist(), batch["labels"].tolist(), strict=True)]
@@ -195,7 +213,7 @@ def test_held_out_examples_are_of_training_and_share_nothing_with_the_rest(task,
     assert not (parts["train"] | parts["validation"]) & set(splits["validation"]["id"])
     units = {name: set(task.units(found[name])) for name in parts}
     assert not units["train"] & units["validation"]
-    assert 0.1 < len(units["validation"]) / len(units["train"] | units["validation"]) < 0.4
+    assert 0.05 < len(units["validation"]) / len(units["train"] | units["validation"]) < 0.4
     assert again["validation"]["id"] == found["validation"]["id"]
     small = held.model_copy(update={"eval_examples": 3}).load()
     assert set(small["validation"]["id"]) < parts["validation"] and len(small["validation"]) == 3

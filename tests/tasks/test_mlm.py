@@ -79,7 +79,7 @@ def test_two_corpora_are_read_one_after_the_other(tmp_path):
 def test_validation_text_holds_the_reviews_that_the_task_holds_out(tmp_path):
     lines = "".join(f"{i},statement {i},reply {i}\n" for i in range(400))
     (tmp_path / DIALOGUES).write_text(",statement,reply\n" + lines)
-    reviews = "".join(f"{i}\t{1.5}\treview {i}\r\n" for i in range(60))
+    reviews = "".join(f"{i}\t{(-1.5, 1.5)[i % 2]}\treview {i}\r\n" for i in range(60))
     (tmp_path / FILE).write_text("id\tsentiment\ttext\r\n" + reviews)
     splits = make(tmp_path).load()
     held_out = set(load_task("movie_reviews", {"source": str(tmp_path)}, "test").load()["validation"]["sentence"])

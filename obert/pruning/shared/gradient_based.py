@@ -48,6 +48,10 @@ class GradientBased(Method):
             between = [1 - (1 - present) * ((1 - sparsity) / (1 - present)) ** f for f in fractions]
         return (*between, sparsity)
 
+    def sees_inputs(self) -> bool:
+        """Per example: an example's gradient is made of a layer's inputs and the gradients of its outputs."""
+        return self.gradients == "per_example"
+
     def gradient_examples(self) -> int:
         """Per example: one feature a gradient. Minibatches may meet a feature again in another company."""
         return self.num_gradients if self.gradients == "per_example" else self.gradient_batch_size
