@@ -7,7 +7,6 @@ from collections.abc import Iterable
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-
 SOURCE = "a folder, one file (CSV, TSV, JSON lines, Parquet), wheel:<asset>, or a Hugging Face Hub name"
 
 
