@@ -198,12 +198,13 @@ def test_a_question_is_one_example_of_per_example_gradients(scoring, head, netwo
 
 
 def test_a_network_learns_to_choose(scoring, head, network, tokenizer):
-    batch = batch_of(head, features(scoring, 16), tokenizer)
-    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
-    for _ in range(150):
+    torch.set_num_threads(1)
+    batch = batch_of(head, features(scoring, 6), tokenizer)
+    optimizer = torch.optim.Adam(network.parameters(), lr=5e-3)
+    for _ in range(100):
         optimizer.zero_grad()
         head.losses(head.forward(network, batch), batch).mean().backward()
         optimizer.step()
     with torch.no_grad():
         (chosen,) = head.forward(network, batch)
-    assert (chosen.argmax(-1) == batch["labels"]).float().mean() > 0.9
+    assert chosen.argmax(-1).equal(batch["labels"])
