@@ -1,6 +1,7 @@
 """What tables are made from: the records of an experiment, in the order of its plan."""
 
 import json
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -43,6 +44,7 @@ class Results:
         origins: of each planned run that works on the model of another run, that other run.
         sweeps: trials of the experiment's sweeps, by name, one row a run of a trial; empty where not run yet.
         specifications: what the configuration asks of the planned runs that have no record.
+        other_encoders: tasks whose runs start from another encoder than the experiment's own.
     """
 
     experiment: str
@@ -56,6 +58,7 @@ class Results:
     origins: dict[RunKey, RunKey] = field(default_factory=dict)
     sweeps: dict[str, pd.DataFrame] = field(default_factory=dict)
     specifications: dict[RunKey, dict[str, Any]] = field(default_factory=dict)
+    other_encoders: frozenset[str] = frozenset()
     _terms: dict[RunKey, pd.DataFrame | None] = field(default_factory=dict, compare=False, repr=False)
     _examples: dict[tuple[str, ...], pd.Index] = field(default_factory=dict, compare=False, repr=False)
 
@@ -67,6 +70,11 @@ class Results:
     def tasks(self) -> tuple[str, ...]:
         """Tasks in the order of the configuration."""
         return tuple(dict.fromkeys(key.task for key in self.planned))
+
+    @cached_property
+    def main_tasks(self) -> tuple[str, ...]:
+        """The tasks whose runs start from the experiment's own encoder, in the order of the configuration."""
+        return tuple(task for task in self.tasks if task not in self.other_encoders)
 
     @property
     def missing(self) -> tuple[RunKey, ...]:
@@ -105,7 +113,7 @@ class Results:
 
     def command(self, key: RunKey) -> str:
         """The command line that makes a run."""
-        return f"python -m obert {key.stage} --config {self.config} {key.arguments}"
+        return f"python -m obert {key.stage} --config {shlex.quote(self.config)} {key.arguments}"
 
     def curves(self, key: RunKey) -> pd.DataFrame | None:
         """The training curves of a run (CURVE_COLUMNS, one row an optimiser step), None if it was not trained.

@@ -47,3 +47,11 @@ def test_another_folder_is_told_and_what_to_do(root, tmp_path, monkeypatch):
         UserError, match=f"no folder configs/recipes below {re.escape(str(tmp_path))}.*project's folder"
     ):
         Plan.load("smoke.yaml")
+
+
+def test_commands_of_the_workflow_quote_the_configuration(root):
+    """A name with a space is one argument."""
+    commands = [line for path in Path("workflow/rules").glob("*.smk") for line in path.read_text().splitlines()]
+    named = [match for line in commands for match in re.findall(r"--config \{([^}]*)\}", line) if "python -m" in line]
+    assert len(named) >= 4
+    assert all(name.endswith(":q") for name in named)

@@ -58,12 +58,12 @@ def task(request, tmp_path_factory):
     options = {"doc_stride": 16} if issubclass(schema, QuestionAnswering) else {}
     if issubclass(schema, Unanswerable):
         options["threshold_examples"] = 0.2
-    if issubclass(schema, Sentences):
+    if issubclass(schema, MultipleChoice):
+        source = questions_with_choices.write(request.param, tmp_path_factory.mktemp("choices"))
+    elif issubclass(schema, Sentences):
         source = write_sentences(schema, tmp_path_factory.mktemp("sentences"))
     elif issubclass(schema, Tagging):
         source = write_tagged(tmp_path_factory.mktemp("tagged"))
-    elif issubclass(schema, MultipleChoice):
-        source = questions_with_choices.write(request.param, tmp_path_factory.mktemp("choices"))
     else:
         source = DATA / SOURCES[schema.head.auto_model]
     options |= {"source": str(source), "max_length": 96, "train_examples": None}
@@ -93,10 +93,10 @@ def gold_logits(task, batch, tokenizer, examples):
     if isinstance(task, QuestionAnswering):
         width = batch["input_ids"].shape[1]
         return tuple(20 * one_hot(batch[f"{end}_positions"], width).float() for end in ("start", "end"))
-    if isinstance(task, MultipleChoice):
-        return (20 * one_hot(batch["labels"], batch["input_ids"].shape[1]).float(),)
     if isinstance(task, Regression):
         return (batch["labels"].unsqueeze(-1),)
+    if isinstance(task, MultipleChoice):
+        return (20 * one_hot(batch["labels"], batch["input_ids"].shape[1]).float(),)
     classes = len(tokenizer) if isinstance(task, MaskedLanguageModelling) else len(task.classes(examples))
     return (20 * one_hot(batch["labels"].clamp(min=0), classes).float(),)
 

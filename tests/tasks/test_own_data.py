@@ -92,7 +92,6 @@ def test_runs_are_named_by_the_task_and_hashed_with_the_file_of_its_kind(tmp_pat
     path.write_text(json.dumps(content))
     run = Plan.load(path).of_stage("teacher")[0]
     assert run.key.path.parts[:2] == ("teacher", "my_reviews")
-    of_kind = {"stages": "teacher", "tasks": "classification", **architectures.code()}
-    assert run.code_hash == code_hash(**of_kind)
+    assert run.code_hash == code_hash(stages="teacher", tasks="classification", **architectures.code())
     assert run.specification["task"]["kind"] == "classification"
     assert run.specification["task"]["label"] == "stars"
