@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-DATA = Path(__file__).parent.parent / "data" / "city_qa"
+DATA = Path(__file__).parent / "data" / "city_qa"
 LETTERS = "ABCDE"
 
 
