@@ -39,9 +39,10 @@ class OpenVino(Engine):
         self._results = to_pairs(loaded.graph, wide_weights=self._wide)
         self._compiled = _compile(loaded.SerializeToString() if self._results else model.onnx, threads)
         self._request = self._compiled.create_infer_request()
+        self._inputs = [declared.get_any_name() for declared in self._compiled.inputs]
 
     def run(self, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
-        return list(self._request.infer(inputs).values())
+        return list(self._request.infer({name: inputs[name] for name in self._inputs}).values())
 
     def threads(self) -> int:
         return self._compiled.get_property("INFERENCE_NUM_THREADS")
