@@ -27,6 +27,7 @@ def load_splits(
     hold_out_every: int | None = None,
     validation: str = "validation",
     together: Sequence[str] = (),
+    train: str = "train",
 ) -> dict[str, Dataset]:
     """Splits `train` and `validation` of a data set, read without running code that comes with it.
 
@@ -40,12 +41,13 @@ def load_splits(
         hold_out_every: where there is no `validation`, each so-many-th row of `train` is put into it.
         validation: the source's name of that split.
         together: columns whose values decide about a row where one file is divided; by default all text.
+        train: the source's name of the training split.
 
     Raises:
         UserError: the source, a split or a column is missing, or a value is not allowed; Hub unreachable.
     """
     location = resolve(source)
-    names = {"train": "train", "validation": validation}
+    names = {"train": train, "validation": validation}
     is_whole = isinstance(location, Path) and location.is_file()
     if hold_out_every and not is_whole:
         is_whole = not (_has_local if isinstance(location, Path) else _has_hub)(location, validation, hub_config)

@@ -41,8 +41,10 @@ def validate(schema: type[BaseModel], content: dict[str, Any], where: str):
     try:
         return schema.model_validate(content)
     except ValidationError as error:
-        lines = []
-        for problem in error.errors():
+        lines, problems = [], error.errors()
+        for problem in problems:
+            if problem["type"] == "too_short" and any(_is_inside(other["loc"], problem["loc"]) for other in problems):
+                continue  # short only because of the items that are told of
             key = ".".join(str(part) for part in problem["loc"])
             if problem["type"] == "extra_forbidden":
                 allowed = _fields_at(schema, problem["loc"][:-1])
@@ -51,6 +53,10 @@ def validate(schema: type[BaseModel], content: dict[str, Any], where: str):
                 found = "" if isinstance(problem["input"], dict) else f" (found {problem['input']!r})"
                 lines.append(f"{where}{f', key {key!r}' if key else ''}: {problem['msg']}{found}")
         raise UserError("\n".join(lines)) from None
+
+
+def _is_inside(location: tuple, outer: tuple) -> bool:
+    return len(location) > len(outer) and location[: len(outer)] == outer
 
 
 def _fields_at(schema: type[BaseModel], location: tuple) -> list[str]:

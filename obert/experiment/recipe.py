@@ -80,7 +80,7 @@ class Distillation(Strict):
 class Scope(Strict):
     """Which weights are pruned, and count for sparsity. Biases and LayerNorm never are.
 
-    See docs/explanation/methods.md#what-is-pruned.
+    See docs/explanation/methods.md#what-sparsity-counts.
     """
 
     encoder: bool = Field(True, description="linear layers of the encoder's layers")

@@ -23,6 +23,11 @@ def recipe_file(name: str, where: str = "") -> Path:
     folders = [RECIPES] if outside is None else [outside / registry.RECIPES, RECIPES]
     found = [path for path in (folder / f"{name}.yaml" for folder in folders) if path.is_file()]
     if not found:
+        if not RECIPES.is_dir():
+            raise UserError(
+                f"there is no folder {RECIPES} below {Path.cwd()}: configurations, recipes and results are looked for "
+                "from the working directory. Change to the project's folder, and run the same command there"
+            )
         raise unknown_name("recipe", name, [path.stem for folder in folders for path in folder.glob("*.yaml")], where)
     if len(found) > 1:
         raise UserError(f"recipe '{name}' is there twice: {' and '.join(map(str, found))}. Rename one of them")

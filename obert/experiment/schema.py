@@ -4,9 +4,10 @@ An experiment (`configs/<name>.yaml`) says which model, tasks, recipes, methods,
 (`configs/recipes/<name>.yaml`) says how: start, training, distillation, sparsity schedule, method parameters.
 """
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from obert.experiment.recipe import Fraction, Name, Strict
 
@@ -177,6 +178,13 @@ class Experiment(Strict):
         if self.upstream is not None and self.upstream.task in self.tasks:
             raise ValueError(f"upstream.task: '{self.upstream.task}' is one of the experiment's tasks already")
         return self
+
+    @field_validator("tracking_uri")
+    @classmethod
+    def _names_a_file(cls, uri: str) -> str:
+        if re.match(r"sqlite://(?!/)", uri):
+            raise ValueError("a database file has three slashes before its path: sqlite:///<path>")
+        return uri
 
     @model_validator(mode="after")
     def _models_of_tasks(self):

@@ -21,21 +21,8 @@ class MaskedLanguageModel(Head):
     of_tokens = True
 
     def forward(self, network: PreTrainedModel, batch: Batch) -> Logits:
-        """Token scores at the tokens to predict.
-
-        The head sees their hidden states alone: over the whole vocabulary it takes more time than a small encoder.
-        """
-
-        def choose(module, arguments, outputs):
-            states = outputs.last_hidden_state
-            index = batch["positions"].unsqueeze(-1).expand(-1, -1, states.shape[-1])
-            outputs["last_hidden_state"] = states.gather(1, index)
-
-        handle = getattr(network, "module", network).base_model.register_forward_hook(choose)
-        try:
-            return (network(**self.inputs(batch)).logits,)
-        finally:
-            handle.remove()
+        """Token scores at the tokens to predict."""
+        return (scores_at(network, self.inputs(batch), batch["positions"]),)
 
     def losses(self, logits: Logits, batch: Batch) -> torch.Tensor:
         """Mean cross-entropy over each sequence's chosen tokens, shape [batch]."""
@@ -51,3 +38,23 @@ def _nll(logits: Logits, batch: Batch) -> torch.Tensor:
     from torch.nn.functional import cross_entropy
 
     return cross_entropy(logits[0].transpose(1, 2), batch["labels"], reduction="none")
+
+
+def scores_at(network: PreTrainedModel, inputs: Batch, positions: torch.Tensor) -> torch.Tensor:
+    """A masked language model's scores of the vocabulary at some tokens, [sequences, chosen, vocabulary].
+
+    Its head sees their hidden states alone: over the whole vocabulary it takes more time than a small encoder.
+
+    Args:
+        positions: [sequences, chosen].
+    """
+
+    def choose(module, arguments, outputs):
+        states = outputs.last_hidden_state
+        outputs["last_hidden_state"] = states.gather(1, positions.unsqueeze(-1).expand(-1, -1, states.shape[-1]))
+
+    handle = getattr(network, "module", network).base_model.register_forward_hook(choose)
+    try:
+        return network(**inputs).logits
+    finally:
+        handle.remove()

@@ -236,7 +236,7 @@ def record_trained(
         metrics=metrics,
         primary_metric=task.primary_metric,
         costs=_costs(trainer, events),
-        details={"events": events, **held},
+        details={"events": events, **held, **task.remarks(predictions, examples)},
     )
 
 

@@ -1,5 +1,6 @@
 """Notes of a paper's table: where its numbers are from, at what scale ours are, and which runs are missing."""
 
+import shlex
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -61,6 +62,10 @@ def _missing_notes(results: Results, keys: tuple[RunKey, ...], needs: str) -> tu
         return ()
     files = [(folders.RESULTS / "runs" / results.experiment / key.path / FILE_NAME).as_posix() for key in missing]
     # --configfile comes last, as it takes every path after it
-    command = ["snakemake --cores all \\", *(f"  {file} \\" for file in files), f"  --configfile {results.config}"]
+    command = [
+        "snakemake --cores all \\",
+        *(f"  {file} \\" for file in files),
+        f"  --configfile {shlex.quote(results.config)}",
+    ]
     many = f"{len(missing)} of the {len(keys)} planned runs that belong here are"
     return (Note(f"{many} missing. To make them:", tuple(command)),)

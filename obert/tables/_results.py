@@ -1,6 +1,7 @@
 """What tables are made from: the records of an experiment, in the order of its plan."""
 
 import json
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -103,7 +104,7 @@ class Results:
 
     def command(self, key: RunKey) -> str:
         """The command line that makes a run."""
-        return f"python -m obert {key.stage} --config {self.config} {key.arguments}"
+        return f"python -m obert {key.stage} --config {shlex.quote(self.config)} {key.arguments}"
 
     def curves(self, key: RunKey) -> pd.DataFrame | None:
         """The training curves of a run (CURVE_COLUMNS, one row an optimiser step), None if it was not trained.

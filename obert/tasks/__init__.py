@@ -123,6 +123,10 @@ class Task(BaseModel):
         """Metrics in percent. Adds `"score"` (the primary metric of that one example) to each prediction."""
         raise NotImplementedError
 
+    def remarks(self, predictions: list[dict[str, Any]], examples: Dataset) -> dict[str, Any]:
+        """What the record's details say of predictions that have been scored."""
+        return {}
+
 
 def _hashed(text: str) -> float:
     """A fixed number in [0, 1) for a text."""

@@ -50,17 +50,14 @@ class TrainingFeatures:
 
     Attributes:
         seed: decides, with `draw`, which features.
-        alone: each example is a batch of its own.
     """
 
     features: Features
     seed: int
     device: torch.device
-    alone: bool = False
 
     def examples(self, count: int, batch_size: int, draw: int) -> Iterator[Any]:
         """Features of similar length together, which saves padding and makes no difference to their own gradients."""
-        batch_size = 1 if self.alone else batch_size
         sizes = [batch_size] * (count // batch_size) + ([count % batch_size] if count % batch_size else [])
         return self._batches(sizes, draw, by_length=True)
 
@@ -143,18 +140,18 @@ class Pruner:
                 taught = self.head.forward(self.teacher, batch)
             return self.head.distillation_losses(logits(batch), taught, self.distillation.temperature, batch)
 
-        was_training = self.network.training
-        self.network.eval()
         context = Context(
             self.hook,
             self.masks,
-            TrainingFeatures(self.data, self.seeds["gradients"] + step, device, self._shares_inputs(device)),
+            TrainingFeatures(self.data, self.seeds["gradients"] + step, device),
             losses,
             torch.Generator().manual_seed(self.seeds["pruning"] + step),
             self.pattern,
             self.distribution,
             from_teacher if self.distillation and self.teacher is not None else None,
         )
+        was_training = self.network.training
+        self.network.eval()
         try:
             done = prune_event(self.method, context, sparsity)
         except UserError as error:
@@ -171,25 +168,6 @@ class Pruner:
                 **({"predicted_loss_increase": done.predicted_loss_increase} if done.predicted_loss_increase else {}),
             }
         )
-
-    @torch.no_grad()
-    def _shares_inputs(self, device: torch.device) -> bool:
-        """Whether a layer also has inputs that examples share, such as DeBERTa's relative positions: what reaches it
-        from there is one sum over a batch, and an example's own part of it is had from a batch of one alone."""
-        if not self.method.sees_inputs():
-            return False
-        shared: list[bool] = []
-        handles = [
-            layer.register_forward_pre_hook(lambda _, inputs: shared.append(len(inputs[0]) % 2 > 0))
-            for layer in self.layers.values()
-        ]
-        try:
-            two = self.data.task.prepare_batch(self.data.padded([0, 0]), self.data.tokenizer, torch.Generator())
-            self.head.forward(self.network, two.to(device))
-        finally:
-            for handle in handles:
-                handle.remove()
-        return any(shared)
 
     def save(self, folder: Path) -> None:
         """Write masks, events and the method's own state beside a checkpoint."""

@@ -33,5 +33,5 @@ for position, stage in enumerate(STAGES):
         # The record is written last, and Snakemake has removed that of any run before: where it is, the run is complete,
         # whatever ended the process after it. A failed job would lose the model.
         shell:
-            "python -m obert {params.stage} --config {params.config} {params.run} > {log} 2>&1"
+            "python -m obert {params.stage} --config {params.config:q} {params.run} > {log} 2>&1"
             " || {{ test -s {output.record} && echo 'The run is complete, though not all after it: see {log}' >&2; }}"

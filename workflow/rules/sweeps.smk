@@ -71,5 +71,5 @@ for file in sorted(SWEEPS.glob("*.yaml")):
             code=code_hash(sweeps="runner"),
         # As in runs.smk: the recipe is written when the trials are.
         shell:
-            "python -m obert sweep --config {input.config} --workers {resources.workers} > {log} 2>&1"
+            "python -m obert sweep --config {input.config:q} --workers {resources.workers} > {log} 2>&1"
             " || {{ test -s {output.recipe} && echo 'The sweep is complete, though not all after it: see {log}' >&2; }}"

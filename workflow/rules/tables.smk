@@ -26,4 +26,4 @@ rule tables:
         templates=[file_hash(path) for path in sorted((registry.PACKAGE / "report" / "templates").iterdir())],
         code=code_hash(commands="tables", tables=TABLE_NAMES),
     shell:
-        "python -m obert tables --config {params.config} > {log} 2>&1"
+        "python -m obert tables --config {params.config:q} > {log} 2>&1"

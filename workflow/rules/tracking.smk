@@ -18,4 +18,4 @@ rule track:
         config=CONFIG,
         code=code_hash(commands="track"),
     shell:
-        "python -m obert track --config {params.config} > {log} 2>&1"
+        "python -m obert track --config {params.config:q} > {log} 2>&1"
