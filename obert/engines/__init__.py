@@ -124,9 +124,9 @@ class Engine(ABC):
 
     @abstractmethod
     def run(self, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
-        """Logits for one batch of int64 arrays [batch, tokens], by name: `input_ids`, `attention_mask`, `token_type_ids`.
+        """Logits for one batch of int64 arrays [batch, tokens]: `input_ids`, `attention_mask`, `token_type_ids`.
 
-        Those that the model does not take are left out.
+        The model is given those that it takes.
 
         Returns:
             One float32 array [batch, classes] for classification; start and end scores, each [batch, tokens], for

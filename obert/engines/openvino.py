@@ -56,7 +56,9 @@ class OpenVino(Engine):
         for operator in self._compiled.get_runtime_model().get_ops():
             facts = operator.get_rt_info()
             if facts["runtimePrecision"].value in ("u8", "i8"):
-                in_8_bits.update(facts["originalLayersNames"].value.split(","))
+                names = facts["originalLayersNames"].value.split(",")
+                # A product whose zero point is 0 has lost its own name, but not those of its scaling.
+                in_8_bits.update(name.partition("/Dequantization")[0] for name in names)
         left = [
             name
             for name, is_layer in self._products.items()

@@ -1,4 +1,4 @@
-"""PyTorch eager mode, with its fused attention where the architecture has it: the runtime of whoever has not exported the model."""
+"""PyTorch eager mode, with fused attention where the architecture has it: the runtime of whoever has not exported."""
 
 import numpy as np
 

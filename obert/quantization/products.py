@@ -76,7 +76,9 @@ class _Search(TorchFunctionMode):
             return
         pairs = _pairs(operations)
         if self.found.setdefault(module, pairs) != pairs:
-            raise UserError(f"'{self._names[module]}' does not make the same products each time: it cannot be quantised")
+            raise UserError(
+                f"'{self._names[module]}' does not make the same products each time: it cannot be quantised"
+            )
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         if function in PRODUCTS and not any(isinstance(operand, nn.Parameter) for operand in args[:2]):
