@@ -1,13 +1,23 @@
-"""What tests of models share: a head of each exported kind, and padded batches of token lists."""
+"""What tests of models share: a head of each exported kind, padded batches of token lists, sentences with names."""
+
+import json
+import random
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from obert.heads.masked_language_model import MaskedLanguageModel
 from obert.heads.question_answering import QuestionAnswering
+from obert.heads.regression import Regression
 from obert.heads.sequence_classification import SequenceClassification
+from obert.heads.token_classification import TokenClassification
 
-EXPORTED = {"sequence_classification": SequenceClassification(), "question_answering": QuestionAnswering()}
+EXPORTED = {
+    "sequence_classification": SequenceClassification(),
+    "question_answering": QuestionAnswering(),
+    "regression": Regression(),
+    "token_classification": TokenClassification(),
+}
 HEADS = {**EXPORTED, "masked_language_model": MaskedLanguageModel()}
 BATCH = 8
 
@@ -23,3 +33,24 @@ def padded_batches(features, pad_token_id):
             )
             for name, rows in features.items()
         }
+
+
+def tagged(count, seed):
+    """Sentences as words with the tags of the people and places that they name."""
+    rng = random.Random(seed)
+    rows = []
+    for number in range(count):
+        rows.append({"id": f"{seed}-{number}", "tokens": [], "ner_tags": []})
+        for _ in range(rng.randint(3, 12)):
+            kind = rng.choice(("O", "O", "PER", "LOC"))
+            for place in range(1 if kind == "O" else rng.randint(1, 3)):
+                rows[-1]["tokens"].append(f"{rng.choice(('film', 'wonder', 'dull'))}{rng.randint(0, 99)}")
+                rows[-1]["ner_tags"].append(kind if kind == "O" else f"{'I' if place else 'B'}-{kind}")
+    return rows
+
+
+def write_tagged(folder):
+    """A folder with splits of `tagged`, as the task `tagging` reads them."""
+    for seed, (split, count) in enumerate({"train": 64, "validation": 32}.items()):
+        (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, tagged(count, seed))))
+    return folder

@@ -56,8 +56,8 @@ def run(plan: Plan) -> str:
         )
     lines.append(f"device: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU'}")
     lines.append(_check_disk(plan, models))
-    for model in dict.fromkeys(run.model for run in plan.of_stage("benchmark")):
-        check_lengths(experiment.benchmark.scenarios, resolve_model(model.source))
+    for task in dict.fromkeys(run.key.task for run in plan.of_stage("benchmark")):
+        check_lengths(experiment.benchmark.scenarios_of(task), resolve_model(experiment.model_of(task).source))
     for name in dict.fromkeys(run.key.task for run in plan):
         runs = [run for run in plan.trained if run.key.task == name]
         lines.append(_check_task(name, runs, models[runs[0].model]))

@@ -74,6 +74,7 @@ def load_results(plan: Plan, config_path: Path | str, folder: Path, sweeps_folde
         warnings=tuple(warnings),
         origins={run.key: run.sources[MODEL].key for run in plan if MODEL in run.sources},
         sweeps={name: _trials((sweeps_folder or sweep_folder("")) / name, experiment) for name in experiment.sweeps},
+        other_encoders=frozenset(experiment.models),
         specifications={key: plan[key].specification for key in planned if key in missing},
     )
 

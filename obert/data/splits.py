@@ -66,6 +66,14 @@ def load_splits(
     return _divided(parts, columns)
 
 
+def has_split(source: str, split: str, hub_config: str | None = None) -> bool:
+    """Whether a source has a split of that name; one file has none. Raises UserError as `load_splits`."""
+    location = resolve(source)
+    if not isinstance(location, Path):
+        return _has_hub(location, split, hub_config)
+    return location.is_dir() and _has_local(location, split, None)
+
+
 def without_shared(splits: dict[str, Dataset], units: Callable[[Dataset], Iterable[str]]) -> dict[str, Dataset]:
     """The splits without the training examples that are in validation too.
 

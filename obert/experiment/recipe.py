@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from obert.masks.patterns import parse_pattern
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Rate = Annotated[float, Field(ge=0)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
 
 
@@ -23,7 +24,7 @@ class LearningRate(Strict):
     """
 
     initial: float = Field(gt=0, description="the highest rate")
-    final: float = Field(0.0, ge=0, description="the rate at the end of each cycle")
+    final: Rate | tuple[Rate, ...] = Field(0.0, description="at the end of each cycle, or a list, one for each")
     rewind_epochs: tuple[float, ...] = Field((), description="epochs at which a new cycle starts from `initial`")
     warmup_epochs: float = Field(0.0, ge=0, description="linear from 0, at the start of training")
     constant_until_epoch: float = Field(0.0, ge=0, description="held at `initial` until here, then decays")
@@ -33,6 +34,17 @@ class LearningRate(Strict):
         if self.rewind_epochs and (self.warmup_epochs or self.constant_until_epoch):
             raise ValueError("rewind_epochs goes with neither warmup_epochs nor constant_until_epoch")
         return self
+
+    @model_validator(mode="after")
+    def _a_final_rate_for_each_cycle(self):
+        cycles = len(self.rewind_epochs) + 1
+        if isinstance(self.final, tuple) and len(self.final) != cycles:
+            raise ValueError(f"final has {len(self.final)} rates for {cycles} cycles: give each one, or one for all")
+        return self
+
+    def final_of(self, cycle: int) -> float:
+        """The rate at the end of a cycle, counted from 0."""
+        return self.final[cycle] if isinstance(self.final, tuple) else self.final
 
 
 class Training(Strict):

@@ -110,6 +110,14 @@ class Scenario(Strict):
         return f"batch{self.batch_size}_length{self.sequence_length}_threads{self.threads}"
 
 
+class FurtherScenario(Scenario):
+    """A scenario beside that of the tables."""
+
+    tasks: tuple[Name, ...] = Field(
+        (), exclude_if=lambda tasks: not tasks, description="whose models are timed in it; all by default"
+    )
+
+
 class Benchmark(Scenario):
     """What is exported and timed on the CPU, and how. Batch, length and threads are those of the tables."""
 
@@ -125,15 +133,14 @@ class Benchmark(Scenario):
     recipes: tuple[Name, ...] = Field((), description="recipes whose models are exported and timed; first seed only")
     methods: tuple[Name, ...] = Field((), description="of these methods; all by default")
     sparsities: tuple[Fraction, ...] = Field((), description="at these sparsities; all by default")
-    also: tuple[Scenario, ...] = Field((), description="further scenarios, e.g. one example at a time")
+    also: tuple[FurtherScenario, ...] = Field((), description="further scenarios, e.g. one example at a time")
     warmup: int = Field(3, ge=1, description="batches that are run first and not timed")
     iterations: int = Field(20, ge=5, description="batches that are timed")
 
-    @property
-    def scenarios(self) -> tuple[Scenario, ...]:
-        """All of them, that of the tables first."""
-        own = Scenario(batch_size=self.batch_size, sequence_length=self.sequence_length, threads=self.threads)
-        return own, *self.also
+    def scenarios_of(self, task: str) -> tuple[Scenario, ...]:
+        """Those that a task's models are timed in, that of the tables first."""
+        chosen = (self, *(further for further in self.also if not further.tasks or task in further.tasks))
+        return tuple(Scenario(**one.model_dump(include=set(Scenario.model_fields))) for one in chosen)
 
 
 class Experiment(Strict):
@@ -191,6 +198,15 @@ class Experiment(Strict):
         for task in self.models:
             if task not in self.tasks:
                 raise ValueError(f"models.{task}: there is no such task; there are {', '.join(self.tasks)}")
+        return self
+
+    @model_validator(mode="after")
+    def _tasks_of_scenarios(self):
+        for index, scenario in enumerate(self.benchmark.also if self.benchmark else ()):
+            for task in scenario.tasks:
+                if task not in self.tasks:
+                    known = ", ".join(self.tasks)
+                    raise ValueError(f"benchmark.also.{index}.tasks: there is no task '{task}'; there are {known}")
         return self
 
     def model_of(self, task: str) -> Model:

@@ -35,7 +35,7 @@ from obert.models.encoders import (
     prunable_weights,
     save,
 )
-from obert.records.record import CURVES, FILE_NAME, MODEL, PREDICTIONS, Record
+from obert.records.record import CURVES, DECIDED, FILE_NAME, MODEL, PREDICTIONS, Record
 from obert.records.recording import Recording
 from obert.stages import TEACHER
 from obert.tasks import Task
@@ -57,6 +57,7 @@ class Prepared:
     """A task's encoded data and the model that is trained or pruned on it.
 
     Attributes:
+        calibration: what the task decides on after training, if it has to.
         data: what the record says of the data.
     """
 
@@ -65,6 +66,7 @@ class Prepared:
     tokenizer: PreTrainedTokenizerBase
     train: Features
     validation: Features
+    calibration: Features | None
     data: dict[str, Any]
 
 
@@ -124,13 +126,15 @@ def prepare(
     torch.set_num_threads(planned.experiment.threads)
     task = planned.task
     train, validation = (Features.encode(task, examples[name], tokenizer) for name in ("train", "validation"))
+    held = task.calibration()
+    calibration = None if held is None else Features.encode(task, held, tokenizer)
     data = {
         "source": task.source,
         "fingerprint": fingerprint(train.examples, validation.examples),
         "splits": {"train": len(train.examples), "validation": len(validation.examples)},
         "features": {"train": len(train.features), "validation": len(validation.features)},
     }
-    return Prepared(task, network.to(processes.join()), tokenizer, train, validation, data)
+    return Prepared(task, network.to(processes.join()), tokenizer, train, validation, calibration, data)
 
 
 def train(
@@ -199,7 +203,9 @@ def record_trained(
     """
     if processes.rank() > 0:
         return None
-    planned, task, network = recording.planned, prepared.task, prepared.network
+    planned, network = recording.planned, prepared.network
+    decided = _decided(prepared)
+    task = prepared.task.model_copy(update=decided)
     logits = predict_logits(network, prepared.validation, EVALUATION_BATCH)
     examples = prepared.validation.examples
     predictions = task.predict(logits, prepared.validation.features, examples)
@@ -236,8 +242,21 @@ def record_trained(
         metrics=metrics,
         primary_metric=task.primary_metric,
         costs=_costs(trainer, events),
-        details={"events": events, **held, **task.remarks(predictions, examples)},
+        details={
+            "events": events,
+            **held,
+            **({DECIDED: decided} if decided else {}),
+            **task.remarks(predictions, examples),
+        },
     )
+
+
+def _decided(prepared: Prepared) -> dict[str, Any]:
+    """Options of the task that the trained model decides."""
+    data = prepared.calibration
+    if data is None:
+        return {}
+    return prepared.task.decide(predict_logits(prepared.network, data, EVALUATION_BATCH), data.features, data.examples)
 
 
 def fingerprint(*splits: Dataset) -> str:

@@ -20,7 +20,7 @@ from obert.foundation.code_identity import code_hash
 from obert.foundation.errors import UserError
 from obert.foundation.files import plain, write_text
 from obert.models import architectures
-from obert.records.record import MODEL
+from obert.records.record import DECIDED, MODEL
 from obert.stages import Sources, Stage
 from obert.stages.export import model_files
 
@@ -55,8 +55,10 @@ class Benchmark(Stage):
 
     def settings(self, planned: PlannedRun) -> dict[str, Any]:
         """What is timed with, and how."""
-        exclude = {"recipes", "methods", "sparsities"}
-        return {"benchmark": planned.experiment.benchmark.model_dump(mode="json", exclude=exclude)}
+        chosen = planned.experiment.benchmark
+        settings = chosen.model_dump(mode="json", exclude={"recipes", "methods", "sparsities", "also"})
+        further = [scenario.model_dump(mode="json") for scenario in chosen.scenarios_of(planned.key.task)[1:]]
+        return {"benchmark": {**settings, "also": further}}
 
     def code(self, planned: PlannedRun) -> str:
         engines = planned.experiment.benchmark.engines
@@ -84,25 +86,26 @@ class Benchmark(Stage):
         from obert.records.recording import Recording
 
         settings = planned.experiment.benchmark
-        for scenario in settings.scenarios:
+        scenarios = settings.scenarios_of(planned.key.task)
+        for scenario in scenarios:
             require_cores(scenario.threads)
         recording = Recording(planned)
         source = recording.sources[MODEL]
         models = {"candidate": model_files(planned.sources[MODEL])}
         if DENSE in planned.sources:
             models = {"dense": model_files(planned.sources[DENSE]), **models}
-        check_lengths(settings.scenarios, models["candidate"].trained)
+        check_lengths(scenarios, models["candidate"].trained)
         classes = {name: registry.load("engines", name) for name in settings.engines}
         reasons = {n: c.unavailable_reason() or c.unfit_reason(models["candidate"]) for n, c in classes.items()}
         skipped = {name: reason for name, reason in reasons.items() if reason}
         if len(skipped) == len(classes):
             raise UserError(f"no engine of benchmark.engines runs here: {'; '.join(skipped.values())}")
         load_average = os.getloadavg()[0]
-        data = _validation(planned, models["candidate"])
+        data = _validation(planned, source, models["candidate"])
 
         samples, metrics, engines, failed = {}, {}, {}, {}
         for name, engine_class in classes.items():
-            for index, scenario in enumerate(settings.scenarios):
+            for index, scenario in enumerate(scenarios):
                 if name in skipped or name in failed:
                     continue
                 place = name if index == 0 else f"{name}_{scenario}"
@@ -141,7 +144,7 @@ class Benchmark(Stage):
             sparsity=source.sparsity,
             metrics=metrics,
             details={
-                "scenarios": [scenario.model_dump() for scenario in settings.scenarios],
+                "scenarios": [scenario.model_dump() for scenario in scenarios],
                 "warmup": settings.warmup,
                 "confidence": CONFIDENCE,
                 "load_average_before": load_average,
@@ -170,9 +173,9 @@ class Benchmark(Stage):
         return by_hand.run(arguments.models, validate(Settings, chosen, "the command line"))
 
 
-def _validation(planned: PlannedRun, model: ModelFiles) -> Features:
+def _validation(planned: PlannedRun, exported: Record, model: ModelFiles) -> Features:
     from obert.models.encoders import load_tokenizer
     from obert.training.features import Features
 
-    task = planned.task
+    task = planned.task.model_copy(update=exported.details.get(DECIDED))
     return Features.encode(task, task.load()["validation"], load_tokenizer(model.trained))

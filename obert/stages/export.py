@@ -10,7 +10,7 @@ from obert.foundation import registry
 from obert.foundation.code_identity import code_hash
 from obert.foundation.errors import UserError, unknown_name
 from obert.models import architectures
-from obert.records.record import MODEL
+from obert.records.record import DECIDED, MODEL
 from obert.stages import TRAINING, Sources, Stage
 
 if TYPE_CHECKING:
@@ -131,6 +131,7 @@ class Export(Stage):
             "opset": OPSET,
             "parity_tolerance": QUANTIZED_PARITY_TOLERANCE if quantized else PARITY_TOLERANCE,
             "quantized": quantized,
+            **{name: source.details[name] for name in (DECIDED,) if name in source.details},
         }
         return recording.finish(
             threads=threads,

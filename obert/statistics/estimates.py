@@ -1,7 +1,7 @@
-"""Means over seeds, and means and differences over examples with bootstrap intervals: one estimator each."""
+"""Means over seeds, and metrics and differences over examples with bootstrap intervals: one estimator each."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,7 +48,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Resampled:
-    """A mean over examples, and its bootstrap distribution (NaN for fewer than two examples)."""
+    """A metric over examples, and its bootstrap distribution (NaN for fewer than two examples)."""
 
     mean: float
     distribution: np.ndarray
@@ -67,36 +67,61 @@ class Resampled:
         return Difference(self.mean, float(low), float(high))
 
 
-def mean_over_seeds(scores: Iterable[pd.Series]) -> pd.Series:
-    """Mean score of each example over seeds.
+def mean_over_seeds(terms: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """Mean terms of each example over seeds.
 
     Seeds judge the same examples, so an example's scores are not independent: the example is what is resampled.
 
     Args:
-        scores: one series a seed, example id -> score.
+        terms: one table a seed, a row an example by its id.
 
     Raises:
         UserError: the seeds were not judged on the same examples.
     """
-    scores = list(scores)
-    for other in scores[1:]:
-        check_same_examples(scores[0], other)
-    return sum(other.reindex(scores[0].index) for other in scores) / len(scores)
+    terms = list(terms)
+    for other in terms[1:]:
+        check_same_examples(terms[0], other)
+    return sum(other.reindex(terms[0].index) for other in terms) / len(terms)
 
 
-def bootstrap_means(scores: Sequence[pd.Series], seed: int = 0) -> list[Resampled]:
-    """Means of several series over the same resamples of their examples, so that differences of them are paired.
+def bootstrap(
+    runs: Sequence[Sequence[pd.DataFrame]], metric: Callable[[np.ndarray], np.ndarray], seed: int = 0
+) -> list[Resampled]:
+    """A metric of several runs over the same resamples of their examples, so that differences of them are paired.
 
     Args:
-        scores: example id -> score, of the same examples in any order.
+        runs: of each, one table a seed, over which the metric is averaged: a row an example by its id, a column each
+            of the terms that the metric is made of.
+        metric: [..., terms], means over examples, to [...].
         seed: of the generator that resamples.
 
     Raises:
-        UserError: the series are not of the same examples.
+        UserError: the tables are not of the same examples.
     """
-    for other in scores[1:]:
-        check_same_examples(scores[0], other)
-    table = np.stack([series.reindex(scores[0].index).to_numpy(float) for series in scores])
+    tables = [table for seeds in runs for table in seeds]
+    means = iter(bootstrap_means([table[column] for table in tables for column in table], seed))
+    found = []
+    for seeds in runs:
+        terms = [[next(means) for _ in table] for table in seeds]
+        value = np.mean([metric(np.array([term.mean for term in of_seed])) for of_seed in terms])
+        resamples = [metric(np.stack([term.distribution for term in of_seed], axis=-1)) for of_seed in terms]
+        found.append(Resampled(float(value), np.mean(resamples, axis=0)))
+    return found
+
+
+def bootstrap_means(columns: Sequence[pd.Series], seed: int = 0) -> list[Resampled]:
+    """Means of several columns over the same resamples of their examples.
+
+    Args:
+        columns: example id -> value, of the same examples in any order.
+        seed: of the generator that resamples.
+
+    Raises:
+        UserError: the columns are not of the same examples.
+    """
+    for other in columns[1:]:
+        check_same_examples(columns[0], other)
+    table = np.stack([column.reindex(columns[0].index).to_numpy(float) for column in columns])
     if table.shape[1] < 2:
         return [Resampled(mean, np.full(RESAMPLES, math.nan)) for mean in table.mean(axis=1)]
     resampled = stats.bootstrap(
@@ -118,8 +143,8 @@ def mean_over_tasks(parts: Sequence[Resampled]) -> Resampled:
     )
 
 
-def check_same_examples(first: pd.Series, second: pd.Series) -> None:
-    """Raise UserError unless two series are of the same examples."""
+def check_same_examples(first: pd.Series | pd.DataFrame, second: pd.Series | pd.DataFrame) -> None:
+    """Raise UserError unless two columns or tables are of the same examples."""
     if first.index.equals(second.index):
         return
     if len(first) != len(second) or not first.index.isin(second.index).all():

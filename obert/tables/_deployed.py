@@ -1,9 +1,10 @@
 """Exported models with what they score, weigh and how fast they run, measured and published."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from obert.experiment.keys import RunKey
+from obert.experiment.schema import Scenario
 from obert.records.record import Record
 from obert.stages import stage
 from obert.tables import Results
@@ -66,8 +67,12 @@ class Deployed:
         return self.task, self.layers, self.sparsity, self.compression
 
 
-def measured_models(results: Results) -> list[Deployed]:
-    """Every exported model, in the order of the plan."""
+def measured_models(results: Results, scenario: tuple[int, int] | None = None) -> list[Deployed]:
+    """Every exported model, in the order of the plan.
+
+    Args:
+        scenario: batch size and sequence length of the speeds where they were timed; the experiment's own by default.
+    """
     found = []
     for export in results.of_stage("export"):
         trained = results.by_key.get(results.origins.get(export.key))
@@ -93,7 +98,7 @@ def measured_models(results: Results) -> list[Deployed]:
                 compression_ratio=_metric(dense_export, "model_size_gzip_mb") / size,
                 weights_millions=weights,
                 weights_ratio=_weights(dense, dense_export) / weights if weights else math.nan,
-                speeds=_speeds(results, export.key, is_teacher=trained is dense),
+                speeds=_speeds(results, export.key, trained is dense, scenario),
             )
         )
     return found
@@ -142,16 +147,38 @@ def _weights(trained: Record | None, export: Record | None) -> float:
     return trained.model.get("prunable_parameters", math.nan) * (1 - sparsity) / 1e6
 
 
-def _speeds(results: Results, key: RunKey, is_teacher: bool) -> dict[str, Speed]:
+def relative_to(model: Deployed, dense: Deployed) -> Deployed:
+    """A model with recall, ratios and speed-ups over another dense model than its task's."""
+    speeds = {
+        engine: replace(speed, speedup=speed.throughput / dense.speeds.get(engine, Speed()).throughput)
+        for engine, speed in model.speeds.items()
+    }
+    return replace(
+        model,
+        recall=recovery(model.score, dense.score),
+        compression_ratio=dense.size_gzip_mb / model.size_gzip_mb,
+        weights_ratio=dense.weights_millions / model.weights_millions if model.weights_millions else math.nan,
+        speeds=speeds,
+    )
+
+
+def _speeds(results: Results, key: RunKey, is_teacher: bool, scenario: tuple[int, int] | None) -> dict[str, Speed]:
     """The speeds of an exported model by engine. The teacher, over which speed-ups are, has one of 1."""
     record = results.by_key.get(key.at("benchmark"))
-    speeds = {}
+    place, speeds = _place(record, scenario), {}
     for engine in engines_of(results) if record else ():
-        if (name := f"{engine}{THROUGHPUT}") in record.metrics:
-            own = 1.0 if is_teacher else _metric(record, f"{engine}{SPEEDUP}")
+        if (name := f"{engine}{place}{THROUGHPUT}") in record.metrics:
+            own = 1.0 if is_teacher else _metric(record, f"{engine}{place}{SPEEDUP}")
             scored = _metric(record, f"{engine}_{metric_of(results, key.task)}")
             speeds[engine] = Speed(record.metrics[name].value, own, scored)
     return speeds
+
+
+def _place(record: Record | None, scenario: tuple[int, int] | None) -> str:
+    """What stands behind the engine in the names of a scenario's metrics: nothing for the experiment's own."""
+    further = [] if record is None else record.details.get("scenarios", [])[1:]
+    found = [one for one in further if (one["batch_size"], one["sequence_length"]) == scenario]
+    return f"_{Scenario(**found[0])}" if found else ""
 
 
 def _metric(record: Record | None, name: str) -> float:

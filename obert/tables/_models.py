@@ -34,9 +34,21 @@ class ModelTable(Table):
         """Whether an exported model is one for this table."""
         return True
 
+    def tasks(self, results: Results) -> tuple[str, ...]:
+        """Those whose models belong here: by default of the experiment's own encoder, the paper's main model."""
+        return results.main_tasks
+
+    def measured(self, results: Results) -> list[Deployed]:
+        """The exported models that belong here."""
+        return self.belonging(results, measured_models(results))
+
+    def belonging(self, results: Results, models: list[Deployed]) -> list[Deployed]:
+        """Those of some exported models that belong here."""
+        return [model for model in models if model.task in self.tasks(results) and self.belongs(model)]
+
     def build(self, results: Results) -> pd.DataFrame:
         theirs = {row.place: row for row in published_models(results, self.table, self.engine)}
-        ours = [model for model in measured_models(results) if self.belongs(model)]
+        ours = self.measured(results)
         engines = sorted({engine for row in ours for engine in row.speeds})
         columns = [(ROW, name) for name in ROW_COLUMNS]
         columns += [("published", name) for name in self.sizes]
@@ -73,7 +85,7 @@ class ModelTable(Table):
         return pd.DataFrame(shown)
 
     def notes(self, results: Results) -> tuple[Note, ...]:
-        keys = [model.key for model in planned_models(results) if self.belongs(model)]
+        keys = [model.key for model in self.belonging(results, planned_models(results))]
         return paper_notes(results, keys, self.needs, self.of)
 
 

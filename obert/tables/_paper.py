@@ -41,8 +41,10 @@ class PaperTable(Table):
 
     def build(self, results: Results) -> pd.DataFrame:
         numbers = results.published.table(PAPER, self.table)
-        found = {pair: groups for task in results.tasks for pair, groups in self._measured(results, task).items()}
-        published, own = _published_groups(numbers), _own_groups(found.values(), numbers, self.by_layers)
+        found = {pair: groups for task in self.tasks(results) for pair, groups in self._measured(results, task).items()}
+        matches = {group.key: self.reproduced(results, group, numbers) for group in chain.from_iterable(found.values())}
+        mine = [group for group in chain.from_iterable(found.values()) if matches[group.key] is None]
+        published, own = _published_groups(numbers), _own_groups(mine, self.by_layers)
         row_columns = ["task", "metric", *(["layers"] if self.by_layers else []), "sparsity"]
         columns = [*((ROW, name) for name in row_columns), (DENSE, "published"), (DENSE, "measured")]
         columns += [(label, column) for label in published.values() for column in (*PUBLISHED, *MEASURED)]
@@ -64,10 +66,19 @@ class PaperTable(Table):
                         row |= _published_cells(published[_identity(number)], number)
                 for group in groups:
                     if self._level(group.layers, group.sparsity) == (layers, sparsity):
-                        label = own.get(_variant(group)) or published[_identity(_reproduced(group, numbers))]
+                        number = matches[group.key]
+                        label = own[_variant(group)] if number is None else published[_identity(number)]
                         row |= _measured_cells(label, group, dense, row)
                 rows.append(row)
         return pd.DataFrame(rows, columns=pd.MultiIndex.from_tuples(columns))
+
+    def tasks(self, results: Results) -> tuple[str, ...]:
+        """Those that belong here: of the experiment's own encoder, where the numbers are of the paper's main model."""
+        return results.tasks if self.model else results.main_tasks
+
+    def reproduced(self, results: Results, group: Group, numbers: tuple[Number, ...]) -> Number | None:
+        """A published number that a measured group reproduces, by recipe and method."""
+        return next((n for n in numbers if (n.recipe, n.method) == _variant(group)), None)
 
     def _measured(self, results: Results, task: str) -> dict[tuple[str, str], list[Group]]:
         """By (task, metric): what was measured of the groups that belong here."""
@@ -104,7 +115,7 @@ class PaperTable(Table):
 
     def notes(self, results: Results) -> tuple[Note, ...]:
         complete = as_planned(results)
-        tasks = [task for task in results.tasks if self.primary or len(metrics_of(results, task)) != 1]
+        tasks = [task for task in self.tasks(results) if self.primary or len(metrics_of(results, task)) != 1]
         found = [group for task in tasks for group in self.select(complete, task)]
         keys = [record.key for group in found for record in group.records]
         return paper_notes(results, keys, self.needs, self.model)
@@ -124,17 +135,11 @@ def _published_groups(numbers: tuple[Number, ...]) -> dict[tuple, str]:
     return {_identity(n): f"{n.label}, {epochs_text({n.epochs})}" if n.epochs else n.label for n in pruned}
 
 
-def _reproduced(group: Group, numbers: tuple[Number, ...]) -> Number | None:
-    """A published number that a measured group reproduces, by recipe and method."""
-    return next((n for n in numbers if (n.recipe, n.method) == _variant(group)), None)
-
-
-def _own_groups(found: Iterable[list[Group]], numbers: tuple[Number, ...], by_layers: bool) -> dict[tuple, str]:
+def _own_groups(found: Iterable[Group], by_layers: bool) -> dict[tuple, str]:
     """Labels of what is measured but in no published column: recipe, method, epochs, scale."""
     own: dict[tuple, list[Group]] = {}
-    for group in chain.from_iterable(found):
-        if _reproduced(group, numbers) is None:
-            own.setdefault(_variant(group), []).append(group)
+    for group in found:
+        own.setdefault(_variant(group), []).append(group)
     labels = {}
     for variant, members in own.items():
         records = [record for group in members for record in group.records]

@@ -9,7 +9,7 @@ from obert.experiment.reading import read_yaml, validate
 from obert.experiment.recipe import Fraction, LearningRate, Name, SparsitySchedule, Strict
 from obert.experiment.schema import RUN_RECIPE
 
-SCORES = ("accuracy", "mismatched_accuracy", "exact_match", "f1", "matthews_correlation", "pearson", "spearman")
+SCORES = ("accuracy", "accuracy_mismatched", "exact_match", "f1", "matthews", "pearson", "spearman")
 PATH = Path("configs/published.yaml")
 
 

@@ -9,7 +9,14 @@ import pandas as pd
 
 from obert.foundation.errors import UserError
 from obert.records.record import Record
-from obert.statistics.estimates import RESAMPLES, Resampled, bootstrap_means, check_same_examples, mean_over_seeds
+from obert.statistics.estimates import (
+    RESAMPLES,
+    Resampled,
+    bootstrap,
+    bootstrap_means,
+    check_same_examples,
+    mean_over_seeds,
+)
 from obert.tables import Note, Results
 from obert.tables._measured import Group, epochs_of, epochs_text, groups
 
@@ -45,17 +52,18 @@ def differences(results: Results, block: list[Group], seed: int = 0) -> Pairs:
     Raises:
         UserError: two runs were not judged on the same examples.
     """
-    scores = [{r.key.seed: s for r in g.records if (s := results.scores(r.key)) is not None} for g in block]
-    shared = {(i, j): tuple(sorted(set(scores[i]) & set(scores[j]))) for i, j in permutations(range(len(block)), 2)}
+    terms = [{r.key.seed: t for r in g.records if (t := results.terms(r.key)) is not None} for g in block]
+    shared = {(i, j): tuple(sorted(set(terms[i]) & set(terms[j]))) for i, j in permutations(range(len(block)), 2)}
     wanted = dict.fromkeys((i, seeds) for pair, seeds in shared.items() if seeds for i in pair)
-    pooled = {(i, seeds): mean_over_seeds(scores[i][s] for s in seeds) for i, seeds in wanted}
+    pooled = {(i, seeds): [terms[i][s] for s in seeds] for i, seeds in wanted}
     for i, seeds in pooled:
         first = next(iter(pooled))
         try:
-            check_same_examples(pooled[first], pooled[i, seeds])
+            for table in pooled[i, seeds]:
+                check_same_examples(pooled[first][0], table)
         except UserError as error:
             raise UserError(f"{block[i].key.path} against {block[first[0]].key.path}: {error}") from None
-    means = dict(zip(pooled, bootstrap_means(list(pooled.values()), seed), strict=True)) if pooled else {}
+    means = dict(zip(pooled, _bootstrap(results, block, list(pooled.values()), seed), strict=True))
     unknown = np.full(RESAMPLES, math.nan)
     return {
         (i, j): means[i, seeds] - means[j, seeds]
@@ -63,6 +71,13 @@ def differences(results: Results, block: list[Group], seed: int = 0) -> Pairs:
         else Resampled(block[i].score.mean - block[j].score.mean, unknown)
         for (i, j), seeds in shared.items()
     }
+
+
+def _bootstrap(results: Results, block: list[Group], pooled: list[list[pd.DataFrame]], seed: int) -> list[Resampled]:
+    """The primary metric of each pool of seeds over the same resamples."""
+    if all(table.shape[1] == 1 for tables in pooled for table in tables):  # a mean of scores, over seeds as well
+        return bootstrap_means([mean_over_seeds(tables)[0] for tables in pooled], seed) if pooled else []
+    return bootstrap(pooled, results.metric(block[0].key), seed)
 
 
 def ranks(count: int, pairs: Pairs) -> list[int]:

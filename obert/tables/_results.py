@@ -2,15 +2,17 @@
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from obert.experiment.keys import RunKey
+from obert.foundation import registry
 from obert.foundation.errors import UserError
 from obert.records.record import CURVES, PREDICTIONS, Record
 from obert.stages import stage
@@ -42,6 +44,7 @@ class Results:
         origins: of each planned run that works on the model of another run, that other run.
         sweeps: trials of the experiment's sweeps, by name, one row a run of a trial; empty where not run yet.
         specifications: what the configuration asks of the planned runs that have no record.
+        other_encoders: tasks whose runs start from another encoder than the experiment's own.
     """
 
     experiment: str
@@ -55,7 +58,8 @@ class Results:
     origins: dict[RunKey, RunKey] = field(default_factory=dict)
     sweeps: dict[str, pd.DataFrame] = field(default_factory=dict)
     specifications: dict[RunKey, dict[str, Any]] = field(default_factory=dict)
-    _scores: dict[RunKey, pd.Series | None] = field(default_factory=dict, compare=False, repr=False)
+    other_encoders: frozenset[str] = frozenset()
+    _terms: dict[RunKey, pd.DataFrame | None] = field(default_factory=dict, compare=False, repr=False)
     _examples: dict[tuple[str, ...], pd.Index] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
@@ -66,6 +70,11 @@ class Results:
     def tasks(self) -> tuple[str, ...]:
         """Tasks in the order of the configuration."""
         return tuple(dict.fromkeys(key.task for key in self.planned))
+
+    @cached_property
+    def main_tasks(self) -> tuple[str, ...]:
+        """The tasks whose runs start from the experiment's own encoder, in the order of the configuration."""
+        return tuple(task for task in self.tasks if task not in self.other_encoders)
 
     @property
     def missing(self) -> tuple[RunKey, ...]:
@@ -124,34 +133,43 @@ class Results:
             raise UserError(f"{path} lacks columns {', '.join(absent)}. Run {self.command(key)} again.")
         return curves
 
-    def scores(self, key: RunKey) -> pd.Series | None:
-        """The primary metric of each example (id -> percent), None where a run kept no predictions.
+    def terms(self, key: RunKey) -> pd.DataFrame | None:
+        """What the primary metric is made of, a row an example by its id, None where a run kept no predictions.
+
+        One column is the examples' own scores in percent, whose mean the metric is; of several, `metric` makes it.
 
         Raises:
             UserError: the file is damaged.
         """
-        if key not in self._scores:
-            self._scores[key] = self._read_scores(key)
-        return self._scores[key]
+        if key not in self._terms:
+            self._terms[key] = self._read_terms(key)
+        return self._terms[key]
 
-    def _read_scores(self, key: RunKey) -> pd.Series | None:
+    def metric(self, key: RunKey) -> Callable[[np.ndarray], np.ndarray]:
+        """The primary metric of a run's task, from means of `terms` [..., terms]."""
+        kind = self.by_key[key].spec["task"].get("kind") or key.task
+        return registry.load("tasks", kind, self.config).from_terms
+
+    def _read_terms(self, key: RunKey) -> pd.DataFrame | None:
         path = self.folder / key.path / PREDICTIONS
         if not path.is_file():
             return None
-        scores = {}
+        terms = {}
         with path.open(encoding="utf-8") as file:
             for number, line in enumerate(file, start=1):
                 try:
                     prediction = json.loads(line)
-                    scores[str(prediction["id"])] = float(prediction["score"])
+                    found = prediction["terms"] if "terms" in prediction else [prediction["score"]]
+                    if found != [None]:  # an example that the primary metric does not count
+                        terms[str(prediction["id"])] = [float(term) for term in found]
                 except (ValueError, KeyError, TypeError) as error:
                     raise UserError(
                         f"{path}, line {number} is damaged ({error!r}). Run {self.command(key)} again."
                     ) from None
-        names = tuple(scores)
+        names = tuple(terms)
         if names not in self._examples:  # one index for all runs: to compare two of them costs nothing then
             self._examples[names] = pd.Index(names)
-        return pd.Series(list(scores.values()), self._examples[names], dtype=float)
+        return pd.DataFrame(list(terms.values()), self._examples[names], dtype=float)
 
 
 def _is_of_kind(key: RunKey, attributes: dict[str, bool]) -> bool:

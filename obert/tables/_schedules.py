@@ -1,6 +1,7 @@
 """Learning rate and sparsity against epoch: as training logged them, and as the oBERT paper states them."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import ClassVar
 
 import matplotlib as mpl
@@ -102,19 +103,24 @@ class PaperSchedule(Table):
     def needs(self) -> str:
         return f"gradual pruning on a task (downstream) {KINDS[self.rewinds_often]}"
 
-    def belongs(self, record: Record) -> bool:
-        """Whether a run is gradual, and its learning rate rewound as often."""
+    def belongs(self, results: Results, record: Record) -> bool:
+        """Whether a run is of the experiment's own encoder, gradual, and its learning rate rewound as often."""
         training = recipe_of(record).get("training")
         rewinds = ((training or {}).get("learning_rate") or {}).get("rewind_epochs", ())
-        return training is not None and (len(rewinds) > 1) == self.rewinds_often
+        is_own = record.key.task in results.main_tasks
+        return is_own and training is not None and (len(rewinds) > 1) == self.rewinds_often
 
     def build(self, results: Results) -> pd.DataFrame:
         paper = published_curve(results.published.schedule(PAPER, self.epochs))
-        measured = curves_of(results, self.belongs)
+        measured = curves_of(results, partial(self.belongs, results))
         return pd.concat([paper, measured], ignore_index=True) if len(measured) else paper
 
     def notes(self, results: Results) -> tuple[Note, ...]:
-        runs = [record.key for record in as_planned(results).of_kind(prunes=True, on_task=True) if self.belongs(record)]
+        runs = [
+            record.key
+            for record in as_planned(results).of_kind(prunes=True, on_task=True)
+            if self.belongs(results, record)
+        ]
         return paper_notes(results, runs, self.needs)
 
     def draw(self, content: pd.DataFrame) -> Figure:

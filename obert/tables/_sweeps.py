@@ -13,7 +13,7 @@ from obert.tables._figures import MARKERS, STYLE, empty_figure, panels
 OF_SWEEP = ("experiment", "model", "base", "held_out")
 OF_TRIAL = ("trial", "state", "objective")
 OF_RUN = ("task", "method", "sparsity", "seed", "metric", "score", "count", "seconds", "dense", "error")
-COLUMNS = ("sweep", "task", "metric", "value", "sparsity", "score", "runs", "examples", "dense", "fixed")
+COLUMNS = ("sweep", "task", "metric", "symbol", "value", "sparsity", "score", "runs", "examples", "dense", "fixed")
 CAPTION = (
     "Scores are measured on training examples that were held out, not on validation examples; the models were trained "
     "without them. The other searched parameters have the values of the best trial. The dashed line is the dense model "
@@ -28,11 +28,14 @@ def searched(trials: pd.DataFrame) -> list[str]:
 
 
 class Ablation(Table):
-    """A line a value of one parameter of the method, a panel a sweep and task."""
+    """A line a value of one parameter of the method, a panel a sweep and task.
+
+    Attributes:
+        symbols: by parameter of which sweeps are drawn: of any method, or as `methods.<method>.<parameter>` of one.
+    """
 
     section = "Published and measured"
-    parameter: ClassVar[str]
-    symbol: ClassVar[str]
+    symbols: ClassVar[dict[str, str]]
 
     def build(self, results: Results) -> pd.DataFrame:
         rows = []
@@ -45,19 +48,23 @@ class Ablation(Table):
             for name, value in fixed.items():
                 chosen = chosen[chosen[name] == value]
             text = ", ".join(f"{name} {value}" for name, value in fixed.items())
+            symbol = self._symbol(key)
             for (task, value, sparsity), runs in chosen.groupby(["task", key, "sparsity"]):
                 first = runs.iloc[0]
                 means = (runs["score"].mean(), len(runs), first["count"], runs["dense"].mean())
-                rows.append((sweep, task, first["metric"], value, sparsity, *means, text))
+                rows.append((sweep, task, first["metric"], symbol, value, sparsity, *means, text))
         return pd.DataFrame(rows, columns=list(COLUMNS))
 
     def _key(self, trials: pd.DataFrame) -> str | None:
         """The column of the parameter, if the sweep tried several values of it."""
-        names = [name for name in searched(trials) if name.rpartition(".")[2] == self.parameter]
+        names = [name for name in searched(trials) if self._symbol(name) is not None]
         if not names:
             return None
         tried = trials.loc[trials["state"] == "complete", names[0]]
         return names[0] if len(tried.unique()) > 1 else None
+
+    def _symbol(self, key: str) -> str | None:
+        return self.symbols.get(key) or self.symbols.get(key.rpartition(".")[2])
 
     def notes(self, results: Results) -> tuple[Note, ...]:
         notes = []
@@ -68,7 +75,7 @@ class Ablation(Table):
             elif (key := self._key(trials)) is not None:
                 notes.append(Note(_scale(sweep, trials, _best_values(trials, key))))
         listing = "list one, such as ablation of configs/sweeps, under 'sweeps' in its file"
-        return tuple(notes) or (Note(f"No sweep of this experiment varies {self.parameter}; {listing}."),)
+        return tuple(notes) or (Note(f"No sweep of this experiment varies {next(iter(self.symbols))}; {listing}."),)
 
     def draw(self, content: pd.DataFrame) -> Figure:
         with mpl.rc_context(STYLE):
@@ -80,7 +87,9 @@ class Ablation(Table):
                 axis.axhline(part["dense"].iloc[0], color="0.35", linestyle="--", linewidth=1.2, label="dense")
                 for index, (value, line) in enumerate(part.groupby("value", sort=True)):
                     look = {"color": f"C{index % 10}", "marker": MARKERS[index % len(MARKERS)]}
-                    axis.plot(100 * line["sparsity"], line["score"], label=f"{self.symbol} = {value:g}", **look)
+                    axis.plot(
+                        100 * line["sparsity"], line["score"], label=f"{part['symbol'].iloc[0]} = {value:g}", **look
+                    )
                 axis.set_title(f"{sweep}, {task}")
                 axis.set_xticks(sorted(100 * part["sparsity"].unique()))
                 axis.xaxis.set_major_formatter("{x:g}")

@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from obert.tables import Note, Results, Table
-from obert.tables._deployed import Deployed, measured_models, published_models
+from obert.tables._deployed import Deployed, published_models
 from obert.tables._figures import STYLE, empty_figure, panels, styles
 from obert.tables.table17 import Table17
 
@@ -30,7 +30,7 @@ class Figure2(Table):
             _row(f"published, {Table17.engine}", row, Table17.engine)
             for row in published_models(results, Table17.table, Table17.engine)
         ]
-        for row in measured_models(results):
+        for row in Table17().measured(results):
             rows += [_row(f"{row.task}, {engine}", row, engine) for engine in row.speeds]
         return pd.DataFrame(rows, columns=list(COLUMNS))
 

@@ -4,9 +4,8 @@ from obert.tables._sweeps import CAPTION, Ablation
 
 
 class Figure3(Ablation):
-    """A line a block size. The paper's line of M-FAC, the whole Fisher, is no block size and is not drawn."""
+    """A line a block size; beside it M-FAC, one block of all weights, a line a number of gradients."""
 
-    parameter = "fisher_block_size"
-    symbol = "B"
+    symbols = {"fisher_block_size": "B", "methods.mfac.num_gradients": "M-FAC, m"}
     title = "Ablation of the block size"
-    caption = CAPTION.format(number=3)
+    caption = f"{CAPTION.format(number=3)} M-FAC, the paper's line of one block of all weights, has a panel of its own."

@@ -6,7 +6,6 @@ from obert.tables._sweeps import CAPTION, Ablation
 class Figure4(Ablation):
     """A line a number of gradients."""
 
-    parameter = "num_gradients"
-    symbol = "m"
+    symbols = {"num_gradients": "m"}
     title = "Ablation of the number of gradients"
     caption = CAPTION.format(number=4)

@@ -6,7 +6,6 @@ from obert.tables._sweeps import CAPTION, Ablation
 class Figure5(Ablation):
     """A line a value of the dampening."""
 
-    parameter = "dampening"
-    symbol = "\N{GREEK SMALL LETTER LAMDA}"
+    symbols = {"dampening": "\N{GREEK SMALL LETTER LAMDA}"}
     title = "Ablation of the dampening"
     caption = CAPTION.format(number=5)

@@ -13,5 +13,5 @@ class Table12(Table1):
     title = "Table 12 of the oBERT paper, published and measured"
     caption = (
         "Other metrics of the models of Table 1. Published: means as printed in Table 12 of Kurtic et al. 2022 "
-        f"(BERT-base, full data sets); MNLI's mismatched accuracy is not measured here. {LEGEND}"
+        f"(BERT-base, full data sets). {LEGEND}"
     )

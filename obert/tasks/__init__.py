@@ -15,6 +15,7 @@ from obert.heads import Head
 from obert.records.record import Score
 
 if TYPE_CHECKING:  # checking a configuration must not take the seconds that these imports take
+    import numpy as np
     import torch
     from datasets import Dataset, DatasetDict
     from transformers import PreTrainedTokenizerBase
@@ -60,19 +61,22 @@ class Task(BaseModel):
         Raises:
             UserError: the source is missing, lacks a split or a column, or holds what the task cannot be trained on.
         """
-        from datasets import DatasetDict
+        from datasets import DatasetDict, concatenate_datasets
 
         splits = self.read()
-        train = _subset(splits["train"], self.train_examples)
-        validation = splits["validation"]
+        train = _subset(splits.pop("train"), self.train_examples)
+        judged = list(splits.values())
         if self.held_out is not None:
-            train, validation = self._hold_out(train)
+            train, held = self._hold_out(train)
+            judged = [held]
         check_classes(train, f"source '{self.source}'")
-        return DatasetDict({"train": train, "validation": _subset(validation, self.eval_examples)})
+        judged = [_subset(split, self.eval_examples) for split in judged]
+        validation = concatenate_datasets(judged) if len(judged) > 1 else judged[0]
+        return DatasetDict({"train": train, "validation": validation})
 
     def _hold_out(self, examples: Dataset) -> tuple[Dataset, Dataset]:
         """What is left to train on, and what is held out: a hash decides, so that it is the same every time."""
-        chosen = [_hashed(unit) < self.held_out for unit in self.units(examples)]
+        chosen = [hashed(unit) < self.held_out for unit in self.units(examples)]
         if all(chosen) or not any(chosen):
             raise UserError(f"held_out {self.held_out:g} of {len(examples)} training examples leaves one part empty")
         return tuple(examples.select(i for i, held in enumerate(chosen) if held is part) for part in (False, True))
@@ -82,8 +86,23 @@ class Task(BaseModel):
         return examples["id"]
 
     def read(self) -> dict[str, Dataset]:
-        """The splits that `load` returns, before it takes a subset of each. Raises UserError as `load`."""
+        """The splits that `load` returns, before it takes a subset of each. Raises UserError as `load`.
+
+        Further splits follow validation, for tasks that judge them by themselves.
+        """
         raise NotImplementedError
+
+    def calibration(self) -> Dataset | None:
+        """Training examples that `load` leaves out, on which `decide` finds what training does not; None by default."""
+        return None
+
+    def decide(self, logits: Sequence[torch.Tensor], features: Dataset, examples: Dataset) -> dict[str, Any]:
+        """Options of the task that a trained model decides, found on the examples that `calibration` returns.
+
+        Args:
+            logits: as in `predict`.
+        """
+        return {}
 
     def classes(self, examples: Dataset) -> tuple[str, ...]:
         """Names of the classes that the labels of training examples number; empty where labels are no classes."""
@@ -120,15 +139,33 @@ class Task(BaseModel):
         raise NotImplementedError
 
     def score(self, predictions: list[dict[str, Any]], examples: Dataset) -> dict[str, Score]:
-        """Metrics in percent. Adds `"score"` (the primary metric of that one example) to each prediction."""
+        """Metrics in percent.
+
+        Adds to each prediction what the primary metric is made of: `"score"`, that one example's own, where the metric
+        is their mean (None for what it does not count), else `"terms"`, the numbers whose sums `from_terms` takes.
+        """
         raise NotImplementedError
 
     def remarks(self, predictions: list[dict[str, Any]], examples: Dataset) -> dict[str, Any]:
         """What the record's details say of predictions that have been scored."""
         return {}
 
+    def primary(self, predictions: list[dict[str, Any]]) -> float:
+        """The primary metric in percent of predictions that `score` has added terms to."""
+        import numpy as np
 
-def _hashed(text: str) -> float:
+        return float(self.from_terms(np.mean([prediction["terms"] for prediction in predictions], axis=0)))
+
+    @staticmethod
+    def from_terms(terms: np.ndarray) -> np.ndarray:
+        """The primary metric in percent, [...], from means of examples' terms, [..., terms]: of their scores alone.
+
+        Paired comparisons resample the examples and judge each resample by this.
+        """
+        return terms[..., 0]
+
+
+def hashed(text: str) -> float:
     """A fixed number in [0, 1) for a text."""
     return int.from_bytes(hashlib.sha256(f"held out|{text}".encode()).digest()[:4], "big") / 2**32
 

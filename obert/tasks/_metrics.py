@@ -44,6 +44,23 @@ def f1(prediction: str, references: Sequence[str]) -> float:
     return _best(_f1, prediction, references)
 
 
+def _accepted(references: Sequence[str]) -> list[str]:
+    """The references that say something; a question without any has the empty answer."""
+    return [reference for reference in references if normalise_answer(reference)] or [""]
+
+
+def exact_match_v2(prediction: str, references: Sequence[str]) -> float:
+    """As `exact_match`, by the script of SQuAD v2.0: the empty answer is right where there is no reference."""
+    return exact_match(prediction, _accepted(references))
+
+
+def f1_v2(prediction: str, references: Sequence[str]) -> float:
+    """As `f1`, by the script of SQuAD v2.0: an empty answer has 100 where there is no reference, else 0."""
+    if not normalise_answer(prediction):
+        return exact_match_v2(prediction, references)
+    return f1(prediction, _accepted(references))
+
+
 class _Offline(evaluate.Metric):
     """A metric that keeps its inputs in memory and not in the user's cache."""
 

@@ -15,7 +15,7 @@ from obert.foundation.errors import UserError
 from obert.heads.multiple_choice import MultipleChoice as Head
 from obert.records.record import Score
 from obert.tasks import Task
-from obert.tasks._classification import normalised
+from obert.tasks._sentences import normalised
 
 if TYPE_CHECKING:
     import torch

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 from pydantic import BaseModel, Field, field_validator, model_validator
+
+SOURCE = "a folder, one file (CSV, TSV, JSON lines, Parquet), wheel:<asset>, or a Hugging Face Hub name"
+
+
+def check_distinct(names: Iterable[str]) -> None:
+    """Raise ValueError if a column is named twice."""
+    twice = [name for name, times in Counter(names).items() if times > 1]
+    if twice:
+        raise ValueError(f"column '{twice[0]}' is named twice: each stands for something of its own, as id does")
 
 
 class OwnColumns(BaseModel):
     """Stands before `Sentences` among a kind's bases, in place of the columns that a task has of its own."""
 
-    source: str = Field(
-        description="a folder, one file (CSV, TSV, JSON lines, Parquet), wheel:<asset>, or a Hugging Face Hub name"
-    )
+    source: str = Field(description=SOURCE)
     text: tuple[str, ...] = Field(("sentence",), description="the column of the text, or a list of two for pairs")
     label: str = Field("label", description="the column of the label")
 
@@ -26,9 +34,7 @@ class OwnColumns(BaseModel):
 
     @model_validator(mode="after")
     def _distinct(self):
-        twice = [name for name, times in Counter([*self.text, self.label, "id"]).items() if times > 1]
-        if twice:
-            raise ValueError(f"column '{twice[0]}' is named twice: text, label and id are columns of their own")
+        check_distinct((*self.text, self.label, "id"))
         return self
 
     @property

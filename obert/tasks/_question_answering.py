@@ -5,12 +5,12 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from obert.data.columns import Answers, Column, Identifier, Remark, Text
+from obert.data.columns import Answers, Identifier, Remark, Text
 from obert.data.splits import load_splits
 from obert.heads.question_answering import QuestionAnswering as Head
 from obert.records.record import Score
@@ -21,15 +21,17 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-COLUMNS: dict[str, Column] = {
-    "id": Identifier(),
-    "title": Remark(),
-    "context": Text(),
-    "question": Text(),
-    "answers": Answers(),
-}
+COLUMNS = ("context", "question", "answers")
 N_BEST = 20
 MAX_ANSWER_TOKENS = 30
+
+
+class Span(NamedTuple):
+    """The best span of a question's paragraph, its score, and the score of the first token, which stands for none."""
+
+    text: str
+    score: float
+    none: float
 
 
 class QuestionAnswering(Task):
@@ -52,9 +54,31 @@ class QuestionAnswering(Task):
             raise ValueError(f"doc_stride {self.doc_stride} must be below {limit} for max_length {self.max_length}")
         return self
 
+    @property
+    def columns(self) -> tuple[str, str, str]:
+        """The source's names of paragraph, question and answers."""
+        return COLUMNS
+
+    @property
+    def may_lack_answers(self) -> bool:
+        """Whether a question may have no answer."""
+        return False
+
     def read(self) -> dict[str, Dataset]:
         """The source's splits in SQuAD's format: answers hold lists `text` and `answer_start` (in characters)."""
-        return load_splits(self.source, COLUMNS, together=("context",))
+        context, question, answers = self.columns
+        columns = {
+            "id": Identifier(),
+            "title": Remark(),
+            context: Text(),
+            question: Text(),
+            answers: Answers(context, self.may_lack_answers),
+        }
+        splits = load_splits(self.source, columns, together=(context,))
+        if self.columns == COLUMNS:
+            return splits
+        named = {"id": "id", **dict(zip(self.columns, COLUMNS, strict=True))}
+        return {name: split.select_columns(list(named)).rename_columns(named) for name, split in splits.items()}
 
     def units(self, examples: Dataset) -> Iterable[str]:
         """The paragraph, of which there are several questions."""
@@ -112,17 +136,26 @@ class QuestionAnswering(Task):
         Candidates are the 20 best starts and ends inside the paragraph, start not after end, at most 30 tokens long;
         the answer is empty if there is none.
         """
+        found = self.best_spans(logits, features, examples)
+        return [{"id": example, "prediction": span.text} for example, span in found.items()]
+
+    def best_spans(self, logits: Sequence[torch.Tensor], features: Dataset, examples: Dataset) -> dict[str, Span]:
+        """For each example by its id, its best span, and the score of none: the lowest of its features."""
         start_logits, end_logits = (scores.float().numpy() for scores in logits)
         contexts = dict(zip(examples["id"], examples["context"], strict=True))
-        best: dict[str, tuple[float, str]] = dict.fromkeys(contexts, (-np.inf, ""))
+        best = dict.fromkeys(contexts, Span("", -np.inf, np.inf))
         columns = ("example_id", "context_start", "offset_starts", "offset_ends")
         rows = zip(*(features[name] for name in columns), strict=True)
         for index, (example, first, starts, ends) in enumerate(rows):
             inside = slice(first, first + len(starts))
             value, i, j = _best_span(start_logits[index, inside], end_logits[index, inside])
-            if value > best[example][0]:
-                best[example] = (value, contexts[example][starts[i] : ends[j]])
-        return [{"id": example, "prediction": text} for example, (_, text) in best.items()]
+            before = best[example]
+            none = min(before.none, float(start_logits[index, 0] + end_logits[index, 0]))
+            if value > before.score:
+                best[example] = Span(contexts[example][starts[i] : ends[j]], value, none)
+            else:
+                best[example] = before._replace(none=none)
+        return best
 
     def score(self, predictions: list[dict[str, Any]], examples: Dataset) -> dict[str, Score]:
         """SQuAD v1.1 exact match and F1, in percent; each prediction's `score` is its F1."""
@@ -137,12 +170,14 @@ class QuestionAnswering(Task):
 
 
 def _positions(answers: dict[str, list], spans: np.ndarray, first: int) -> tuple[int, int]:
-    """First and last token of the first answer, or (0, 0) if the feature does not hold all of it.
+    """First and last token of the first answer, or (0, 0) if the feature does not hold all of it or there is none.
 
     Args:
         spans: characters that each token of the paragraph covers, shape [tokens, 2].
         first: position of the first of these tokens.
     """
+    if not answers["text"]:
+        return 0, 0
     text = answers["text"][0]
     start = answers["answer_start"][0] + len(text) - len(text.lstrip())
     end = start + len(text.strip())

@@ -8,8 +8,9 @@ def linear_with_rewinds(step: int, total_steps: int, steps_per_epoch: int, rate:
     """Learning rate of a step (counted from 0): linear inside each cycle, back at `initial` at each rewind.
 
     A cycle of C steps goes from `initial` at its first step to `final` at its last (oBERT, Table 9 and figures 6 and 8;
-    `cyclic_linear` of SparseML). C is the cycle's own length, so a shorter last cycle reaches `final` too. Before it,
-    a warm-up rises linearly from 0 (Sanh, Wolf, Rush 2020), and a constant phase stays at `initial`.
+    `cyclic_linear` of SparseML), each to its own where `final` is a list. C is the cycle's own length, so a shorter one
+    at the end reaches `final` too. Before it, a warm-up rises linearly from 0 (Sanh, Wolf, Rush 2020), and a constant
+    phase stays at `initial`.
     """
     warmup = round(rate.warmup_epochs * steps_per_epoch)
     if step < warmup:
@@ -18,10 +19,10 @@ def linear_with_rewinds(step: int, total_steps: int, steps_per_epoch: int, rate:
     if step < decay:
         return rate.initial
     starts = [decay, *(round(epoch * steps_per_epoch) for epoch in rate.rewind_epochs)]
-    first = max(start for start in starts if start <= step)
-    end = min([start for start in starts if start > step], default=total_steps)
+    cycle = sum(start <= step for start in starts) - 1
+    first, end = starts[cycle], [*starts, total_steps][cycle + 1]
     progress = (step - first) / max(end - first - 1, 1)
-    return rate.initial - min(progress, 1.0) * (rate.initial - rate.final)
+    return rate.initial - min(progress, 1.0) * (rate.initial - rate.final_of(cycle))
 
 
 def sparsity_at(progress: float, initial: float, final: float, shape: str) -> float:

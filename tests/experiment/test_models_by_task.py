@@ -50,3 +50,16 @@ def test_the_pretrained_encoder_goes_to_every_task(root):
 def test_an_encoder_for_a_task_that_is_not_there_is_refused(root):
     with pytest.raises(ValueError, match=r"models\.squad: there is no such task"):
         planned(models={"squad": OTHER})
+
+
+def test_a_scenario_may_be_for_some_tasks(root):
+    """Models of the other tasks keep the specification that they have without it."""
+    timed = {"recipes": ["smoke_gradual"], "batch_size": 2}
+    further = {"batch_size": 128, "sequence_length": 384, "threads": 1}
+    one = planned(benchmark={**timed, "also": [{**further, "tasks": ["city_qa"]}]})
+    every, none = planned(benchmark={**timed, "also": [further]}), planned(benchmark=timed)
+    for run in one.of_stage("benchmark"):
+        alike = every if run.key.task == "city_qa" else none
+        assert run.specification == alike[run.key].specification
+    with pytest.raises(ValueError, match=r"benchmark.also.0.tasks: there is no task 'squad'"):
+        planned(benchmark={**timed, "also": [{**further, "tasks": ["squad"]}]})

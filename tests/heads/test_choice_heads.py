@@ -1,4 +1,4 @@
-"""Heads of multiple choice: one softmax over a question's choices, scored by a new head or by a masked language model."""
+"""Heads of multiple choice: one softmax over a question's choices, scored by a new head or a masked language model."""
 
 import math
 import random

@@ -185,6 +185,7 @@ def test_a_layer_whose_bias_alone_is_computed_can_be_pruned(batches):
 
 
 @pytest.mark.parametrize(("make", "expected"), WEIGHTS)
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
 def test_weights_that_cannot_be_pruned_are_refused_by_name(make, expected):
     assert_refused(make(), expected)
 

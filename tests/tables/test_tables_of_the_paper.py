@@ -15,7 +15,7 @@ LARGE = {**SMALL, "layers": 2}
 
 
 def spec(epochs):
-    return {"recipe": {"training": {"epochs": epochs}}}
+    return {"recipe": {"training": {"epochs": epochs}, "distillation": {"hardness": 1.0}}}
 
 
 def row_of(table, **wanted):
@@ -32,6 +32,10 @@ def transferred(make_results):
         chosen = {"task": "squad", "seed": seed, "model": LARGE}
         runs.append(record("transfer", value, recipe=source, method="obert", sparsity=0.9, spec=spec(8.0), **chosen))
         runs.append(record("transfer", value + 4, recipe="transfer_8_epochs@dense", spec=spec(8.0), **chosen))
+        alone = {"recipe": {"training": {"epochs": 9.0}}}
+        runs.append(
+            record("transfer", value, recipe="alone@pruned", method="obert", sparsity=0.9, spec=alone, **chosen)
+        )
     chosen = {"task": "squad", "method": "magnitude", "sparsity": 0.9, "model": LARGE}
     runs.append(record("downstream", 60.0, recipe="as_long", spec=spec(8.0), **chosen))
     runs.append(record("downstream", 65.0, recipe="longer", spec=spec(9.0), **chosen))
@@ -49,7 +53,7 @@ def test_table_2_takes_transfers_and_downstream_runs_of_as_many_epochs(transferr
     assert group["difference"] == pytest.approx(-16.49)
     assert group["recovery"] == pytest.approx(90.0)
     assert row["as_long: magnitude, 8 epochs, 2 layers", "measured"] == 60.0
-    assert not any("longer" in label for label, _ in table.columns)
+    assert not any("longer" in label or "alone" in label for label, _ in table.columns)
     dense = row_of(table, task="squad", sparsity=0.0)
     assert dense["transfer_8_epochs@dense: dense, 8 epochs, 2 layers", "measured"] == 76.0
     assert math.isnan(dense["oBERT, 8 epochs", "measured"])

@@ -3,22 +3,29 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import questions_with_choices
 import torch
+from samples import write_tagged
 from torch.nn.functional import one_hot
-from transformers import AutoTokenizer, DataCollatorWithPadding
+from transformers import AutoTokenizer
 
 from obert.experiment.recipes import load_task
 from obert.foundation import registry
 from obert.foundation.errors import UserError
+from obert.heads.masked_choice import MARGIN, WEIGHT, MaskedChoice
+from obert.tasks._multiple_choice import MultipleChoice
 from obert.tasks._own_columns import OwnColumns
 from obert.tasks._question_answering import QuestionAnswering
+from obert.tasks._regression import Regression
 from obert.tasks._sentences import Sentences
+from obert.tasks._unanswerable import Unanswerable
 from obert.tasks.mlm import MaskedLanguageModelling
+from obert.tasks.tagging import Tagging
 
 DATA = Path(__file__).parent.parent / "data"
 SOURCES = {
-    "AutoModelForSequenceClassification": "movie_reviews",
     "AutoModelForQuestionAnswering": "city_qa",
     "AutoModelForMaskedLM": "mlm",
 }
@@ -30,13 +37,17 @@ def tokenizer():
     return AutoTokenizer.from_pretrained(DATA / "tiny_bert")
 
 
-def pairs_of_reviews(schema, folder):
-    """Sentences side by side under the column names of a task on pairs, its splits named as it names them."""
+def write_sentences(schema, folder):
+    """Reviews under the column names of a task on sentences or pairs, its splits named as it names them."""
+    sentences = ("sentence",) if issubclass(schema, OwnColumns) else schema.sentences
     for split, name in (("train", "train"), ("validation", schema.validation_split)):
         rows = [json.loads(line) for line in (DATA / "movie_reviews" / f"{split}.jsonl").read_text().splitlines()]
         texts = [row["sentence"] for row in rows]
-        pairs = [dict(zip(schema.sentences, pair, strict=True)) for pair in zip(texts, [*texts[1:], "."], strict=True)]
-        labelled = [{**pair, "label": row["label"], "idx": row["id"]} for pair, row in zip(pairs, rows, strict=True)]
+        pairs = [dict(zip(sentences, pair, strict=False)) for pair in zip(texts, [*texts[1:], "."], strict=True)]
+        labels = [i % 11 / 2 if issubclass(schema, Regression) else row["label"] for i, row in enumerate(rows)]
+        labelled = [
+            {**pair, "label": label, "idx": row["id"]} for pair, label, row in zip(pairs, labels, rows, strict=True)
+        ]
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, labelled)))
     return folder
 
@@ -45,9 +56,16 @@ def pairs_of_reviews(schema, folder):
 def task(request, tmp_path_factory):
     schema = registry.load("tasks", request.param)
     options = {"doc_stride": 16} if issubclass(schema, QuestionAnswering) else {}
-    source = DATA / SOURCES[schema.head.auto_model]
-    if issubclass(schema, Sentences) and not issubclass(schema, OwnColumns) and len(schema.sentences) > 1:
-        source = pairs_of_reviews(schema, tmp_path_factory.mktemp("pairs"))
+    if issubclass(schema, Unanswerable):
+        options["threshold_examples"] = 0.2
+    if issubclass(schema, MultipleChoice):
+        source = questions_with_choices.write(request.param, tmp_path_factory.mktemp("choices"))
+    elif issubclass(schema, Sentences):
+        source = write_sentences(schema, tmp_path_factory.mktemp("sentences"))
+    elif issubclass(schema, Tagging):
+        source = write_tagged(tmp_path_factory.mktemp("tagged"))
+    else:
+        source = DATA / SOURCES[schema.head.auto_model]
     options |= {"source": str(source), "max_length": 96, "train_examples": None}
     return load_task(request.param, options, "the test")
 
@@ -58,14 +76,15 @@ def splits(task):
 
 
 def content(example):
-    text = " ".join(value for name, value in sorted(example.items()) if isinstance(value, str) and name != "id")
+    values = [example[name] for name in sorted(example) if name not in ("id", "answers")]
+    text = " ".join(str(value) for value in values if isinstance(value, str | list))
     return " ".join(text.lower().split())
 
 
 def prepared(task, features, tokenizer):
     """All features in one batch, as a model is to see them."""
-    columns = [c for c in features.column_names if c in (*MODEL_INPUTS, "labels", "start_positions", "end_positions")]
-    batch = DataCollatorWithPadding(tokenizer)(features.select_columns(columns).to_list())
+    columns = [c for c in features.column_names if c in (*MODEL_INPUTS, *task.head.labels)]
+    batch = task.head.collator(tokenizer)(features.select_columns(columns).to_list())
     return task.prepare_batch(batch, tokenizer, torch.Generator().manual_seed(0))
 
 
@@ -74,8 +93,12 @@ def gold_logits(task, batch, tokenizer, examples):
     if isinstance(task, QuestionAnswering):
         width = batch["input_ids"].shape[1]
         return tuple(20 * one_hot(batch[f"{end}_positions"], width).float() for end in ("start", "end"))
+    if isinstance(task, Regression):
+        return (batch["labels"].unsqueeze(-1),)
+    if isinstance(task, MultipleChoice):
+        return (20 * one_hot(batch["labels"], batch["input_ids"].shape[1]).float(),)
     classes = len(tokenizer) if isinstance(task, MaskedLanguageModelling) else len(task.classes(examples))
-    return (20 * one_hot(batch["labels"], classes).float(),)
+    return (20 * one_hot(batch["labels"].clamp(min=0), classes).float(),)
 
 
 def test_splits_are_disjoint_and_ids_unique(splits):
@@ -99,10 +122,15 @@ def test_subsets_are_fixed_and_in_order(task, splits):
     assert len(task.model_copy(update={"train_examples": 10**6}).load()["train"]) == len(everything)
 
 
+def longest(tokens):
+    """Tokens of a feature, or of the longest of its sequences."""
+    return max(map(longest, tokens)) if isinstance(tokens[0], list) else len(tokens)
+
+
 def test_features_are_complete_and_deterministic(task, splits, tokenizer):
     features = task.encode(splits["train"], tokenizer)
     assert task.encode(splits["train"], tokenizer).to_list() == features.to_list()
-    assert features["length"] == [len(row) for row in features["input_ids"]]
+    assert features["length"] == [longest(row) for row in features["input_ids"]]
     assert max(features["length"]) <= task.max_length
     assert set(MODEL_INPUTS) <= set(features.column_names)
     assert "length" in features.column_names
@@ -119,14 +147,27 @@ def test_losses_are_per_feature(task, splits, tokenizer):
     generator = torch.Generator().manual_seed(0)
     gold = gold_logits(task, batch, tokenizer, splits["validation"])
     logits = tuple(torch.randn(x.shape, generator=generator) for x in gold)
-    names = ("start_positions", "end_positions") if isinstance(task, QuestionAnswering) else ("labels",)
-    of_outputs = [
-        -x.log_softmax(-1).gather(-1, batch[name].unsqueeze(-1)).squeeze(-1)
-        for x, name in zip(logits, names, strict=True)
-    ]
     losses = task.head.losses(logits, batch)
     assert losses.shape == (4,)
-    torch.testing.assert_close(losses, torch.stack(of_outputs).reshape(len(names), 4, -1).mean(dim=(0, 2)))
+    torch.testing.assert_close(losses, losses_by_the_book(task, logits, batch))
+
+
+def losses_by_the_book(task, logits, batch):
+    if isinstance(task.head, MaskedChoice):
+        right, wrong = (logits[0][range(4), batch["labels"] ^ other] for other in (0, 1))
+        return -right + WEIGHT * (wrong - right + MARGIN).relu()
+    if isinstance(task, Regression):
+        return torch.tensor(
+            [(x - y) ** 2 for x, y in zip(logits[0][:, 0].tolist(), batch["labels"].tolist(), strict=True)]
+        )
+    of_features = []
+    for i in range(4):
+        of_tokens = []
+        for scores, name in zip(logits, task.head.labels, strict=True):
+            rows, labels = scores[i].reshape(-1, scores.shape[-1]), batch[name][i].reshape(-1)
+            of_tokens += [-row.log_softmax(-1)[y] for row, y in zip(rows, labels, strict=True) if y != -100]
+        of_features.append(sum(of_tokens) / len(of_tokens))
+    return torch.stack(of_features)
 
 
 def predictions_of(task, splits, tokenizer, change=lambda logits: logits):
@@ -143,18 +184,22 @@ def test_gold_logits_give_a_full_score(task, splits, tokenizer):
     assert [p["id"] for p in predictions] == list(counted["id"])
     assert task.primary_metric in scores
     best = {"perplexity": pytest.approx(1, abs=1e-4)}
-    assert all(score.value == best.get(name, 100.0) for name, score in scores.items())
+    assert all(score.value == best.get(name, pytest.approx(100)) for name, score in scores.items())
     json.dumps(predictions)
 
 
-def test_the_score_is_the_mean_of_its_examples(task, splits, tokenizer):
+def test_the_score_is_made_of_its_stored_examples(task, splits, tokenizer):
+    """What a paired comparison resamples: the mean of the scores, or what the task makes of the means of its terms."""
     generator = torch.Generator().manual_seed(0)
     predictions, scores, _ = predictions_of(
         task, splits, tokenizer, lambda gold: tuple(x + 15 * torch.randn(x.shape, generator=generator) for x in gold)
     )
+    stored = json.loads(json.dumps(predictions))
     value = scores[task.primary_metric].value
     assert 0 < value < 100
-    assert value == pytest.approx(sum(p["score"] for p in predictions) / len(predictions))
+    terms = np.array([p["terms"] if "terms" in p else [p["score"]] for p in stored])
+    assert value == pytest.approx(float(task.from_terms(terms.mean(axis=0))))
+    assert ("score" in stored[0]) == (terms.shape[1] == 1)
     assert all(score.count == sum(p.get("tokens", 1) for p in predictions) for score in scores.values())
 
 
@@ -168,7 +213,7 @@ def test_held_out_examples_are_of_training_and_share_nothing_with_the_rest(task,
     assert not (parts["train"] | parts["validation"]) & set(splits["validation"]["id"])
     units = {name: set(task.units(found[name])) for name in parts}
     assert not units["train"] & units["validation"]
-    assert 0.1 < len(units["validation"]) / len(units["train"] | units["validation"]) < 0.4
+    assert 0.05 < len(units["validation"]) / len(units["train"] | units["validation"]) < 0.4
     assert again["validation"]["id"] == found["validation"]["id"]
     small = held.model_copy(update={"eval_examples": 3}).load()
     assert set(small["validation"]["id"]) < parts["validation"] and len(small["validation"]) == 3

@@ -26,8 +26,8 @@ def bpe():
 
 @pytest.fixture(scope="module")
 def wordpiece():
-    words = ["where", "would", "i", "not", "want", "a", "fox", "hen", "house", "england", "q", "ian", "dennis", "##s", "left", "because", "he", "was", "tired"]
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *string.punctuation, *words]
+    known = words("where would i not want a fox hen house england q ian dennis ##s left because he was tired")
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *string.punctuation, *known]
     return BertTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}, do_lower_case=True)
 
 
@@ -89,6 +89,10 @@ def race(tmp_path):
     return make
 
 
+def words(text):
+    return text.split()
+
+
 def characters(text):
     """Byte-level tokens of a text, a character each."""
     return list(text.replace(" ", SPACE))
@@ -114,12 +118,12 @@ def test_the_fox_as_the_tokenizer_has_pairs(csqa, bpe):
 
 
 def test_the_fox_in_word_pieces(csqa, wordpiece):
-    row, (first, second) = encoded(csqa(), wordpiece)
-    question = ["[CLS]", "q", ":", "where", "would", "i", "not", "want", "a", "fox", "?", "[SEP]"]
-    assert first == [*question, *["a", ":", "hen", "house", "[SEP]"]]
+    row, (first, _) = encoded(csqa(), wordpiece)
+    question = words("[CLS] q : where would i not want a fox ? [SEP]")
+    assert first == [*question, *words("a : hen house [SEP]")]
     assert row["token_type_ids"] == [[0] * 12 + [1] * 5, [0] * 12 + [1] * 4]
     row, (first, _) = encoded(csqa(format="hf"), wordpiece)
-    assert first == ["[CLS]", "where", "would", "i", "not", "want", "a", "fox", "?", "[SEP]", "hen", "house", "[SEP]"]
+    assert first == words("[CLS] where would i not want a fox ? [SEP] hen house [SEP]")
     assert row["token_type_ids"][0] == [0] * 10 + [1] * 3
 
 
@@ -128,7 +132,7 @@ def test_a_long_question_is_cut_and_its_choices_stay(csqa, wordpiece, format_):
     task = csqa([csqa_row(0, question="where " * 50)], max_length=20, format=format_)
     row, (first, second) = encoded(task, wordpiece)
     assert row["length"] == len(first) == len(second) == 20
-    assert first[-3:] == ["hen", "house", "[SEP]"] and second[-2:] == ["england", "[SEP]"]
+    assert first[-3:] == words("hen house [SEP]") and second[-2:] == words("england [SEP]")
     _, (first, _) = encoded(csqa([csqa_row(0, choices=["hen " * 50, "fox"])], max_length=20, format=format_), wordpiece)
     assert len(first) <= 20 and "where" in first and first.count("hen") > 4
 
@@ -153,26 +157,26 @@ def test_a_blank_without_a_space_before_it_has_an_option_without_one(winogrande,
 
 
 def test_white_space_before_a_blank_is_one_space(winogrande, bpe):
-    row, (first, _) = encoded(winogrande(wino_row("He  _ .", "Ian", "Dennis")), bpe)
+    _, (first, _) = encoded(winogrande(wino_row("He  _ .", "Ian", "Dennis")), bpe)
     assert first == ["H", "e", "<mask>", SPACE, ".", "</s>"]
 
 
 def test_masks_in_word_pieces_with_and_without_special_tokens(winogrande, wordpiece):
     sentence = wino_row("he left because _ was tired", "Ian", "the Dennis's", "1")
     row, (first, second) = encoded(winogrande(sentence), wordpiece)
-    assert first == ["he", "left", "because", "[MASK]", "was", "tired", "[SEP]"]
-    assert second == ["he", "left", "because", "[MASK]", "[MASK]", "[MASK]", "[MASK]", "was", "tired", "[SEP]"]
+    assert first == words("he left because [MASK] was tired [SEP]")
+    assert second == words("he left because [MASK] [MASK] [MASK] [MASK] was tired [SEP]")
     assert row["token_type_ids"] == [[0] * 7, [0] * 10]
     row, (first, _) = encoded(winogrande(sentence, format="hf"), wordpiece)
-    assert first == ["[CLS]", "he", "left", "because", "[MASK]", "was", "tired", "[SEP]"]
+    assert first == words("[CLS] he left because [MASK] was tired [SEP]")
     assert row["positions"][0] == [4]
 
 
 def test_a_new_head_reads_the_rest_of_the_sentence_with_the_option(winogrande, wordpiece):
     task = winogrande(wino_row("he left because _ was tired", "Ian", "Dennis"), scoring="head", format="hf")
     row, (first, second) = encoded(task, wordpiece)
-    assert first == ["[CLS]", "he", "left", "because", "[SEP]", "ian", "was", "tired", "[SEP]"]
-    assert second == ["[CLS]", "he", "left", "because", "[SEP]", "dennis", "was", "tired", "[SEP]"]
+    assert first == words("[CLS] he left because [SEP] ian was tired [SEP]")
+    assert second == words("[CLS] he left because [SEP] dennis was tired [SEP]")
     assert "targets" not in row
 
 
@@ -183,7 +187,7 @@ def test_a_new_head_needs_a_first_token(winogrande):
 
 def test_a_sentence_that_is_too_long_to_score_is_refused(winogrande, bpe):
     task = winogrande(wino_row("He left as _ was ill." * 4, "Ian", "Dennis"))
-    with pytest.raises(UserError, match="max_length 64: question 'validation-0' takes .* tokens"):
+    with pytest.raises(UserError, match=r"max_length 64: question 'validation-0' takes \d+ tokens"):
         task.encode(task.load()["validation"], bpe)
 
 
@@ -210,16 +214,16 @@ def test_an_underscore_of_a_question_is_replaced_by_the_option(race, bpe):
 
 def test_without_an_underscore_the_option_stands_behind_the_question(race, wordpiece):
     row, (first, _) = encoded(race(race_row("Where was he ?", ["house", "england"])), wordpiece)
-    assert first == ["[CLS]", "where", "was", "he", "?", "house", "[SEP]", "[SEP]", "a", "house", "i", "##s", "where", "he", "was", ".", "[SEP]"]
+    assert first == words("[CLS] where was he ? house [SEP] [SEP] a house i ##s where he was . [SEP]")
     assert row["token_type_ids"][0] == [0] * 8 + [1] * 9
     _, (first, _) = encoded(race(race_row("Where was he ?", ["house", "england"]), format="hf"), wordpiece)
-    assert first == ["[CLS]", "a", "house", "i", "##s", "where", "he", "was", ".", "[SEP]", "where", "was", "he", "?", "house", "[SEP]"]
+    assert first == words("[CLS] a house i ##s where he was . [SEP] where was he ? house [SEP]")
 
 
 @pytest.mark.parametrize("format_", ["smc", "hf"])
 def test_a_long_passage_is_cut(race, wordpiece, format_):
     article = "he was tired . " * 60
-    row, (first, _) = encoded(race(race_row("Where ?", ["house", "fox"], article=article), format=format_), wordpiece)
+    _, (first, _) = encoded(race(race_row("Where ?", ["house", "fox"], article=article), format=format_), wordpiece)
     assert len(first) == 128
     assert [token for token in first if token in ("where", "?", "house")] == ["where", "?", "house"]
 

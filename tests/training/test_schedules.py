@@ -58,6 +58,14 @@ def test_learning_rate_falls_linearly_and_rewinds():
     assert rates == pytest.approx([1.0, 0.7, 0.4, 0.1, 1.0, 0.7, 0.4, 0.1, 1.0, 0.1])
 
 
+def test_each_cycle_may_end_at_a_rate_of_its_own():
+    rate = LearningRate(initial=1.0, final=(0.1, 0.4), rewind_epochs=(1,))
+    rates = [linear_with_rewinds(step, 8, steps_per_epoch=4, rate=rate) for step in range(8)]
+    assert rates == pytest.approx([1.0, 0.7, 0.4, 0.1, 1.0, 0.8, 0.6, 0.4])
+    with pytest.raises(ValueError, match="final has 2 rates for 3 cycles"):
+        LearningRate(initial=1.0, final=(0.1, 0.4), rewind_epochs=(1, 2))
+
+
 def test_learning_rate_after_the_last_step_stays_at_its_final_value():
     rate = LearningRate(initial=1.0, final=0.1)
     assert linear_with_rewinds(10, 10, steps_per_epoch=4, rate=rate) == pytest.approx(0.1)
