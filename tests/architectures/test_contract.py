@@ -32,6 +32,7 @@ MODEL_TYPES = {
 }  # fmt: skip
 FEW = {"max_length": 32, "train_examples": 32, "eval_examples": 8}
 ENGINES = {"pytorch", "onnxruntime", "openvino"}  # those that any machine has, from this project's requirements
+FLOAT_ONLY = {"pytorch"}  # it would time the training's rounding, not a model in 8 bits
 TIMING = {"batch_size": 2, "sequence_length": 16, "threads": 1, "warmup": 1, "iterations": 5}
 KEPT = (0, 2)
 EXPORTED_ALIKE = ("bert_large", "electra", "xlm_roberta", "deberta_v2")  # as others that are among the fast tests
@@ -255,17 +256,19 @@ def test_quantisation_and_every_engine(case):
     record = made(case.exported(run))
     assert record.details["quantized"]
     assert record.metrics["parity_max_abs_difference"].value < record.details["parity_tolerance"]
-    check_engines(case, run)
+    check_engines(case, run, ENGINES - FLOAT_ONLY, examples=1)  # rounding may turn one that is close
 
 
-def check_engines(case, run):
-    """Every engine that is there ran the model, and scored in it what the model scored."""
+def check_engines(case, run, expected=ENGINES, examples=0):
+    """Every engine that is there ran the model, and scored in it what the model scored, but for so many examples."""
     record = made(case.exported(run, "benchmark"))
     assert record.details["failed"] == {}
     ran = set(record.details["engines"])
     unfit = set(available_engines()) - ran
     assert unfit == set(record.details["skipped"])
-    assert unfit & ENGINES == set(), record.details["skipped"]
-    score = made(run).metrics["accuracy"].value
+    assert unfit & expected == set(), record.details["skipped"]
+    score = made(run).metrics["accuracy"]
     for engine in ran:
-        assert record.metrics[f"{engine}_accuracy"].value == score
+        found = record.metrics[f"{engine}_accuracy"]
+        assert found.count == score.count == FEW["eval_examples"]
+        assert found.value == pytest.approx(score.value, abs=100 * examples / score.count)
