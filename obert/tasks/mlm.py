@@ -64,8 +64,7 @@ class MaskedLanguageModelling(Task):
         dialogues = asset_file(source, DIALOGUES)
         if dialogues is not None:
             return _of_the_wheel(dialogues, asset_file(source, REVIEWS))
-        name, _, configuration = source.partition(":")
-        splits = load_splits(name, {"text": Text(may_be_blank=True)}, configuration or None, hold_out_every=HELD_OUT)
+        splits = load_splits(source, {"text": Text(may_be_blank=True)}, hold_out_every=HELD_OUT)
         return {
             name: split.add_column("id", [f"{source}-{name}-{i}" for i in range(len(split))])
             for name, split in splits.items()

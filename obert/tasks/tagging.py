@@ -18,6 +18,7 @@ from obert.heads.token_classification import IGNORED, TokenClassification
 from obert.records.record import Score
 from obert.statistics.metrics import f1
 from obert.tasks import Task
+from obert.tasks._own_columns import SOURCE, check_distinct
 from obert.tasks._sentences import normalised
 
 if TYPE_CHECKING:
@@ -39,16 +40,13 @@ class Tagging(Task):
     head = TokenClassification()
     primary_metric = "f1"
 
-    source: str = Field(
-        description="a folder, one file (CSV, TSV, JSON lines, Parquet), wheel:<asset>, or a Hugging Face Hub name"
-    )
+    source: str = Field(description=SOURCE)
     text: str = Field("tokens", description="the column of the words")
     label: str = Field("ner_tags", description="the column of the tags")
 
     @model_validator(mode="after")
     def _distinct(self):
-        if len({self.text, self.label, "id"}) < 3:
-            raise ValueError("text, label and id are columns of their own, and one is named twice")
+        check_distinct((self.text, self.label, "id"))
         return self
 
     def read(self) -> dict[str, Dataset]:

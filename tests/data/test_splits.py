@@ -293,6 +293,8 @@ def test_the_hub_is_read_as_files_are(monkeypatch):
     found = load_splits("owner/name", COLUMNS, "small")["train"]
     assert found.column_names == ["id", "sentence", "label"]
     assert (found["label"], found.features["label"].names) == ([0, 1, 1], ["z", "a"])
+    named = load_splits("owner/name:small", COLUMNS, "large")["train"]
+    assert named.to_list() == found.to_list()
     stored["label"] = [0, 1, -1]
     with pytest.raises(UserError, match=r"split 'train' of 'owner/name', row 3, column 'label': '-1' is no class"):
         load_splits("owner/name", COLUMNS, "small")

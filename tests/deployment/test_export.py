@@ -197,7 +197,8 @@ def test_parity_finds_the_largest_difference_of_real_positions(head, exported, f
         def run(self, inputs):
             outputs = [output + np.float32(moved) for output in runtime.run(inputs)]
             if head.of_tokens:
-                outputs = [np.where(inputs["attention_mask"] == 1, output, np.nan) for output in outputs]
+                real = inputs["attention_mask"] == 1
+                outputs = [np.where(real if x.ndim == 2 else real[..., None], x, np.nan) for x in outputs]
             return outputs
 
     assert parity(network, Shifted(), head, padded_batches(features, 0))[0] == pytest.approx(moved, abs=1e-4)

@@ -95,3 +95,30 @@ def test_runs_are_named_by_the_task_and_hashed_with_the_file_of_its_kind(tmp_pat
     assert run.code_hash == code_hash(stages="teacher", tasks="classification", **architectures.code())
     assert run.specification["task"]["kind"] == "classification"
     assert run.specification["task"]["label"] == "stars"
+
+
+def test_numbers_and_tags_in_one_csv_file(tmp_path):
+    numbers = [{"review": f"film {i}", "score": f"{i / 4:.2f}", "note": ""} for i in range(30)]
+    chosen = {"kind": "regression", "source": str(write(tmp_path / "numbers.csv", numbers)), "label": "score"}
+    splits = load_task("my_scores", {**chosen, "text": "review"}, "the test").load()
+    scores = {row["review"]: float(row["score"]) for row in numbers}
+    assert all(scores[row["review"]] == row["score"] for split in splits.values() for row in split)
+
+    tagged = [{"words": f"Ann met Bo {i}", "names": "B-PER O B-PER O"} for i in range(30)]
+    chosen = {"kind": "tagging", "source": str(write(tmp_path / "names.csv", tagged)), "text": "words"}
+    task = load_task("my_names", {**chosen, "label": "names"}, "the test")
+    splits = task.load()
+    assert task.classes(splits["train"]) == ("B-PER", "O")
+    assert {name: len(split) for name, split in splits.items()} == {"train": 27, "validation": 3}
+    assert all(row["words"][:3] == ["Ann", "met", "Bo"] for row in splits["train"])
+    assert all(row["names"] == [0, 1, 0, 1] for row in splits["train"])
+
+
+@pytest.mark.parametrize(("split", "word"), [("train", "train_examples"), ("validation", "eval_examples")])
+def test_numbers_that_are_all_the_same_are_refused(tmp_path, split, word):
+    for name in ("train", "validation"):
+        rows = [{"review": f"{name} {i}", "score": 2 if name == split else i} for i in range(4)]
+        write(tmp_path / f"{name}.jsonl", rows)
+    task = load_task("r", {"kind": "regression", "source": str(tmp_path), "text": "review", "label": "score"}, "test")
+    with pytest.raises(UserError, match=f"score is 2 in all 4 {split} examples.*raise {word}"):
+        task.load()
