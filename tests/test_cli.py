@@ -13,6 +13,7 @@ from obert.cli import main
 from obert.deployment.export import export_onnx
 from obert.experiment.plan import Plan
 from obert.experiment.reading import merge
+from obert.heads import INPUT_COLUMNS
 from obert.models.encoders import load_trained
 from obert.records.record import write_record
 
@@ -153,7 +154,7 @@ def exported(root, tmp_path):
     network = load_trained(root / "tests/data/tiny_bert", HEADS["question_answering"], attn_implementation="eager")
     paths = [tmp_path / name for name in ("first.onnx", "second.onnx")]
     for path in paths:
-        export_onnx(network, HEADS["question_answering"], path)
+        export_onnx(network, HEADS["question_answering"], path, INPUT_COLUMNS)
     return list(map(str, paths))
 
 

@@ -5,7 +5,7 @@ import logging
 import warnings
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,17 +20,16 @@ from obert.foundation.errors import UserError
 from obert.foundation.files import atomic_path
 from obert.heads import Head
 from obert.masks.counts import Sparsity, count_zeros
-from obert.models.encoders import prunable_layers
+from obert.models.architecture import architecture_of
 from obert.quantization.fake import integer_weight
 
 FILE_NAME = "model.onnx"
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 # The oldest that the exporter writes; sparse runtimes that are no longer developed read it, and no later file format.
 OPSET, IR_VERSION = 18, 8
 _CHUNK = 1 << 20
 
 
-def export_onnx(network: PreTrainedModel, head: Head, path: Path, inputs: Sequence[str] = INPUTS) -> None:
+def export_onnx(network: PreTrainedModel, head: Head, path: Path, inputs: Sequence[str]) -> None:
     """Write a model to one ONNX file with dynamic batch and sequence axes, weights inside.
 
     Each linear layer is a MatMul or Gemm with an initializer that has the name of its parameter, and each product is
@@ -39,10 +38,8 @@ def export_onnx(network: PreTrainedModel, head: Head, path: Path, inputs: Sequen
     Args:
         network: in evaluation mode, with `attn_implementation="eager"` (the exporter decomposes fused attention).
         head: names the file's outputs.
-        inputs: what the model is given by keyword; the file declares those of them that make a difference.
-
-    Raises:
-        UserError: the exporter cannot write the model.
+        inputs: what the model is given by keyword, each [batch, tokens]: `model_input_names` of its tokenizer. The file
+            declares those of them that it reads.
     """
     # Padding in the example keeps the exporter from treating the mask as a constant.
     mask = torch.tensor([[1] * 8, [1] * 5 + [0] * 3])
@@ -161,31 +158,44 @@ def stored_weights(path: Path) -> dict[str, torch.Tensor]:
     }
 
 
-def exported_sparsity(path: Path, network: PreTrainedModel, target: float) -> Sparsity:
-    """Zeros of the prunable weights, counted in an exported file and compared with the model it was made from.
+def exported_sparsity(
+    path: Path, network: PreTrainedModel, target: float, scope: Iterable[str] | None = None
+) -> Sparsity:
+    """Zeros of the weights in scope, counted in an exported file and compared with the model it was made from.
 
-    Those of a quantised model are counted in its integers, where small weights have become zero too.
+    Those of a quantised model are counted in its integers, where small weights have become zero too. The encoder and
+    the whole model are counted as well, without what the file has no use for.
+
+    Args:
+        scope: names of weights; by default of the encoder's linear layers.
 
     Raises:
-        UserError: a prunable layer is missing from the file, or has another size or number of zeros than the model's.
+        UserError: a weight in scope is missing from the file, or one has another size or number of zeros than the
+            model's.
     """
-    stored = {
-        name: integer_weight(layer) if hasattr(layer, "weight_fake_quant") else layer.weight.detach()
-        for name, layer in prunable_layers(network).items()
-    }
-    expected = count_zeros(stored, target)
     exported, names = stored_weights(path), names_of_parameters(network)
-    in_file = {name: next((n for n in names[name] if n in exported), None) for name in expected.layers}
-    found = count_zeros({name: exported[other] for name, other in in_file.items() if other}, target)
-    for name, layer in expected.layers.items():
-        if found.layers.get(name) != layer:
-            other = found.layers.get(name)
+    model: dict[str, dict[str, torch.Tensor]] = {}
+    file: dict[str, dict[str, torch.Tensor]] = {}
+    for part, layers in architecture_of(network).parts().items():
+        model[part], file[part] = {}, {}
+        for name, layer in layers.items():
+            other = next((other for other in names[name] if other in exported), None)
+            model[part][name] = integer_weight(layer) if hasattr(layer, "weight_fake_quant") else layer.weight.detach()
+            if other is not None:
+                file[part][name] = exported[other]
+    everything = {name: weight for group in model.values() for name, weight in group.items()}
+    in_file = {name: weight for group in file.values() for name, weight in group.items()}
+    chosen = list(model["encoder"] if scope is None else scope)
+    expected, counted = (count_zeros(weights, target).layers for weights in (everything, in_file))
+    for name, layer in expected.items():
+        other = counted.get(name)
+        if other != layer and (other is not None or name in chosen):
             seen = "no such layer" if other is None else f"{other.zeros} zeros of {other.size}"
             raise UserError(
                 f"{path}, weight '{name}': {seen}, but the model has {layer.zeros} zeros of {layer.size}. "
                 "The file is not an export of this model; delete it and export again."
             )
-    return found
+    return count_zeros({name: in_file[name] for name in chosen}, target, file)
 
 
 def names_of_parameters(network: torch.nn.Module) -> dict[str, list[str]]:

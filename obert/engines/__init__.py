@@ -126,6 +126,8 @@ class Engine(ABC):
     def run(self, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
         """Logits for one batch of int64 arrays [batch, tokens]: `input_ids`, `attention_mask`, `token_type_ids`.
 
+        The model is given those that it takes.
+
         Returns:
             One float32 array [batch, classes] for classification; start and end scores, each [batch, tokens], for
             question answering.

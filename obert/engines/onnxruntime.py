@@ -30,9 +30,10 @@ class OnnxRuntime(Engine):
             if to_unsigned(loaded.graph):
                 source = loaded.SerializeToString()
         self._session = _session(source, threads)
+        self._inputs = [declared.name for declared in self._session.get_inputs()]
 
     def run(self, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
-        return self._session.run(None, inputs)
+        return self._session.run(None, {name: inputs[name] for name in self._inputs})
 
     def threads(self) -> int:
         options = self._session.get_session_options()

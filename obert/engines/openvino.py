@@ -39,9 +39,10 @@ class OpenVino(Engine):
         self._results = to_pairs(loaded.graph, wide_weights=self._wide)
         self._compiled = _compile(loaded.SerializeToString() if self._results else model.onnx, threads)
         self._request = self._compiled.create_infer_request()
+        self._inputs = [declared.get_any_name() for declared in self._compiled.inputs]
 
     def run(self, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
-        return list(self._request.infer(inputs).values())
+        return list(self._request.infer({name: inputs[name] for name in self._inputs}).values())
 
     def threads(self) -> int:
         return self._compiled.get_property("INFERENCE_NUM_THREADS")
@@ -55,7 +56,9 @@ class OpenVino(Engine):
         for operator in self._compiled.get_runtime_model().get_ops():
             facts = operator.get_rt_info()
             if facts["runtimePrecision"].value in ("u8", "i8"):
-                in_8_bits.update(facts["originalLayersNames"].value.split(","))
+                names = facts["originalLayersNames"].value.split(",")
+                # A product whose zero point is 0 has lost its own name, but not those of its scaling.
+                in_8_bits.update(name.partition("/Dequantization")[0] for name in names)
         left = [
             name
             for name, is_layer in self._products.items()

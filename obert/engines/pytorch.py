@@ -1,4 +1,4 @@
-"""PyTorch eager mode with its fused attention: the runtime of whoever has not exported the model."""
+"""PyTorch eager mode, with fused attention where the architecture has it: the runtime of whoever has not exported."""
 
 import numpy as np
 
@@ -22,15 +22,16 @@ class PyTorch(Engine):
     def __init__(self, model: ModelFiles, threads: int):
         import torch
 
-        from obert.models.encoders import load_trained
+        from obert.models.encoders import load_tokenizer, load_trained
 
         self._torch = torch
         torch.set_num_threads(threads)
-        self._network = load_trained(model.trained, model.head, attn_implementation="sdpa")
+        self._network = load_trained(model.trained, model.head)
+        self._inputs = load_tokenizer(model.trained).model_input_names
 
     def run(self, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
         with self._torch.inference_mode():
-            tensors = {name: self._torch.from_numpy(array) for name, array in inputs.items()}
+            tensors = {name: self._torch.from_numpy(inputs[name]) for name in self._inputs}
             return [output.numpy() for output in self._network(**tensors, return_dict=False)]
 
     def threads(self) -> int:

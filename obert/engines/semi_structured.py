@@ -52,20 +52,21 @@ class SemiStructured(Engine):
     def __init__(self, model: ModelFiles, threads: int):
         import torch
 
-        from obert.models.encoders import load_trained, prunable_layers
+        from obert.models.encoders import load_tokenizer, load_trained, prunable_layers
 
         self._torch = torch
         torch.set_num_threads(threads)
-        network = load_trained(model.trained, model.head, attn_implementation="sdpa").half().cuda()
+        network = load_trained(model.trained, model.head).half().cuda()
         self._layers = prunable_layers(network)
         for layer in self._layers.values():
             if is_2_4(layer.weight):
                 layer.weight = torch.nn.Parameter(torch.sparse.to_sparse_semi_structured(layer.weight.detach()))
         self._network = network
+        self._inputs = load_tokenizer(model.trained).model_input_names
 
     def run(self, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
         with self._torch.inference_mode():
-            tensors = {name: self._torch.from_numpy(array).cuda() for name, array in inputs.items()}
+            tensors = {name: self._torch.from_numpy(inputs[name]).cuda() for name in self._inputs}
             return [output.float().cpu().numpy() for output in self._network(**tensors, return_dict=False)]
 
     def linear_seconds(self, inputs: dict[str, np.ndarray]) -> float:
@@ -85,17 +86,17 @@ def seconds_of_layers(layers: dict[str, nn.Module], run: Callable[[], object]) -
     import torch
     from torch.utils.benchmark import Timer
 
-    seen = {}
+    seen: list[tuple[nn.Module, Tensor]] = []  # a layer that runs several times is there as often
     hooks = [
-        layer.register_forward_pre_hook(lambda _, given, name=name: seen.update({name: given[0]}))
-        for name, layer in layers.items()
+        layer.register_forward_pre_hook(lambda layer, given: seen.append((layer, given[0])))
+        for layer in layers.values()
     ]
     run()
     for hook in hooks:
         hook.remove()
     with torch.inference_mode():
         timers = (
-            Timer("layer(x)", globals={"layer": layers[name], "x": x}, num_threads=torch.get_num_threads())
-            for name, x in seen.items()
+            Timer("layer(x)", globals={"layer": layer, "x": x}, num_threads=torch.get_num_threads())
+            for layer, x in seen
         )
         return sum(timer.blocked_autorange(min_run_time=0.02).median for timer in timers)

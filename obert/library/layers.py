@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 
 import torch
@@ -26,10 +27,7 @@ def layers_of(model: nn.Module, scope: str | Sequence[str] | None) -> dict[str, 
     if not linear:
         raise UserError(f"{type(model).__name__} has no nn.Linear layer to prune")
     if scope is None:
-        encoders = (name for name, _ in model.named_modules() if name.rpartition(".")[2] == "encoder")
-        prefix = f"{next(encoders, '')}.".lstrip(".")
-        inside = [name for name in linear if name.startswith(prefix)]
-        chosen = inside or list(linear)
+        chosen = _of_the_encoder(model, list(linear))
     else:
         patterns = [scope] if isinstance(scope, str) else scope
         if not (isinstance(patterns, Iterable) and (patterns := list(patterns))):
@@ -41,6 +39,21 @@ def layers_of(model: nn.Module, scope: str | Sequence[str] | None) -> dict[str, 
                 raise unknown_name("layer", pattern, linear, "scope")
         chosen = [name for name in linear if any(fnmatchcase(name, pattern) for pattern in patterns)]
     return {f"{name}.weight".lstrip("."): linear[name] for name in chosen}
+
+
+def _of_the_encoder(model: nn.Module, linear: list[str]) -> list[str]:
+    """The names of the layers that are pruned by default."""
+    if "transformers" in sys.modules:  # else it is no model of that library, which takes seconds to import
+        from transformers import PreTrainedModel
+
+        from obert.models.architecture import architecture_of
+
+        if isinstance(model, PreTrainedModel):
+            with suppress(UserError):  # not understood: by name, as any other module
+                return [name.removesuffix(".weight") for name in architecture_of(model).parts()["encoder"]]
+    encoders = (name for name, _ in model.named_modules() if name.rpartition(".")[2] == "encoder")
+    prefix = f"{next(encoders, '')}.".lstrip(".")
+    return [name for name in linear if name.startswith(prefix)] or linear
 
 
 def check_mask(name: str, mask: Tensor, weight: Tensor) -> None:

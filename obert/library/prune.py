@@ -56,8 +56,9 @@ def prune(
         sparsity: fraction of the layers' weights to prune, in [0, 1).
         method: its name in the registry, e.g. a file of `obert/pruning/`.
         pattern: `unstructured`, `RxC` such as `1x4`, or `N:M` such as `2:4`.
-        scope: patterns of names of layers such as `encoder.*.dense`; by default every linear layer of the submodule
-            named `encoder`, or of the whole model if it has none.
+        scope: patterns of names of layers such as `encoder.*.dense`; by default the linear layers of the encoder's
+            layers, of a model of Transformers that is understood (`obert.models.architecture`); of another, every one
+            of the submodule named `encoder`, or of the whole model if it has none.
         masks: of an earlier `PruningReport`: weights it pruned stay pruned, and count towards `sparsity`.
         parameters: of the method, such as `solver`, `num_gradients`, `fisher_block_size`, `dampening`,
             `recomputations`. Its own defaults hold, but for gradients, which are taken per example, and for a default

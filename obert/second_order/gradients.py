@@ -183,8 +183,8 @@ def per_example_gradients(
     Args:
         layers: linear layers by the name of their weight; their input's first dimension is the example, or 1.
         losses: called without arguments, runs the model on a batch and returns the losses [batch].
-        check: compare with autograd's own gradients of the weights: the sum over examples, and, by one more backward
-            pass, that of the example with the largest loss.
+        check: compare with autograd's own gradients of the weights, by one more backward pass: a sum over examples with
+            different factors, so that it shows both a wrong sum and a gradient that is given to a wrong example.
 
     Yields:
         The weight's name and its gradients, one layer at a time, so that only one is unfolded in memory.
@@ -200,24 +200,21 @@ def per_example_gradients(
         for name, calls in by_layer.items():
             _check_calls(name, calls, count, check)
         every = [call for calls in by_layer.values() for call in calls]
-        weights = [layer.weight for layer in layers.values()] if check else []
         own = partial(torch.autograd.grad, allow_unused=True)
-        chosen = int(values.argmax()) if check else 0
-        alone = own(values[chosen], weights, retain_graph=True) if check else ()
+        factors = (2.0 ** (torch.arange(count, device=values.device) % 3)).to(values.dtype)  # scale without rounding
+        weights = [layer.weight for layer in layers.values()]
+        expected = own(values @ factors, weights, retain_graph=True) if check else ()
         in_turn = _in_turn([call for call in every if call.rows == 1 < count], values)
-        found = own(values.sum(), [call.edge for call in every] + weights)
-    gradients, together = iter(found[: len(every)]), found[len(every) :]
+        gradients = iter(own(values.sum(), [call.edge for call in every]))
     for index, (name, calls) in enumerate(by_layer.items()):
         parts = [(call, next(gradients)) for call in calls]
         if not parts:
             continue
         result = _by_example([(call, in_turn.get(call.edge, gradient)) for call, gradient in parts], count)
         if check:
-            precision = max(torch.finfo(dtype).eps for call in calls for dtype in (call.inputs.dtype, call.dtype))
-            _compare(name, result, together[index], precision, "the sum over examples")
-            one = slice(chosen, chosen + 1)
-            single = Gradients(result.inputs[one], result.output_gradients[one])
-            _compare(name, single, alone[index], precision, "one example's gradient")
+            dtypes = {torch.float32, *(dtype for call in calls for dtype in (call.inputs.dtype, call.dtype))}
+            precision = max(torch.finfo(dtype).eps for dtype in dtypes)  # parts of float64 models may be float32
+            _compare(name, result, factors, expected[index], precision)
         yield name, result
 
 
@@ -273,21 +270,22 @@ def _by_example(parts: list[tuple[_Call, Tensor | None]], count: int) -> Gradien
     return Gradients(torch.cat(inputs, dim=1), torch.cat(output_gradients, dim=1))
 
 
-def _compare(name: str, gradients: Gradients, expected: Tensor | None, precision: float, what: str) -> None:
-    """Raise UserError if gradients do not sum to what autograd has for the weight, [out, in], None for zeros.
+def _compare(name: str, gradients: Gradients, factors: Tensor, expected: Tensor | None, precision: float) -> None:
+    """Raise UserError if gradients, times a factor each, do not sum to what autograd has, [out, in], None for zeros.
 
     `precision` is that of the coarsest type of number. No entry of the sum is larger than the product of the columns'
     norms, and rounding is in proportion to it.
     """
-    x, d = gradients.inputs.flatten(0, 1), gradients.output_gradients.flatten(0, 1)
+    x = gradients.inputs.flatten(0, 1)
+    d = (gradients.output_gradients * factors.to(x.dtype)[:, None, None]).flatten(0, 1)
     difference = d.T @ x if expected is None else d.T @ x - expected
-    largest = [torch.linalg.vector_norm(factor, dim=0, dtype=torch.float64).max() for factor in (x, d)]
-    tolerance = min(ROUNDING * precision, LARGEST_TOLERANCE) * largest[0] * largest[1]
+    wide = torch.promote_types(x.dtype, torch.float32)  # norms of halves may be too large for one
+    largest = [torch.linalg.vector_norm(factor, dim=0, dtype=wide).max() for factor in (x, d)]
     if not torch.isfinite(difference).all():
         raise UserError(f"layer of '{name}': a gradient is not finite")
-    if difference.abs().max() > tolerance:
+    if difference.abs().max() > min(ROUNDING * precision, LARGEST_TOLERANCE) * largest[0] * largest[1]:
         raise UserError(
-            f"layer of '{name}': {what} from its inputs and outputs is not what autograd has for its weight. Its "
+            f"layer of '{name}': the gradient from its inputs and outputs is not what autograd has for its weight. Its "
             "forward pass does more than multiply by the weight, the weight is used elsewhere too or has a gradient "
             "hook, or the loss of one example depends on others. Use gradients: minibatch, or leave the layer out"
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import importlib
 import io
 import json
 import shutil
@@ -106,6 +107,16 @@ def teacher_of(planned: PlannedRun) -> PreTrainedModel | None:
     if planned.recipe.distillation is None:
         return None
     return load_trained(planned.sources[TEACHER].folder / MODEL, planned.task.head)
+
+
+def try_export(
+    recording: Recording, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, quantized: bool
+) -> None:
+    """Raise UserError if a model that is to be trained cannot be exported. A run that goes on has been through it."""
+    if latest_checkpoint(recording.planned.checkpoints, recording.identity) is None:
+        # Not by an import statement: what training gives does not depend on it, and the code hash follows those.
+        trial = importlib.import_module("obert.deployment.trial")
+        trial.try_export(network, tokenizer, recording.planned.task.head, quantized)
 
 
 def prepare(

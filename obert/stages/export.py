@@ -102,10 +102,12 @@ class Export(Stage):
         torch.set_num_threads(threads)
         examples = planned.task.load()["validation"]
         chosen = examples.select(range(min(PARITY_FEATURES, len(examples))))
-        chosen = Features.encode(planned.task, chosen, load_tokenizer(files.trained))
+        tokenizer = load_tokenizer(files.trained)
+        chosen = Features.encode(planned.task, chosen, tokenizer)
         batches = [files.head.inputs(batch) for batch in chosen.in_order(PARITY_BATCH, PARITY_FEATURES)]
         network = load_trained(files.trained, files.head, attn_implementation="eager")
-        export_onnx(load_float(files.trained, files.head, attn_implementation="eager"), files.head, files.onnx)
+        floating = load_float(files.trained, files.head, attn_implementation="eager")
+        export_onnx(floating, files.head, files.onnx, tokenizer.model_input_names)
         quantized = is_quantized(network)
         if quantized:
             to_integer(files.onnx, network)
@@ -113,7 +115,8 @@ class Export(Stage):
                 raise UserError(f"export checks its file with ONNX Runtime: {reason}")
 
         target = source.sparsity.target if source.sparsity else 0.0
-        measured = exported_sparsity(files.onnx, network, target)
+        scope = source.sparsity.layers if source.sparsity else None
+        measured = exported_sparsity(files.onnx, network, target, scope)
         if source.sparsity and not _fits(measured, source.sparsity, quantized):
             raise UserError(
                 f"{files.onnx} has {measured.measured:.6f} sparsity, the record of {source.key.path} says "

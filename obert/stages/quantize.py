@@ -82,18 +82,19 @@ class Quantize(TrainingStage):
         """Train with 8-bit weights and activations, distilling from the task's teacher, evaluate, save.
 
         Raises:
-            UserError: a model it is made from is missing, or training diverges.
+            UserError: a model it is made from is missing or cannot be exported in 8 bits, or training diverges.
             RuntimeError: a weight that was zero before is not zero in the end.
         """
         from obert.masks.holding import FixedPattern
         from obert.models.encoders import load_tokenizer, load_trained, prunable_weights
         from obert.quantization.fake import FreezeObservers, quantize
         from obert.records.recording import Recording
-        from obert.stages._trained import prepare, record_trained, scope_of, teacher_of, train
+        from obert.stages._trained import prepare, record_trained, scope_of, teacher_of, train, try_export
         from obert.training.trainer import steps_per_epoch
 
         recording, folder = Recording(planned), planned.sources[MODEL].folder / MODEL
         network, tokenizer = load_trained(folder, planned.task.head), load_tokenizer(folder)
+        try_export(recording, network, tokenizer, quantized=True)
         pattern = FixedPattern(prunable_weights(network, scope_of(planned))) if planned.method is not None else None
         prepared = prepare(planned, planned.task.load(), quantize(network), tokenizer)
         steps = steps_per_epoch(planned.recipe.training, len(prepared.train.features))

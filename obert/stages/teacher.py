@@ -10,7 +10,10 @@ from obert.stages import Sources
 from obert.stages._dense import DenseTeacher
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
     from obert.experiment.plan import Plan
+    from obert.records.recording import Recording
 
 
 class Teacher(DenseTeacher):
@@ -21,3 +24,12 @@ class Teacher(DenseTeacher):
         for task in plan.experiment.tasks:
             plan.definitions.recipe(name, task, f"{plan.where}, teacher", self.name)
             yield RunKey(self.name, task, (name,), plan.experiment.seeds[0]), {}
+
+    def require_usable(
+        self, recording: Recording, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+    ) -> None:
+        """A teacher is exported as what others are compared with, where anything is timed."""
+        from obert.stages._trained import try_export
+
+        if recording.planned.experiment.benchmark is not None:
+            try_export(recording, network, tokenizer, quantized=False)

@@ -17,6 +17,7 @@ COLUMNS = (
     "task", "metric", "sparsity_target", "sparsity_measured", "rank", "method", "recipe", "family", "score_mean",
     "score_std", "n", "recovery", *DIFFERENCE, "size_gzip_mb",
 )  # fmt: skip
+PARTS = {"encoder_sparsity": "encoder %", "whole_model_sparsity": "whole model %"}
 COSTS = ("training_steps", "gradient_evaluations", "seconds")
 
 
@@ -46,7 +47,9 @@ class Leaderboard(Table):
                 rows.append(_dense_row(results, dense, engines))
             for block in blocks(groups(results, task)):
                 rows.extend(_block_rows(results, block, score(dense), engines))
-        columns = [*COLUMNS, *(f"{e}{kind}" for e in engines for kind in (THROUGHPUT, SPEEDUP)), *COSTS]
+        wide = any(not _same(row["encoder_sparsity"], row["sparsity_measured"]) for row in rows)
+        parts = PARTS if wide else ()  # where a recipe's scope is not the encoder alone
+        columns = [*COLUMNS, *parts, *(f"{e}{kind}" for e in engines for kind in (THROUGHPUT, SPEEDUP)), *COSTS]
         return pd.DataFrame(rows, columns=columns)
 
     def display(self, content: pd.DataFrame) -> pd.DataFrame:
@@ -66,7 +69,9 @@ class Leaderboard(Table):
             "gzip MB": per_row(lambda s: format_number(s, 1), "size_gzip_mb"),
         }
         for column in content.columns:
-            if column.endswith(THROUGHPUT):
+            if column in PARTS:
+                shown[PARTS[column]] = per_row(lambda s: format_number(100 * s, 2), column)
+            elif column.endswith(THROUGHPUT):
                 shown[f"{column.removesuffix(THROUGHPUT)} ex/s"] = per_row(lambda v: format_number(v, 1), column)
             elif column.endswith(SPEEDUP):
                 shown[f"{column.removesuffix(SPEEDUP)} speed-up"] = per_row(_times, column)
@@ -101,12 +106,15 @@ def _dense_row(results: Results, dense: Record, engines: list[str]) -> dict:
 
 def _row(results: Results, group: Group, dense: float, engines: list[str]) -> dict:
     key, first = group.key, group.records[0]
-    measured = [r.sparsity.measured for r in group.records if r.sparsity is not None]
+    measured = [r.sparsity for r in group.records if r.sparsity is not None]
+    unknown = math.nan if key.method else 0.0
     return {
         "task": key.task,
         "metric": metric_of(results, key.task),
         "sparsity_target": group.sparsity,
-        "sparsity_measured": sum(measured) / len(measured) if measured else math.nan if key.method else 0.0,
+        "sparsity_measured": _mean([sparsity.measured for sparsity in measured], unknown),
+        "encoder_sparsity": _mean([s.encoder for s in measured if s.encoder is not None], math.nan),
+        "whole_model_sparsity": _mean([s.whole_model for s in measured if s.whole_model is not None], math.nan),
         "method": group.method,
         "recipe": key.recipe,
         "family": first.family,
@@ -118,6 +126,14 @@ def _row(results: Results, group: Group, dense: float, engines: list[str]) -> di
         "gradient_evaluations": group.mean("gradient_evaluations"),
         "seconds": group.mean("pruning_seconds", "training_seconds"),
     } | size_and_speed(results, key, engines)
+
+
+def _mean(values: list[float], unknown: float) -> float:
+    return sum(values) / len(values) if values else unknown
+
+
+def _same(encoder: float, scope: float) -> bool:
+    return math.isnan(encoder) or encoder == scope
 
 
 def _block_rows(results: Results, block: list[Group], dense: float, engines: list[str]) -> list[dict]:

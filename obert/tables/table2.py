@@ -1,5 +1,6 @@
 """Table 2 of the oBERT paper: models pruned upstream, transferred to tasks."""
 
+from obert.experiment.schema import PRETRAINED
 from obert.tables import Results
 from obert.tables._measured import Group, groups, recipe_of
 from obert.tables._paper import LEGEND, PaperTable
@@ -20,7 +21,7 @@ class Table2(PaperTable):
 
     def select(self, results: Results, task: str) -> list[Group]:
         transferred = [g for g in groups(results, task, "transfer") if recipe_of(g.records[0]).get("distillation")]
-        transferred = [group for group in transferred if not group.drops_layers(results)]
+        transferred = [g for g in transferred if PRETRAINED not in g.key.origin and not g.drops_layers(results)]
         epochs = {group.epochs for group in transferred}
         pruned = [g for g in groups(results, task, "downstream") if not g.key.origin]
         return transferred + [group for group in pruned if group.epochs in epochs]

@@ -34,6 +34,7 @@ FEW = {"max_length": 32, "train_examples": 32, "eval_examples": 8}
 ENGINES = {"pytorch", "onnxruntime", "openvino"}  # those that any machine has, from this project's requirements
 TIMING = {"batch_size": 2, "sequence_length": 16, "threads": 1, "warmup": 1, "iterations": 5}
 KEPT = (0, 2)
+EXPORTED_ALIKE = ("bert_large", "electra", "xlm_roberta", "deberta_v2")  # as others that are among the fast tests
 
 
 def of_every_architecture(slow=()):
@@ -222,13 +223,17 @@ def test_zeros_from_upstream_are_held_in_transfer(case):
     assert predictions(run) == recorded(run)
 
 
-@pytest.mark.parametrize("case", of_every_architecture(slow=("bert_large",)), indirect=True)
-def test_export_and_every_engine(case):
+@pytest.mark.parametrize("case", of_every_architecture(slow=EXPORTED_ALIKE), indirect=True)
+def test_export(case):
     run = case.made("downstream", recipe="smoke_one_shot")
     record = made(case.exported(run))
     assert record.sparsity.layers == made(run).sparsity.layers
     assert record.metrics["parity_max_abs_difference"].value < 1e-5
-    check_engines(case, run)
+
+
+@pytest.mark.parametrize("case", of_every_architecture(slow=NAMES), indirect=True)
+def test_every_engine(case):
+    check_engines(case, case.made("downstream", recipe="smoke_one_shot"))
 
 
 @pytest.mark.parametrize("case", of_every_architecture(slow=NAMES), indirect=True)

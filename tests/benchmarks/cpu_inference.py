@@ -22,6 +22,7 @@ from obert.deployment.integer_graph import to_integer
 from obert.deployment.latency import random_inputs, speedup, summarize_latency, time_engines
 from obert.engines import ModelFiles
 from obert.foundation import registry
+from obert.heads import INPUT_COLUMNS
 from obert.heads.question_answering import QuestionAnswering
 from obert.masks.holding import apply_masks
 from obert.masks.patterns import parse_pattern
@@ -49,7 +50,7 @@ def random_model(config: BertConfig, layers: int, sparsity: float, pattern: str)
 
 def export(network: BertForQuestionAnswering, path: Path, int8: bool) -> ModelFiles:
     """The model in a file, as an integer graph if `int8`."""
-    export_onnx(network, HEAD, path)
+    export_onnx(network, HEAD, path, INPUT_COLUMNS)
     if int8:
         quantize(network)
         generator = torch.Generator().manual_seed(0)

@@ -12,12 +12,13 @@ import transformers
 from samples import EXPORTED, HEADS, padded_batches
 from transformers import BertConfig
 
-from obert.deployment.export import OPSET, export_onnx, exported_sparsity, file_sizes_mb, linear_weights
+from obert.deployment.export import OPSET, export_onnx, exported_sparsity, file_sizes_mb, stored_weights
 from obert.deployment.onnx_graph import OnnxGraph
 from obert.deployment.parity import PARITY_TOLERANCE, parity
 from obert.engines import ModelFiles
 from obert.engines.onnxruntime import OnnxRuntime
 from obert.foundation.errors import UserError
+from obert.heads import INPUT_COLUMNS
 from obert.models.encoders import prunable_weights
 
 # initializer_range makes logits of order 1 to 10, as those of a trained model are.
@@ -53,7 +54,7 @@ def made(head, tmp_path_factory):
         for weight in prunable_weights(network).values():
             weight.view(-1)[::4] = 0
     path = tmp_path_factory.mktemp("made") / "model.onnx"
-    export_onnx(network, head, path)
+    export_onnx(network, head, path, INPUT_COLUMNS)
     return network, path
 
 
@@ -100,9 +101,9 @@ def test_file_has_the_stated_interface(exported, head):
     assert [path.name for path in exported[1].parent.iterdir()] == ["model.onnx"], "weights must be inside"
 
 
-def test_linear_weights_are_the_models_own(exported):
+def test_stored_weights_are_the_models_own(exported):
     network, path = exported
-    weights = linear_weights(path)
+    weights = stored_weights(path)
     for name, weight in prunable_weights(network).items():
         torch.testing.assert_close(weights[name].T, weight.detach(), rtol=0, atol=0)
 
@@ -141,7 +142,7 @@ def test_weights_pruned_entirely_are_read_back(head, tmp_path):
     with torch.no_grad():
         attention.query.weight.zero_()
         attention.key.weight.zero_()
-    export_onnx(network, head, tmp_path / "model.onnx")
+    export_onnx(network, head, tmp_path / "model.onnx", INPUT_COLUMNS)
     found = exported_sparsity(tmp_path / "model.onnx", network, 0.0)
     assert sum(layer.zeros for layer in found.layers.values()) == 2 * 32 * 32
 
@@ -160,7 +161,7 @@ def test_one_wrong_zero_is_caught(exported, damage):
 @pytest.mark.parametrize("head", ["question_answering"], indirect=True)
 def test_file_of_another_model_is_caught(head, exported):
     path = exported[1]
-    export_onnx(tiny(head, layers=1), head, path)
+    export_onnx(tiny(head, layers=1), head, path, INPUT_COLUMNS)
     with pytest.raises(UserError, match=r"layer\.0.*zeros of"):
         exported_sparsity(path, exported[0], 0.25)
     with pytest.raises(UserError, match=r"layer\.1.*no such layer"):
@@ -223,7 +224,7 @@ def test_export_is_quiet_and_the_same_every_time(head, tmp_path, capfd):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for name in ("one.onnx", "two.onnx"):
-            export_onnx(tiny(head), head, tmp_path / name)
+            export_onnx(tiny(head), head, tmp_path / name, INPUT_COLUMNS)
     assert capfd.readouterr() == ("", "")
     assert (tmp_path / "one.onnx").read_bytes() == (tmp_path / "two.onnx").read_bytes()
 
@@ -236,7 +237,7 @@ def test_failed_export_leaves_no_file(head, tmp_path, monkeypatch):
 
     monkeypatch.setattr(onnx, "save", half)
     with pytest.raises(RuntimeError, match="disk full"):
-        export_onnx(tiny(head), head, tmp_path / "model.onnx")
+        export_onnx(tiny(head), head, tmp_path / "model.onnx", INPUT_COLUMNS)
     assert list(tmp_path.iterdir()) == []
 
 

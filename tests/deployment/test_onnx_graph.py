@@ -14,6 +14,10 @@ NODES = [
     helper.make_node("MatMulInteger", ["xq", "out.weight_quantized"], ["o"]),
     helper.make_node("MatMul", ["x", "self.value.weight"], ["v"]),
     helper.make_node("Add", ["v", "x"], ["v_sum"]),  # no bias
+    helper.make_node("MatMul", ["q_sum", "self.query.weight"], ["q_again"]),  # a layer that runs twice
+    helper.make_node("Transpose", ["tied.weight"], ["tied_transposed"]),  # a weight that is also a table
+    helper.make_node("Gather", ["tied.weight", "ids"], ["rows"]),
+    helper.make_node("MatMul", ["x", "tied_transposed"], ["t"]),
     helper.make_node("MatMul", ["q_heads", "k"], ["scores"]),
     helper.make_node("Softmax", ["scores"], ["probabilities"]),
     helper.make_node("MatMul", ["probabilities", "v_sum"], ["mixed"]),
@@ -23,6 +27,7 @@ CONSTANTS = {
     "bias": np.float32([1, 2]),
     "shape": np.int64([1, 2]),
     "out.weight_quantized": np.eye(2, dtype=np.int8),
+    "tied.weight": np.eye(2, dtype=np.float32),
     "scale": np.float32([[0.5]]),
 }
 
@@ -35,23 +40,15 @@ def graph():
 
 
 def test_layers_are_found_by_their_weights(graph):
-    outputs = {name: node.output[0] for name, node in graph.layers().items()}
-    assert outputs == {"self.query": "q", "self.value": "v", "out": "o"}
+    outputs = {name: [node.output[0] for node in nodes] for name, nodes in graph.layers().items()}
+    assert outputs == {"self.query": ["q", "q_again"], "self.value": ["v"], "out": ["o"], "tied": ["t"]}
     np.testing.assert_array_equal(graph.values("self.value.weight"), np.eye(2))
 
 
 def test_a_sum_is_that_of_a_constant(graph):
     layers = graph.layers()
-    assert graph.sum_of(layers["self.query"]).output[0] == "q_sum"
-    assert graph.sum_of(layers["self.value"]) is layers["self.value"]
-
-
-def test_products_of_attention_are_those_that_query_and_value_lead_to(graph):
-    assert graph.next_product("q").output[0] == "scores"
-    assert graph.next_product("v").output[0] == "mixed"
-    assert graph.next_product("scores").output[0] == "mixed"
-    assert graph.next_product("mixed") is None
-    assert graph.next_product("x") is graph.next_product("v")  # through the sum, not through the layers that read it
+    assert graph.sum_of(layers["self.query"][0]).output[0] == "q_sum"
+    assert graph.sum_of(layers["self.value"][0]) is layers["self.value"][0]
 
 
 def test_numbers(graph):

@@ -18,6 +18,7 @@ from obert.engines import EngineError, ModelFiles, _deepsparse_log
 from obert.engines.deepsparse import VERSION, DeepSparse
 from obert.engines.onnxruntime import OnnxRuntime
 from obert.foundation.files import file_hash
+from obert.heads import INPUT_COLUMNS
 from obert.models.encoders import load_trained, prunable_weights
 
 ROOT = Path(__file__).parents[2]
@@ -128,7 +129,7 @@ def model(tmp_path_factory):
         for weight in prunable_weights(network).values():
             weight[weight.abs() < weight.abs().quantile(0.8)] = 0
     path = tmp_path_factory.mktemp("model") / "model.onnx"
-    export_onnx(network, HEADS["sequence_classification"], path)
+    export_onnx(network, HEADS["sequence_classification"], path, INPUT_COLUMNS)
     return ModelFiles(path, TINY, HEADS["sequence_classification"])
 
 
@@ -170,7 +171,8 @@ def test_linear_layers_whose_zeros_are_not_seen_are_named(model, inputs, tmp_pat
     """Weights behind DequantizeLinear: the library runs their products with its own kernels, but dense."""
 
     def quantize_weights(graph):
-        products = [node for node in OnnxGraph(graph).layers().values() if node.op_type == "MatMul"]
+        layers = OnnxGraph(graph).layers().values()
+        products = [node for nodes in layers for node in nodes if node.op_type == "MatMul"]
         arrays = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
         scale = np.float32(0.01)
         for node in products:

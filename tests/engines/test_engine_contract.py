@@ -15,6 +15,7 @@ from obert.deployment.latency import random_inputs
 from obert.deployment.parity import parity
 from obert.engines import ModelFiles
 from obert.foundation import registry
+from obert.heads import INPUT_COLUMNS
 from obert.models.encoders import load_float, load_tokenizer, load_trained, save
 from obert.quantization.fake import quantize
 from obert.quantization.quantizers import freeze_scales
@@ -32,7 +33,7 @@ def model(request, tmp_path_factory):
     network = load_trained(TINY, head)
     save(network, load_tokenizer(TINY), folder / "model")
     network = load_trained(folder / "model", head, attn_implementation="eager")
-    export_onnx(network, head, folder / "model.onnx")
+    export_onnx(network, head, folder / "model.onnx", INPUT_COLUMNS)
     return ModelFiles(folder / "model.onnx", folder / "model", head), network
 
 
@@ -46,7 +47,9 @@ def quantized_model(request, tmp_path_factory):
         for inputs in padded_batches(features(network.config.vocab_size), network.config.pad_token_id):
             network(**inputs)
     save(freeze_scales(network), load_tokenizer(TINY), folder / "model")
-    export_onnx(load_float(folder / "model", head, attn_implementation="eager"), head, folder / "model.onnx")
+    export_onnx(
+        load_float(folder / "model", head, attn_implementation="eager"), head, folder / "model.onnx", INPUT_COLUMNS
+    )
     to_integer(folder / "model.onnx", network)
     return ModelFiles(folder / "model.onnx", folder / "model", head), network
 

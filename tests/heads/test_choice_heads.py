@@ -195,3 +195,16 @@ def test_a_question_is_one_example_of_per_example_gradients(scoring, head, netwo
         for (name, layer), gradient in zip(layers.items(), expected, strict=True):
             own = found[name].rows(0, layer.out_features)[index].reshape(gradient.shape)
             torch.testing.assert_close(own, gradient, rtol=1e-3, atol=1e-5)
+
+
+def test_a_network_learns_to_choose(scoring, head, network, tokenizer):
+    torch.set_num_threads(1)
+    batch = batch_of(head, features(scoring, 6), tokenizer)
+    optimizer = torch.optim.Adam(network.parameters(), lr=5e-3)
+    for _ in range(100):
+        optimizer.zero_grad()
+        head.losses(head.forward(network, batch), batch).mean().backward()
+        optimizer.step()
+    with torch.no_grad():
+        (chosen,) = head.forward(network, batch)
+    assert chosen.argmax(-1).equal(batch["labels"])

@@ -1,4 +1,4 @@
-"""The library entry point on models that are not transformers."""
+"""The library entry point, mostly on models that are not transformers."""
 
 import subprocess
 import sys
@@ -6,12 +6,15 @@ from itertools import count
 
 import pytest
 import torch
+from architectures.models import config
 from torch import nn
+from transformers import AutoModelForSequenceClassification
 
 import obert
 from obert import hold_masks, prune
 from obert.foundation.errors import UserError
 from obert.masks.selection import dense_masks
+from obert.models.encoders import prunable_weights
 from obert.pruning import Context, TrainingHook, prune_event
 from obert.pruning.obert import OptimalBertSurgeon
 
@@ -180,6 +183,15 @@ def test_default_scope_is_the_encoder(batches):
         "encoder.second.weight",
     ]
     assert zeros_of(model)["head.weight"] == 0
+
+
+@pytest.mark.parametrize("name", ["distilbert", "modernbert", "albert"])
+def test_default_scope_of_a_model_of_transformers_is_that_of_the_harness(name):
+    """Two of them have no submodule named `encoder`, and ALBERT's has a layer that belongs to the embeddings."""
+    model = AutoModelForSequenceClassification.from_config(config(name))
+    tokens = [torch.randint(5, 100, (2, 6), generator=torch.Generator().manual_seed(0))]
+    report = prune(model, tokens, lambda m, x: m(input_ids=x).logits.square().sum(-1), 0.5, "magnitude")
+    assert report.layers.keys() == prunable_weights(model).keys()
 
 
 @pytest.mark.parametrize("scope", ["encoder.first", ["encoder.f*", "head"]])

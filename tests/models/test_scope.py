@@ -226,6 +226,11 @@ def test_a_recipe_without_a_scope_says_nothing_of_it():
         )
 
 
+def test_a_recipe_that_does_not_prune_has_no_scope(plan_of):
+    with pytest.raises(UserError, match="'scope' belongs to recipes that prune"):
+        plan_of({"movie_reviews": {"smoke_finetune": {"scope": {"head": True}}}})
+
+
 def test_records_of_before_are_read():
     old = '{"target": 0.5, "measured": 0.5, "layers": {"a": {"zeros": 1, "size": 2}}}'
     assert Sparsity.model_validate_json(old).model_dump_json() == old.replace(" ", "")

@@ -17,6 +17,7 @@ from obert.deployment.parity import parity
 from obert.engines import ModelFiles
 from obert.engines.onnxruntime import OnnxRuntime
 from obert.foundation.errors import UserError
+from obert.heads import INPUT_COLUMNS
 from obert.models.encoders import load_float, load_tokenizer, load_trained, prunable_weights, save
 from obert.quantization.fake import (
     FreezeObservers,
@@ -25,6 +26,7 @@ from obert.quantization.fake import (
     integer_weight,
     is_quantized,
     quantize,
+    quantize_layer,
 )
 from obert.quantization.quantizers import freeze_scales
 
@@ -72,10 +74,7 @@ def test_a_linear_layer_by_hand():
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([[1.27, -0.404, 0.0], [0.5, 0.0, 0.016]]))
         layer.bias.copy_(torch.tensor([0.12345, 0.0]))
-    holder = torch.nn.Module()
-    holder.layer, holder.device = layer, torch.device("cpu")
-    holder.set_attn_implementation = lambda name: None
-    quantize(holder)
+    quantize_layer(layer)
     inputs = torch.tensor([[2.05, 0.5, -0.5]])
     assert type(layer) is QuantizedLinear
     outputs = layer(inputs)
@@ -160,7 +159,7 @@ def exported(head, tmp_path_factory):
     floating = copy.deepcopy(network)
     calibrated(network)
     path = tmp_path_factory.mktemp("exported") / "model.onnx"
-    export_onnx(floating, head, path)
+    export_onnx(floating, head, path, INPUT_COLUMNS)
     to_integer(path, network)
     return network, path
 
@@ -235,6 +234,6 @@ def test_another_models_graph_is_refused(head, tmp_path):
     shallow = tiny(head)
     del shallow.base_model.encoder.layer[1:]
     path = tmp_path / "model.onnx"
-    export_onnx(shallow, head, path)
+    export_onnx(shallow, head, path, INPUT_COLUMNS)
     with pytest.raises(UserError, match=r"layer\.1"):
         to_integer(path, calibrated(tiny(head)))

@@ -269,8 +269,8 @@ class Pooled(nn.Linear):
     [
         (lambda: Edited(nn.ReLU(), first=Scaling), "first", "not what autograd has"),
         (lambda: Edited(nn.ReLU(), first=ScalingOutput), "first", "not what autograd has"),
-        (Transposed, "first", "one example's gradient"),
-        (Coupled, "first", "one example's gradient"),
+        (Transposed, "first", "the loss of one example depends on others"),
+        (Coupled, "first", "the loss of one example depends on others"),
         (lambda: UsedTwice(nn.ReLU()), "first", "not what autograd has"),
         (with_gradient_hook, "first", "gradient hook"),
         (lambda: ByKeyword(nn.ReLU()), "first", r"not layer\(input=x\)"),

@@ -10,6 +10,7 @@ import pytest
 import torch
 from planned import at, make
 
+from obert.deployment import timing
 from obert.engines import EngineError
 from obert.experiment.plan import Plan
 from obert.experiment.schema import Experiment
@@ -254,6 +255,21 @@ def test_what_an_engine_leaves_to_a_fallback_is_recorded(plan, monkeypatch, capl
     assert details["onnxruntime"]["unsupported"] == {}
     assert details["onnxruntime"]["version"] == importlib.metadata.version("onnxruntime")
     assert "pytorch leaves a part of the candidate model to a fallback: Sin '/odd/Sin'" in caplog.text
+
+
+def test_times_that_cannot_be_summarised_leave_those_of_the_others(plan, monkeypatch):
+    teacher, _ = write_exports(plan)
+    speeds, engines = timing.speeds, iter(["pytorch"])
+
+    def first_fails(*arguments):
+        if next(engines, None):
+            raise ZeroDivisionError("no time at all")
+        return speeds(*arguments)
+
+    monkeypatch.setattr(timing, "speeds", first_fails)
+    record = make(at(plan, teacher, "benchmark"))
+    assert record.details["failed"] == {"pytorch": "ZeroDivisionError: no time at all"}
+    assert {name.split("_")[0] for name in record.metrics} == {"onnxruntime"}
 
 
 def test_an_engine_in_an_environment_of_its_own_is_timed_where_there_is_one(make_plan):

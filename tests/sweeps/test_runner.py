@@ -178,6 +178,26 @@ def test_run_again_it_makes_nothing_and_writes_the_same(swept, monkeypatch):
     assert written() == before and len(before) >= 4
 
 
+def test_a_sweep_is_complete_though_figures_and_mirror_fail(swept, monkeypatch, capsys):
+    path, search = swept
+    recipe = search.folder / "smoke_one_shot_swept.yaml"
+    recipe.unlink()
+
+    def fail(*_):
+        raise ImportError("a driver")
+
+    monkeypatch.setattr(runner, "draw_history", fail)
+    monkeypatch.setattr(runner.sweeps, "mirror_sweep", fail)
+    assert runner.run(path) == recipe
+    assert recipe.is_file()
+    said = capsys.readouterr().err
+    assert "is complete, but without its figures: ImportError: a driver" in said
+    assert (
+        f"but not in MLflow: ImportError: a driver. Later, `python -m obert track --config {search.sweep.experiment}`"
+        in said
+    )
+
+
 def test_a_lost_study_is_made_again_from_the_records(swept, monkeypatch):
     path, search = swept
     before = trials_of(search)

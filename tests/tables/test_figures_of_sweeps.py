@@ -44,6 +44,18 @@ def test_ablation_leaves_failed_trials_out(make_results, example_runs):
     assert content["value"].unique().tolist() == [50] and content["score"].tolist() == pytest.approx([87.0, 67.0])
 
 
+def test_figure_3_has_m_fac_beside_the_block_sizes(make_results, example_runs):
+    """In a panel of its own, a line a number of gradients; a block Fisher's gradients are Figure 4's alone."""
+    blocks = trials().drop(columns=["methods.obert.num_gradients", "methods.obert.dampening"])
+    mfac = trials().drop(columns=["methods.obert.fisher_block_size", "methods.obert.dampening"])
+    mfac = mfac.rename(columns={"methods.obert.num_gradients": "methods.mfac.num_gradients"})
+    sweeps = {"blocks": blocks, "mfac": mfac, "gradients": trials().drop(columns="methods.obert.fisher_block_size")}
+    built = figure(3, make_results(example_runs, sweeps=sweeps))
+    axes = {axis.get_title().split(",")[0]: axis for axis in built.figure.axes}
+    labels = {name: [line.get_label() for line in axis.get_lines()][1:] for name, axis in axes.items()}
+    assert labels == {"blocks": ["B = 10", "B = 20"], "mfac": ["M-FAC, m = 50", "M-FAC, m = 100"]}
+
+
 def test_a_sweep_without_trials_gives_its_command(make_results, example_runs):
     built = figure(5, make_results(example_runs, sweeps={"ablation": pd.DataFrame()}))
     assert built.content.empty

@@ -3,6 +3,7 @@ import math
 import pytest
 
 from obert.foundation.errors import UserError
+from obert.masks.counts import LayerSparsity, Sparsity
 from obert.records.record import Score
 from obert.tables.latency import Latency
 from obert.tables.leaderboard import Leaderboard
@@ -47,6 +48,22 @@ def test_rows_hold_size_speed_and_costs(rows):
     assert math.isnan(rows.loc["magnitude", "pytorch_throughput"])
     costs = rows.loc["obert", ["training_steps", "gradient_evaluations", "seconds"]]
     assert costs.tolist() == [30, 64, 12]
+
+
+def test_three_sparsities_are_shown_where_more_than_the_encoder_is_pruned(make_results):
+    chosen = {"method": "obert", "sparsity": 0.9}
+    layers = {"layer": LayerSparsity(zeros=360, size=400)}
+
+    def shown(**parts):
+        sparsity = Sparsity(target=0.9, measured=0.9, layers=layers, **parts)
+        found = record("downstream", 75.0, **chosen).model_copy(update={"sparsity": sparsity})
+        results, table = make_results([(found, None, 0)]), Leaderboard()
+        return table.display(table.build(results)).set_index("method")
+
+    wide = shown(encoder=0.85, whole_model=0.9)
+    assert wide.loc["obert", ["measured %", "encoder %", "whole model %"]].tolist() == ["90.00", "85.00", "90.00"]
+    for usual in (shown(), shown(encoder=0.9, whole_model=0.7)):
+        assert not {"encoder %", "whole model %"} & set(usual.columns)
 
 
 def test_displayed_numbers_have_spreads_signs_and_dashes(results):

@@ -14,6 +14,7 @@ from transformers import AutoTokenizer
 from obert.deployment.export import export_onnx
 from obert.deployment.parity import PARITY_TOLERANCE
 from obert.foundation.files import file_hash
+from obert.heads import INPUT_COLUMNS
 from obert.models.encoders import load_tokenizer, load_trained, save
 from obert.records.record import write_record
 from obert.tracking.fetch import fetch
@@ -36,7 +37,7 @@ def exported(request, root, tmp_path):
     made = record("export", inputs={source: "0" * 64}, files=("model.onnx",), environment=environment)
     save(network, load_tokenizer(tiny), tmp_path / "runs" / source / "model")
     folder = tmp_path / "runs" / made.key.path
-    export_onnx(network, head, folder / "model.onnx")
+    export_onnx(network, head, folder / "model.onnx", INPUT_COLUMNS)
     write_record(folder, made)
     return made, folder, network
 

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-DATA = Path(__file__).parent.parent / "data" / "city_qa"
+DATA = Path(__file__).parent / "data" / "city_qa"
 LETTERS = "ABCDE"
 
 
@@ -36,7 +36,12 @@ def _winogrande(split):
         yield {**row, "answer": str(right + 1)}
 
 
-FORMATS = {"commonsense_qa": _commonsense_qa, "race": _race, "winogrande": _winogrande}
+def _own(split):
+    for name, _, question, choices, right in _questions(split, 3):
+        yield {"id": name, "question": question, "choices": choices, "label": right}
+
+
+FORMATS = {"commonsense_qa": _commonsense_qa, "multiple_choice": _own, "race": _race, "winogrande": _winogrande}
 
 
 def write(name, folder):
