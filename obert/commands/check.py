@@ -51,8 +51,8 @@ def run(plan: Plan) -> str:
     lines = [f"experiment {experiment.name}: {len(plan)} runs, {pruning} of them pruning"]
     for model, loaded in models.items():
         lines.append(
-            f"model {model.source}: {loaded.network.num_parameters() / 1e6:.1f} M parameters, "
-            f"{sum(loaded.prunable().values()) / 1e6:.1f} M prunable"
+            f"model {model.source}: {_count(loaded.network.num_parameters())} parameters, "
+            f"{_count(sum(loaded.prunable().values()))} prunable"
         )
     lines.append(f"device: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU'}")
     lines.append(_check_disk(plan, models))
@@ -77,6 +77,10 @@ def _model(model: Model) -> _Model:
     if model.layers is not None:
         keep_layers(network, model.layers)
     return _Model(network, tokenizer)
+
+
+def _count(number: int) -> str:
+    return f"{number / 1e6:.1f} M" if number >= 1e6 else f"{number:,}"
 
 
 def _check_disk(plan: Plan, models: Mapping[Model, _Model]) -> str:

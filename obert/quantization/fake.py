@@ -49,9 +49,9 @@ def quantize(network: PreTrainedModel) -> PreTrainedModel:
     network.set_attn_implementation("eager")  # fused attention has no products to be seen
     products, ran = find_products(network)
     layers = [(name, m) for name, m in network.named_modules() if isinstance(m, nn.Linear | nn.Embedding)]
-    readers = _readers_of_tables(network, ran)
     for name, module in layers:
         _require_plain(name, module)
+    readers = _readers_of_tables(network, ran)
     for _, module in layers:
         quantize_layer(module)
     for module, pairs in products.items():

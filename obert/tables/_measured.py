@@ -87,8 +87,8 @@ def groups(results: Results, task: str, *stages: str) -> list[Group]:
 
 
 def recovery(mean: float, dense: float) -> float:
-    """The score as a percentage of the dense model's."""
-    return 100 * mean / dense if dense else math.nan
+    """The score as a percentage of the dense model's; NaN where that is not above 0, as a correlation may be."""
+    return 100 * mean / dense if dense > 0 else math.nan
 
 
 def metric_of(results: Results, task: str) -> str:

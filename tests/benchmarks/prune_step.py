@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification
 
 from obert.experiment.plan import Plan
+from obert.heads import INPUT_COLUMNS
 from obert.masks.selection import dense_masks
 from obert.models.encoders import load_tokenizer, load_trained, prunable_layers
 from obert.pruning import Context, GradientData, TrainingHook, Update, prune_event
@@ -36,7 +37,6 @@ from obert.pruning.shared.block_fisher import FisherProposal
 from obert.records.record import MODEL
 from obert.second_order.fisher import RecursiveFisher
 from obert.second_order.gradients import exact_float32
-from obert.tasks import model_inputs
 from obert.training.features import Features
 from obert.training.prediction import predict_logits
 from obert.training.pruner import TrainingFeatures
@@ -149,7 +149,7 @@ def random_case(config: BertConfig, length: int, device: torch.device) -> Case:
     network = BertForSequenceClassification(config).to(device).eval()
 
     def losses(batch: dict[str, Tensor]) -> Tensor:
-        logits = network(**model_inputs(batch)).logits
+        logits = network(**{name: batch[name] for name in INPUT_COLUMNS if name in batch}).logits
         return nn.functional.cross_entropy(logits, batch["labels"], reduction="none")
 
     return Case(network, RandomTokens(config, length, device), losses)

@@ -49,6 +49,9 @@ class Session:
     def run(self, outputs, inputs):
         return self.evaluator.run(outputs, inputs)
 
+    def get_inputs(self):
+        return self.model.graph.input
+
 
 @pytest.fixture
 def without_vnni(monkeypatch):

@@ -6,6 +6,8 @@ from planned import at, make
 from safetensors.torch import load_file
 from samples import HEADS
 
+from obert.deployment import trial
+from obert.foundation.errors import UserError
 from obert.models.encoders import load_trained, prunable_weights
 from obert.quantization.fake import QuantizedLinear
 from obert.records.record import read_record
@@ -55,6 +57,30 @@ def test_interrupted_and_run_again_equals_uninterrupted(plan, runs, interrupted_
     for name, value in found.items():
         assert torch.equal(value, expected[name]), name
     assert again.metrics == whole.metrics
+
+
+@pytest.fixture
+def cannot_be_exported(monkeypatch):
+    def fails(*_):
+        raise RuntimeError("no such operator")
+
+    monkeypatch.setattr(trial, "_passed", set())
+    monkeypatch.setattr(trial, "export_onnx", fails)
+
+
+def test_a_model_that_cannot_be_exported_is_refused_before_its_first_step(plan, runs, cannot_be_exported):
+    for run in (plan.teacher(TASK), runs[1]):
+        run.drop_checkpoints()
+        with pytest.raises(UserError, match="a trial before training shows: no such operator"):
+            run.stage.run(run)
+        assert not list(run.checkpoints.glob("checkpoint-*"))
+
+
+def test_a_run_that_goes_on_has_been_through_the_trial(plan, runs, interrupted_at, cannot_be_exported, monkeypatch):
+    with monkeypatch.context() as patch, interrupted_at(3):
+        patch.setattr(trial, "try_export", lambda *_: None)
+        make(runs[1])
+    make(runs[1])
 
 
 def test_the_export_is_an_integer_graph_with_the_zeros(plan, runs):

@@ -1,12 +1,13 @@
 """Ranks where the primary metric is no mean: the paired bootstrap resamples examples and computes it anew."""
 
 import json
+import math
 
 import numpy as np
 import pytest
 from sklearn.metrics import matthews_corrcoef
 
-from obert.tables._measured import groups
+from obert.tables._measured import groups, recovery
 from obert.tables._ranking import differences, ranks
 from tables.examples import record
 
@@ -56,3 +57,8 @@ def test_examples_that_the_metric_does_not_count_take_no_part(make_results, tmp_
     with (tmp_path / "runs" / of_run.key.path / "predictions.jsonl").open("a") as file:
         file.write(json.dumps({"id": "mismatched-a", "prediction": 1, "score": None}) + "\n")
     assert results.terms(of_run.key)[0].to_dict() == {"a": 100, "b": 0, "c": 100, "d": 0}
+
+
+@pytest.mark.parametrize("dense", [0.0, -12.5, math.nan])
+def test_nothing_is_recovered_of_a_correlation_that_is_not_there(dense):
+    assert math.isnan(recovery(5.0, dense))
