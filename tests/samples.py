@@ -18,6 +18,7 @@ EXPORTED = {
     "regression": Regression(),
     "token_classification": TokenClassification(),
 }
+WHOLE_AND_TOKENS = {name: EXPORTED[name] for name in ("sequence_classification", "question_answering")}
 HEADS = {**EXPORTED, "masked_language_model": MaskedLanguageModel()}
 BATCH = 8
 

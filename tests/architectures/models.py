@@ -166,6 +166,7 @@ _MADE = {
     ),
 }
 NAMES = tuple(_MADE)
+ALIKE = ("bert_large", "electra", "xlm_roberta", "deberta_v2")  # built as others that stay among the fast tests
 
 
 def config(name: str):

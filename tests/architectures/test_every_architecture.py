@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from architectures.models import NAMES, WIDTHS, config, make
+from architectures.models import ALIKE, NAMES, WIDTHS, config, make
 from planned import at, made
 from safetensors.torch import load_file
 
@@ -35,7 +35,6 @@ ENGINES = {"pytorch", "onnxruntime", "openvino"}  # those that any machine has, 
 FLOAT_ONLY = {"pytorch"}  # it would time the training's rounding, not a model in 8 bits
 TIMING = {"batch_size": 2, "sequence_length": 16, "threads": 1, "warmup": 1, "iterations": 5}
 KEPT = (0, 2)
-EXPORTED_ALIKE = ("bert_large", "electra", "xlm_roberta", "deberta_v2")  # as others that are among the fast tests
 
 
 def of_every_architecture(slow=()):
@@ -224,7 +223,7 @@ def test_zeros_from_upstream_are_held_in_transfer(case):
     assert predictions(run) == recorded(run)
 
 
-@pytest.mark.parametrize("case", of_every_architecture(slow=EXPORTED_ALIKE), indirect=True)
+@pytest.mark.parametrize("case", of_every_architecture(slow=ALIKE), indirect=True)
 def test_export(case):
     run = case.made("downstream", recipe="smoke_one_shot")
     record = made(case.exported(run))

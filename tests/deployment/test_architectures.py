@@ -25,7 +25,7 @@ from obert.quantization.fake import quantize
 from obert.quantization.quantizers import freeze_scales
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "architectures"))
-from models import NAMES, make
+from models import ALIKE, NAMES, make
 
 # Three layers each. Of a layer: its linear layers, and the products of its attention.
 PRODUCTS = {
@@ -84,7 +84,7 @@ def calibrated(network, inputs):
 
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(name, marks=pytest.mark.slow if name == "bert_large" else ()) for name in NAMES],
+    params=[pytest.param(name, marks=pytest.mark.slow if name in ALIKE else ()) for name in NAMES],
 )
 def made(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)

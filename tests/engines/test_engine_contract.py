@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from samples import EXPORTED, padded_batches
+from samples import WHOLE_AND_TOKENS, padded_batches
 
 from obert.deployment.export import export_onnx
 from obert.deployment.integer_graph import to_integer
@@ -25,10 +25,10 @@ TINY = ROOT / "tests" / "data" / "tiny_bert"
 LENGTHS = (3, 17, 9, 30, 4, 4, 25, 12, 8, 21)  # more than one batch, each with padding
 
 
-@pytest.fixture(scope="module", params=EXPORTED)
+@pytest.fixture(scope="module", params=WHOLE_AND_TOKENS)
 def model(request, tmp_path_factory):
     """The files of a tiny model with one head, and the model itself."""
-    folder, head = tmp_path_factory.mktemp("model"), EXPORTED[request.param]
+    folder, head = tmp_path_factory.mktemp("model"), WHOLE_AND_TOKENS[request.param]
     torch.manual_seed(0)
     network = load_trained(TINY, head)
     save(network, load_tokenizer(TINY), folder / "model")
@@ -37,10 +37,10 @@ def model(request, tmp_path_factory):
     return ModelFiles(folder / "model.onnx", folder / "model", head), network
 
 
-@pytest.fixture(scope="module", params=EXPORTED)
+@pytest.fixture(scope="module", params=WHOLE_AND_TOKENS)
 def quantized_model(request, tmp_path_factory):
     """The same in 8 bits: the file is an integer graph."""
-    folder, head = tmp_path_factory.mktemp("quantized"), EXPORTED[request.param]
+    folder, head = tmp_path_factory.mktemp("quantized"), WHOLE_AND_TOKENS[request.param]
     torch.manual_seed(0)
     network = quantize(load_trained(TINY, head)).eval()
     with torch.no_grad():

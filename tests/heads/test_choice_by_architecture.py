@@ -3,7 +3,7 @@
 import pytest
 import questions_with_choices
 import torch
-from architectures.models import NAMES, make
+from architectures.models import ALIKE, NAMES, make
 
 from obert.experiment.recipes import load_task
 from obert.experiment.schema import Model
@@ -17,7 +17,10 @@ CASES = {
 }
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.slow if name in ALIKE else ()) for name in NAMES],
+)
 def model(request, tmp_path_factory):
     return Model(source=str(make(request.param, tmp_path_factory.mktemp(request.param))))
 

@@ -8,7 +8,7 @@ import onnx
 import pytest
 import torch
 import transformers
-from samples import EXPORTED, padded_batches
+from samples import WHOLE_AND_TOKENS, padded_batches
 from transformers import BertConfig
 
 from obert.deployment.export import export_onnx, exported_sparsity
@@ -59,9 +59,9 @@ def calibrated(network):
     return freeze_scales(network)
 
 
-@pytest.fixture(params=EXPORTED, scope="module")
+@pytest.fixture(params=WHOLE_AND_TOKENS, scope="module")
 def head(request):
-    return EXPORTED[request.param]
+    return WHOLE_AND_TOKENS[request.param]
 
 
 def test_a_linear_layer_by_hand():

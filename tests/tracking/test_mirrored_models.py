@@ -7,7 +7,7 @@ import onnx
 import pytest
 import torch
 from mlflow import MlflowClient
-from samples import EXPORTED
+from samples import WHOLE_AND_TOKENS
 from tables.examples import record
 from transformers import AutoTokenizer
 
@@ -25,12 +25,12 @@ FILES = {"MLmodel", "model.onnx", "python_env.yaml", "requirements.txt"}
 OF_MLFLOW = {"registered_model_meta"}  # MLflow writes it when it downloads a model
 
 
-@pytest.fixture(params=EXPORTED)
+@pytest.fixture(params=WHOLE_AND_TOKENS)
 def exported(request, root, tmp_path):
     """The record of an export, its folder, and the model in the folder of the run that it is of."""
     tiny = root / "tests/data/tiny_bert"
     torch.manual_seed(0)
-    head = EXPORTED[request.param]
+    head = WHOLE_AND_TOKENS[request.param]
     network = load_trained(tiny, head, attn_implementation="eager")
     source = "teacher/movie_reviews/dense/dense/seed0"
     environment = {"python": "3.11.7", "packages": {name: version(name) for name in ("numpy", "onnx", "onnxruntime")}}
