@@ -2,8 +2,9 @@
 
     python tests/benchmarks/startup.py --json
 
-A run of the smoke experiment's upstream teacher is stopped at its first optimiser step, in a folder of its own whose assets and database are
-prepared. The floor is a process that imports torch and `transformers.Trainer` and ends. The two take turns.
+A run of the smoke experiment's upstream teacher is stopped at its first optimiser step, in a folder of its own whose
+assets and database are prepared. The floor is a process that imports torch and `transformers.Trainer` and ends. The two
+take turns.
 """
 
 from __future__ import annotations
