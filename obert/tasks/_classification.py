@@ -55,3 +55,12 @@ class Classification(Sentences):
         from obert.tasks._metrics import Accuracy
 
         return Accuracy()
+
+
+class ClassificationWithF1(Classification):
+    """Of two classes; judged by the F1 of the second too, as GLUE judges tasks whose classes are uneven."""
+
+    def metric(self) -> Metric:
+        from obert.tasks._metrics import AccuracyAndF1
+
+        return AccuracyAndF1()
