@@ -10,8 +10,6 @@ import sys
 from pathlib import Path
 
 import yaml
-
-sys.path.insert(0, str(Path(__file__).parent))
 from models import NAMES, make
 
 GOOD, BAD = ("warm", "lovely", "clever", "bright"), ("dull", "clumsy", "empty", "flat")

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification
 
 from obert.experiment.plan import Plan
-from obert.heads import INPUT_COLUMNS
+from obert.heads.sequence_classification import SequenceClassification
 from obert.masks.selection import dense_masks
 from obert.models.encoders import load_tokenizer, load_trained, prunable_layers
 from obert.pruning import Context, GradientData, TrainingHook, Update, prune_event
@@ -146,11 +146,10 @@ class RandomTokens:
 def random_case(config: BertConfig, length: int, device: torch.device) -> Case:
     """A randomly initialised BERT, enough to take times."""
     torch.manual_seed(0)
-    network = BertForSequenceClassification(config).to(device).eval()
+    network, head = BertForSequenceClassification(config).to(device).eval(), SequenceClassification()
 
     def losses(batch: dict[str, Tensor]) -> Tensor:
-        logits = network(**{name: batch[name] for name in INPUT_COLUMNS if name in batch}).logits
-        return nn.functional.cross_entropy(logits, batch["labels"], reduction="none")
+        return head.losses(head.forward(network, batch), batch)
 
     return Case(network, RandomTokens(config, length, device), losses)
 

@@ -1,14 +1,13 @@
 """Every architecture, exported in float32 and in 8 bits: what the file declares, its weights, products and logits."""
 
 import copy
-import sys
 from collections import Counter
-from pathlib import Path
 from types import SimpleNamespace
 
 import onnx
 import pytest
 import torch
+from architectures.models import ALIKE, NAMES, make
 from onnx import TensorProto
 from samples import HEADS
 
@@ -23,9 +22,6 @@ from obert.foundation.errors import UserError
 from obert.models.encoders import load_pretrained, prunable_weights
 from obert.quantization.fake import quantize
 from obert.quantization.quantizers import freeze_scales
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "architectures"))
-from models import ALIKE, NAMES, make
 
 # Three layers each. Of a layer: its linear layers, and the products of its attention.
 PRODUCTS = {
