@@ -1,7 +1,17 @@
 """What tests do with planned runs."""
 
+from pathlib import Path
+
+import pytest
+
 from obert.experiment.plan import Plan, PlannedRun
 from obert.records.record import Record, read_record
+
+
+def results_in(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """Let runs write below a folder, with records that do not name the machine."""
+    patch.setattr("obert.experiment.folders.RESULTS", folder)
+    patch.setattr("obert.records.recording.environment", dict)  # asking the CPU for its name takes a second
 
 
 def make(run: PlannedRun) -> Record:

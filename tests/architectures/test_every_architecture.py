@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from architectures.models import ALIKE, NAMES, WIDTHS, config, make
-from planned import at, made
+from planned import at, made, results_in
 from safetensors.torch import load_file
 
 from obert.experiment.plan import Plan, PlannedRun
@@ -71,8 +71,7 @@ def cases(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("architectures")
         patch.chdir(ROOT)
-        patch.setattr("obert.experiment.folders.RESULTS", folder / "results")
-        patch.setattr("obert.records.recording.environment", dict)  # asking the CPU for its name takes a second
+        results_in(folder / "results", patch)
         yield lambda name: Case(name, Plan.of(experiment(name, make(name, folder / name))))
 
 

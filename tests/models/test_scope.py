@@ -6,6 +6,7 @@ import pytest
 import torch
 from architectures.models import NAMES, make
 from planned import make as run_of
+from planned import results_in
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
@@ -35,8 +36,7 @@ SMALL = {"num_gradients": 6, "gradient_batch_size": 3}
 @pytest.fixture
 def plan_of(root, monkeypatch, tmp_path):
     """The plan of an experiment on a tiny model, its dense teacher made."""
-    monkeypatch.setattr("obert.experiment.folders.RESULTS", tmp_path / "results")
-    monkeypatch.setattr("obert.records.recording.environment", dict)
+    results_in(tmp_path / "results", monkeypatch)
     make("electra", tmp_path / "model")
 
     def plan(overrides, upstream=None, **content):

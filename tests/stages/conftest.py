@@ -3,7 +3,7 @@
 from contextlib import contextmanager
 
 import pytest
-from planned import made
+from planned import made, results_in
 
 from obert.experiment.plan import Plan
 from obert.training.trainer import LossProgress
@@ -18,8 +18,7 @@ def results(tmp_path_factory):
 @pytest.fixture
 def plan(root, monkeypatch, results):
     """The plan of the smoke experiment, with its teachers trained."""
-    monkeypatch.setattr("obert.experiment.folders.RESULTS", results)
-    monkeypatch.setattr("obert.records.recording.environment", dict)  # asking the CPU for its name takes a second
+    results_in(results, monkeypatch)
     loaded = Plan.load("configs/smoke.yaml")
     for teacher in loaded.of_stage("teacher"):
         made(teacher)

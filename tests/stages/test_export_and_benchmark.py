@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from planned import at, make
+from planned import at, make, results_in
 
 from obert.deployment import timing
 from obert.engines import EngineError
@@ -35,8 +35,7 @@ TIMING = {"batch_size": 2, "sequence_length": 16, "threads": 1, "warmup": 1, "it
 
 @pytest.fixture
 def make_plan(root, monkeypatch, tmp_path):
-    monkeypatch.setattr("obert.experiment.folders.RESULTS", tmp_path / "results")
-    monkeypatch.setattr("obert.records.recording.environment", dict)  # asking the CPU for its name takes a second
+    results_in(tmp_path / "results", monkeypatch)
 
     def make(**timing):
         experiment = Experiment.model_validate(

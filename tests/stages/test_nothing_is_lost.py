@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from planned import made, make
+from planned import made, make, results_in
 from safetensors.torch import load_file
 from test_methods_in_training import RECIPE, with_recipe
 
@@ -197,8 +197,7 @@ def trained(tmp_path_factory, initialized):
     (folder / "smoke.yaml").write_text(yaml.safe_dump(content))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        patch.setattr("obert.experiment.folders.RESULTS", folder / "results")
-        patch.setattr("obert.records.recording.environment", dict)
+        results_in(folder / "results", patch)
         plan = Plan.load(folder / "smoke.yaml")
         run = plan.find("downstream", task="movie_reviews", recipe="smoke_gradual", method="magnitude")
         plan.teacher("movie_reviews").stage.run(plan.teacher("movie_reviews"))
@@ -210,8 +209,7 @@ def trained(tmp_path_factory, initialized):
 def command(trained, root, monkeypatch):
     """Runs the command line on that run, which has been trained and not evaluated."""
     run, config, _, kept = trained
-    monkeypatch.setattr("obert.experiment.folders.RESULTS", config.parent / "results")
-    monkeypatch.setattr("obert.records.recording.environment", dict)
+    results_in(config.parent / "results", monkeypatch)
     snakemake_deletes_outputs(run)
     shutil.rmtree(run.checkpoints, ignore_errors=True)
     shutil.copytree(kept, run.checkpoints)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import questions_with_choices
-from planned import at, made
+from planned import at, made, results_in
 
 from obert.experiment.plan import Plan
 
@@ -36,8 +36,7 @@ def results(tmp_path_factory):
 
 @pytest.fixture
 def plan(root, monkeypatch, results, sources, tmp_path):
-    monkeypatch.setattr("obert.experiment.folders.RESULTS", results)
-    monkeypatch.setattr("obert.records.recording.environment", dict)
+    results_in(results, monkeypatch)
     tasks = {name: {"source": str(folder), "max_length": 96} for name, folder in sources.items()}
     tasks["squad_v2"] |= {"doc_stride": 16, "threshold_examples": 0.2}
     content = {

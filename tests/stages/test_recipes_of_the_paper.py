@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 from architectures import models
-from planned import made
+from planned import made, results_in
 from safetensors.torch import load_file
 
 from obert.experiment.plan import Plan
@@ -23,8 +23,7 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def paper(root, monkeypatch, folder):
     """Blocks of `configs/paper.yaml` on a tiny BERT, and on a tiny MobileBERT, two of whose three layers are kept."""
-    monkeypatch.setattr("obert.experiment.folders.RESULTS", folder)
-    monkeypatch.setattr("obert.records.recording.environment", dict)  # asking the CPU for its name takes a second
+    results_in(folder, monkeypatch)
     content = {
         "name": "tiny_paper",
         "description": "Recipes of the paper on tiny models.",

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 from mlflow import MlflowClient
-from planned import make
+from planned import make, results_in
 
 from obert.experiment import folders, recipes
 from obert.experiment.recipes import load_recipe
@@ -36,8 +36,7 @@ def results(tmp_path_factory):
 @pytest.fixture
 def sweep_file(root, monkeypatch, results):
     """Writes a sweep of the smoke experiment, tracked in a database of the test's own."""
-    monkeypatch.setattr("obert.experiment.folders.RESULTS", results)
-    monkeypatch.setattr("obert.records.recording.environment", dict)
+    results_in(results, monkeypatch)
     experiment = yaml.safe_load(Path("configs/smoke.yaml").read_text(encoding="utf-8"))
     experiment["tracking_uri"] = f"sqlite:///{results}/mlflow.db"
     (results / "smoke.yaml").write_text(yaml.safe_dump(experiment))
