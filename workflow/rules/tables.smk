@@ -12,10 +12,10 @@ rule tables:
         ),
     log:
         f"{LOGS}/tables.log",
-    conda:
-        "../envs/obert.yaml"
     # Before `track`, which a tracking server that is down lets fail.
     priority: 1
+    conda:
+        "../envs/obert.yaml"
     threads: 1
     resources:
         runtime=30,
