@@ -94,6 +94,20 @@ def i32x(kind: KindType) -> Vector:
     return Vector("i32", kind.lanes)
 
 
+def _of_kind(compute: Callable[[int], int]) -> Any:
+    """An intrinsic that gives a number of a kind, a constant to the compiler."""
+
+    @intrinsic
+    def number(typingctx, kind):
+        return types.int64(kind), lambda c, b, s, a: I64(compute(kind.lanes))
+
+    return number
+
+
+lanes_of = _of_kind(lambda lanes: lanes)
+row_bytes = _of_kind(lambda lanes: 4 * lanes)  # of one feature of a tile, in float32 or int32
+
+
 # What intrinsics are made of
 
 
