@@ -41,6 +41,8 @@ from obert.sparse.program import (
     Rounding,
 )
 
+ROUNDED = ("gelu", "relu")  # what an integer product goes through on the way to 8 bits, in one step
+
 
 @dataclass(eq=False)
 class Schedule:
@@ -146,7 +148,7 @@ class _Builder:
             self._emit(ACTIVATE, operation, x, name, Value(x.features, x.stream), activation=operation.kind)
         elif self.values[name].scale is not None:
             x = self.values[name]
-            self._emit(ACTIVATE, Activate(name, name, "none"), x, name, Value(x.features, x.stream), activation="none")
+            self._emit(ACTIVATE, Activate(name, name, "none"), x, name, Value(x.features, x.stream))
         return self.values[name]
 
     def _operand(self, name: str) -> Value:
@@ -176,10 +178,10 @@ class _Builder:
         """A value in 8 bits, made once for all that read it so."""
         key = name, rounding
         if key not in self.roundings:
-            activation = None
-            if name in self.activations:
-                operation = self.activations.pop(name)
-                activation, x = operation.kind, self._operand(operation.x)
+            activation, waiting = None, self.activations.get(name)
+            if waiting and waiting.kind in ROUNDED and self._operand(waiting.x).scale is not None:
+                del self.activations[name]
+                activation, x = waiting.kind, self._operand(waiting.x)
             else:
                 x = self.float_of(name)
             value = Value(x.features, x.stream, rounding=rounding)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,10 +11,22 @@ from obert.sparse.arrays import keep
 from obert.sparse.instructions import Schedule
 from obert.sparse.packing import PackedLinear
 from obert.sparse.packing8 import PackedLinear8
-from obert.sparse.places import ADD, AFFINE, ATTENTION, EMBED, LINEAR, NORM, QUANTIZE, TILES, Instruction, Segment, Value
-from obert.sparse.program import Embed, Linear, Rounding, Weight
+from obert.sparse.places import (
+    ADD,
+    AFFINE,
+    ATTENTION,
+    EMBED,
+    LINEAR,
+    NORM,
+    QUANTIZE,
+    TILES,
+    Instruction,
+    Segment,
+    Value,
+)
+from obert.sparse.pointwise import ACTIVATIONS
+from obert.sparse.program import Embed, Weight
 
-ACTIVATIONS = ("none", "gelu", "gelu_tanh", "relu", "tanh")
 ROWS_A_PART = 64  # features that a thread takes at once of what is done feature by feature
 _NO_VALUE = -1
 
@@ -25,13 +36,13 @@ class Layout:
 
     Attributes:
         segments, instructions: int64 tables of the columns that `interpreter` names.
-        indices: what each row of a run's table of indices is: (`words`, `types`, `positions` or `first`, shift).
+        indices: what each row of a run's table of indices is: (`words`, `types`, `positions` or `first`, shift, entries).
         nbytes: of the packed weights, biases, and tables of embeddings.
     """
 
     def __init__(self, schedule: Schedule):
         self.schedule = schedule
-        self.indices: list[tuple[str, int]] = []
+        self.indices: list[tuple[str, int, int]] = []
         self.nbytes = 0
         self._kept: list[Any] = []
         self._tables: dict[int, np.ndarray] = {}
@@ -78,13 +89,13 @@ class Layout:
         elif instruction.code == AFFINE:
             table, second = self._keep(source.weight, np.float32), self._keep(source.bias, np.float32)
         elif instruction.code == EMBED:
-            parts, number, second = 1, int(source.joined), len(source.lookups)
+            parts, part, number, second = 1, len(self.indices), int(source.joined), len(source.lookups)
             table = self._lookups(source)
         elif instruction.code == QUANTIZE:
-            number, second = ACTIVATIONS.index(instruction.activation or "none"), out.rounding.zero_point
+            number, second = _number(instruction), out.rounding.zero_point
             floats[2] = float(np.float32(1) / np.float32(out.rounding.scale))
         elif instruction.code != ADD:
-            number = ACTIVATIONS.index(instruction.activation)
+            number = _number(instruction)
         operands = [_NO_VALUE if value is None else _operand(value) for value in (x, y, out)]
         return [instruction.code, parts, part, *operands, features, table, second, number, self._keep(floats, np.float32)]
 
@@ -95,14 +106,9 @@ class Layout:
         return packed
 
     def _lookups(self, operation: Embed) -> int:
-        """A row for each lookup: address of its table, features, and the row of the indices."""
-        rows = []
-        for lookup in operation.lookups:
-            index = lookup.index, lookup.shift
-            if index not in self.indices:
-                self.indices.append(index)
-            address = self._table(lookup.table)
-            rows.append([address, lookup.table.shape[1], self.indices.index(index)])
+        """A row for each lookup: address of its table, and features."""
+        self.indices += [(lookup.index, lookup.shift, len(lookup.table)) for lookup in operation.lookups]
+        rows = [[self._table(lookup.table), lookup.table.shape[1]] for lookup in operation.lookups]
         return self._keep(rows, np.int64)
 
     def _table(self, values: np.ndarray) -> int:
@@ -117,3 +123,12 @@ class Layout:
         self._kept.append(array)
         self.nbytes += array.nbytes
         return array.ctypes.data
+
+
+def _operand(value: Value) -> int:
+    return 2 * value.place + (not value.lasting)
+
+
+def _number(instruction: Instruction) -> int:
+    """Of the activation of an instruction, -1 if it has none."""
+    return ACTIVATIONS.index(instruction.activation) if instruction.activation else -1

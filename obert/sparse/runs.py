@@ -71,7 +71,7 @@ class Run:
             at.J_ATTENTION: self._bytes("attention", team.threads * attention_stride),
             at.J_ATTENTION_STRIDE: attention_stride,
             at.J_INDICES: self._copied("indices", padded),
-            at.J_INDEX_STRIDE: padded.shape[1] * 8,
+            at.J_TOKENS: padded.shape[1],
             at.J_SEQUENCES: len(batch.starts),
             at.J_STARTS: self._copied("starts", batch.starts),
             at.J_KEPT: self._copied("kept", batch.kept),
@@ -81,11 +81,9 @@ class Run:
             at.J_CHUNKS: chunks,
             at.J_CYCLES: self._cycles.ctypes.data if measured else 0,
         }
-        # A thread that comes late to the call before must not find the numbers of this one.
-        self._job = job = aligned(at.JOB // 8, np.int64)
         for column, value in addresses.items():
-            job[column // 8] = value
-        kind, column_kind, address = Kind(lanes, schedule.eight_bits), Kind(COLUMN, schedule.eight_bits), job.ctypes.data
+            self._job[column // 8] = value
+        kind, column_kind, address = Kind(lanes, schedule.eight_bits), Kind(COLUMN, schedule.eight_bits), self._job.ctypes.data
         team.run(lambda thread: at.work(kind, column_kind, address, thread))
         raise_if_violated()
 
