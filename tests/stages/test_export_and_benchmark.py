@@ -31,6 +31,7 @@ TASKS = {
     "squad": {"source": "tests/data/city_qa", "max_length": 48, "doc_stride": 16},
 }
 TIMING = {"batch_size": 2, "sequence_length": 16, "threads": 1, "warmup": 1, "iterations": 6}
+TIMING |= {"engines": ["pytorch", "onnxruntime"]}
 
 
 @pytest.fixture
