@@ -107,8 +107,9 @@ def execute(V, row, lasting, scratch, indices, tokens, token, part, parts):
         if number >= 0:
             activate(V, number, out, first, last)
     elif code == QUANTIZE:
-        begin = first * row_bytes(V)
-        _quantize(V, number, x + begin, last - first, scale, f32_at(floats + 8), second, out + first // 4 * block_bytes(V))
+        x += first * row_bytes(V)
+        out += first // 4 * block_bytes(V)
+        _quantize(V, number, x, last - first, scale, f32_at(floats + 8), second, out)
     elif code == AFFINE:
         affine(V, x, table, second, out, first, last)
     elif code == ADD and scale == 0:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from obert.foundation.errors import UserError
+from obert.sparse.dots import BYTES
 from obert.sparse.instructions import schedule
 from obert.sparse.layout import Layout
 from obert.sparse.program import Program
@@ -44,7 +45,7 @@ class SparseModel:
         self.inputs = program.inputs
         self.outputs = tuple(output.name for output in program.outputs)
         self._program = program
-        self._layout = Layout(schedule(program))
+        self._layout = Layout(schedule(program, 1 if BYTES else 2))
         self._team = Team(self.threads)
         self._idle: list[Run] = []
         self._lock = threading.Lock()
@@ -114,9 +115,8 @@ class SparseModel:
     def _checked(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         unknown = sorted(set(inputs) - set(INPUTS))
         if unknown or "input_ids" not in inputs:
-            raise UserError(
-                f"inputs {', '.join(sorted(inputs)) or 'none'}: allowed are {', '.join(INPUTS)}, and input_ids is needed"
-            )
+            given = ", ".join(sorted(inputs)) or "none"
+            raise UserError(f"inputs: {given}; allowed are {', '.join(INPUTS)}, and input_ids is needed")
         arrays = {}
         for name, values in inputs.items():
             array = np.asarray(values)
@@ -144,8 +144,9 @@ class SparseModel:
         name = {"words": "input_ids", "types": "token_type_ids"}.get(index, index)
         rows = batch.gather(arrays[name], shift)
         real = rows[batch.source >= 0] if not shift else rows[rows >= 0]
-        if real.size and not 0 <= real.min() <= real.max() < entries:
-            if index == "positions":
-                raise UserError(f"{batch.length} tokens are more than the model's positions, of which there are {entries}")
-            raise UserError(f"{name} holds {real.max() if real.max() >= entries else real.min()}: allowed is 0 to {entries - 1}")
+        wrong = real[(real < 0) | (real >= entries)]
+        if wrong.size and index == "positions":
+            raise UserError(f"{batch.length} tokens: the model has positions for {self._program.positions}")
+        if wrong.size:
+            raise UserError(f"{name} holds {wrong[0]}: allowed is 0 to {entries - 1}")
         return rows

@@ -83,8 +83,8 @@ class Run:
         }
         for column, value in addresses.items():
             self._job[column // 8] = value
-        kind, column_kind, address = Kind(lanes, schedule.eight_bits), Kind(COLUMN, schedule.eight_bits), self._job.ctypes.data
-        team.run(lambda thread: at.work(kind, column_kind, address, thread))
+        kinds = Kind(lanes, schedule.eight_bits), Kind(COLUMN, schedule.eight_bits)
+        team.run(lambda thread: at.work(*kinds, self._job.ctypes.data, thread))
         raise_if_violated()
 
     def output(self, output: Output, batch: Stream) -> np.ndarray:
@@ -102,8 +102,8 @@ class Run:
 
     def seconds_by_part(self, seconds: float) -> dict[str, float]:
         """A call's seconds by what they were spent on, in the proportion of the threads' cycles."""
-        total = max(1, int(self._cycles.sum()))
-        return {part: seconds * int(c) / total for part, c in zip(PARTS, self._cycles, strict=True)} | {"total": seconds}
+        shares = self._cycles / max(1, self._cycles.sum())
+        return dict(zip(PARTS, (seconds * shares).tolist(), strict=True)) | {"total": seconds}
 
     def _array(self, name: str, size: int, dtype: type) -> np.ndarray:
         """An array of at least that size, kept from call to call."""
