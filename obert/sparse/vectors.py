@@ -6,6 +6,7 @@ vectors of 16, 32 and 64 lanes. Addresses are int64. LLVM splits a vector that i
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -34,18 +35,18 @@ jit: Callable[..., Any] = njit(nogil=True, cache=not CHECKED, error_model="numpy
 
 
 class Kind:
-    """A number of lanes, as an argument of kernels."""
+    """A number of lanes, and whether products are of 8-bit integers, as an argument of kernels."""
 
-    def __init__(self, lanes: int):
-        self.lanes = lanes
+    def __init__(self, lanes: int, eight_bits: bool = False):
+        self.lanes, self.eight_bits = lanes, eight_bits
 
 
 class KindType(types.Type):
-    """Numba's type of a `Kind`: a type of its own for each number of lanes."""
+    """Numba's type of a `Kind`: a type of its own for each."""
 
-    def __init__(self, lanes: int):
-        self.lanes = lanes
-        super().__init__(name=f"Kind({lanes})")
+    def __init__(self, lanes: int, eight_bits: bool):
+        self.lanes, self.eight_bits = lanes, eight_bits
+        super().__init__(name=f"Kind({lanes}, {eight_bits})")
 
 
 register_model(KindType)(models.OpaqueModel)
@@ -53,7 +54,7 @@ register_model(KindType)(models.OpaqueModel)
 
 @typeof_impl.register(Kind)
 def _typeof_kind(kind: Kind, context: Any) -> KindType:
-    return KindType(kind.lanes)
+    return KindType(kind.lanes, kind.eight_bits)
 
 
 @unbox(KindType)
@@ -387,3 +388,27 @@ def cycles(typingctx):
         return b.call(get_or_insert_function(b.module, ir.FunctionType(I64, []), "llvm.readcyclecounter"), [])
 
     return types.int64(), code
+
+
+@intrinsic
+def pause(typingctx):
+    """A moment's rest in a loop that waits for another thread."""
+
+    def code(c, b, s, a):
+        if "x86" in b.module.triple:
+            b.call(get_or_insert_function(b.module, ir.FunctionType(ir.VoidType(), []), "llvm.x86.sse2.pause"), [])
+        return c.get_dummy_value()
+
+    return types.void(), code
+
+
+@intrinsic
+def give_way(typingctx):
+    """Let the system run another thread on this core."""
+
+    def code(c, b, s, a):
+        name = "SwitchToThread" if os.name == "nt" else "sched_yield"
+        b.call(get_or_insert_function(b.module, ir.FunctionType(I32, []), name), [])
+        return c.get_dummy_value()
+
+    return types.void(), code
