@@ -29,7 +29,7 @@ from obert.sparse.vectors import (
     sub,
 )
 
-AVX512 = config.CPU_NAME in (None, "znver4") and llvm.get_host_cpu_features()["avx512f"]
+AVX512 = config.CPU_NAME in (None, "znver4", "cascadelake") and llvm.get_host_cpu_features()["avx512f"]
 
 COLUMN = Kind(16)  # tokens of one sequence that lie side by side
 GROUP = Kind(32 if AVX512 else 16)  # queries whose scores are computed together

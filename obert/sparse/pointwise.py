@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from obert.sparse.functions import gelu, tanh
 from obert.sparse.transpose import transpose
 from obert.sparse.vectors import (
     Kind,
@@ -16,7 +17,6 @@ from obert.sparse.vectors import (
     f32_at,
     f32_to,
     fma,
-    gelu,
     i64_at,
     jit,
     lanes_of,
@@ -29,7 +29,6 @@ from obert.sparse.vectors import (
     sqrt,
     store,
     sub,
-    tanh,
     to_f32,
 )
 
