@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from numba.extending import overload
 
-from obert.sparse.attention import attention
-from obert.sparse.attention8 import attention8
 from obert.sparse.linear import linear
 from obert.sparse.linear8 import linear8
 from obert.sparse.places import ACTIVATE, ADD, AFFINE, ATTENTION, EMBED, FIRST, LINEAR, NORM, QUANTIZE, TILES
@@ -23,7 +21,6 @@ from obert.sparse.vectors import (
     fetch_add,
     give_way,
     i64_at,
-    i64_to,
     jit,
     lanes_of,
     pause,
