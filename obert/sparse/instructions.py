@@ -124,7 +124,9 @@ class _Builder:
                 self.float_of(out)
         elif isinstance(operation, Attention):
             read = [operation.query, operation.key, operation.value]
-            operands = tuple(self.values[name] if operation.roundings else self.float_of(name) for name in read)
+            operands = tuple(self._operand(name) if operation.roundings else self.float_of(name) for name in read)
+            if operation.roundings and any(value.scale is None for value in operands):
+                raise UserError("the sparse engine takes 8-bit attention of the results of linear layers alone")
             self.values[out] = value = Value(operands[2].features, 0)
             self.segments.append(Segment(ATTENTION, 0, attention=operation, operands=operands, out=value))
         else:
@@ -167,10 +169,8 @@ class _Builder:
 
     def _linear(self, operation: Linear) -> None:
         weight = operation.weight
-        if weight.rounding is None:
-            x = self.float_of(operation.x)
-        else:
-            x = self._rounded(operation.x, weight.rounding)
+        rounding = weight.rounding
+        x = self.float_of(operation.x) if rounding is None else self._rounded(operation.x, rounding)
         scale = None if weight.scale is None else float(weight.scale)
         self._emit(LINEAR, operation, x, operation.out, Value(len(weight.values), x.stream, scale))
 

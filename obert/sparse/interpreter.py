@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from numba.extending import overload
 
+from obert.sparse.attention import attention
+from obert.sparse.attention8 import attention8
 from obert.sparse.dots import block_bytes
 from obert.sparse.linear import linear
 from obert.sparse.linear8 import linear8
@@ -32,7 +34,7 @@ from obert.sparse.vectors import (
 # Columns of the tables of int64 that the loop reads, in bytes; `layout.py` writes them.
 I_CODE, I_PARTS, I_PART, I_X, I_Y, I_OUT, I_FEATURES, I_TABLE, I_SECOND, I_NUMBER, I_FLOATS = range(0, 88, 8)
 INSTRUCTION = 88
-S_KIND, S_STREAM, S_FIRST, S_COUNT, S_QUERY, S_KEY, S_VALUE, S_OUT, S_HEADS, S_HEAD_SIZE, S_FLOATS = range(0, 88, 8)
+S_KIND, S_STREAM, S_FIRST, S_COUNT, S_QUERY, S_KEY, S_VALUE, S_OUT, S_HEADS, S_HEAD_SIZE, S_TABLE = range(0, 88, 8)
 SEGMENT = 88
 (
     J_SEGMENTS, J_SEGMENT_COUNT, J_INSTRUCTIONS, J_COUNTERS, J_SPLIT, J_TILES, J_SEQUENCE_TILES, J_LASTING,
@@ -58,8 +60,8 @@ def multiply(V, row, x, y, out, first, last):
     """The linear layer of an instruction: of integers or of floats, by the kind."""
 
 
-def attend(V, row, query, key, value, stride, start, keys, first, last, mask, scratch, out):
-    """The attention of one head."""
+def attend(V, q, k, v, stride, start, keys, first, last, size, mask, table, scratch, out):
+    """The attention of one head: of integers or of floats, by the kind."""
 
 
 @overload(multiply, inline="never")
@@ -67,6 +69,17 @@ def _multiply(V, row, x, y, out, first, last):
     if V.eight_bits:
         return lambda V, row, x, y, out, first, last: linear8(V, i64_at(row + I_TABLE), x, out, first, last)
     return lambda V, row, x, y, out, first, last: linear(V, i64_at(row + I_TABLE), x, y, out, first, last)
+
+
+@overload(attend, inline="never")
+def _attend(V, q, k, v, stride, start, keys, first, last, size, mask, table, scratch, out):
+    if V.eight_bits:
+        return lambda V, q, k, v, stride, start, keys, first, last, size, mask, table, scratch, out: attention8(
+            V, q, k, v, stride, start, keys, first, last, size, mask, table, scratch, out, stride
+        )
+    return lambda V, q, k, v, stride, start, keys, first, last, size, mask, table, scratch, out: attention(
+        V, q, k, v, stride, start, keys, first, last, size, mask, f32_at(table), scratch, out, stride
+    )
 
 
 @jit
@@ -132,7 +145,7 @@ def _quantize(V, activation, x, features, scale, inverse, zero_point, out):
 
 
 @jit
-def _attention(V, W, job, segment, item, scratch):
+def _attention(V, job, segment, item, scratch):
     """One head of one sequence, or a part of its queries."""
     chunks = i64_at(job + J_CHUNKS)
     heads = i64_at(segment + S_HEADS)
@@ -153,9 +166,9 @@ def _attention(V, W, job, segment, item, scratch):
     stride = i64_at(job + J_LASTING_STRIDE)
     offset = head * size * row_bytes(V)
     attend(
-        V, W, _at(V, i64_at(segment + S_QUERY), lasting, 0) + offset,
+        V, _at(V, i64_at(segment + S_QUERY), lasting, 0) + offset,
         _at(V, i64_at(segment + S_KEY), lasting, 0) + offset, _at(V, i64_at(segment + S_VALUE), lasting, 0) + offset,
-        stride, start, keys, first, last, size, mask, i64_at(segment + S_FLOATS), scratch,
+        stride, start, keys, first, last, size, mask, i64_at(segment + S_TABLE), scratch,
         _at(V, i64_at(segment + S_OUT), lasting, 0) + offset,
     )  # fmt: skip
 
@@ -180,12 +193,11 @@ def _count(started, place):
 
 
 @jit
-def work(V, W, job, thread):
+def work(V, job, thread):
     """Run a job with whoever else runs it; thread 0 returns when it is complete.
 
     Args:
         V: tiles have that many tokens.
-        W: a column of tokens of one sequence.
         job: address of a table of the columns J_*.
         thread: each has another, from 0.
     """
@@ -249,7 +261,7 @@ def work(V, W, job, thread):
             while mine < begun + items:
                 _wait(done, begun)
                 started = cycles()
-                _attention(V, W, job, segment, mine - begun, attention_scratch)
+                _attention(V, job, segment, mine - begun, attention_scratch)
                 if spent:
                     _count(started, spent + (QUANTIZE + 1) * 8)
                 fetch_add(done, 1)

@@ -8,6 +8,7 @@ import numpy as np
 
 from obert.sparse import interpreter as at
 from obert.sparse.arrays import keep
+from obert.sparse.attention8 import attention_table
 from obert.sparse.instructions import Schedule
 from obert.sparse.packing import PackedLinear
 from obert.sparse.packing8 import PackedLinear8
@@ -36,7 +37,9 @@ class Layout:
 
     Attributes:
         segments, instructions: int64 tables of the columns that `interpreter` names.
-        indices: what each row of a run's table of indices is: (`words`, `types`, `positions` or `first`, shift, entries).
+        indices: of each row of a run's indices, in the tables' order: `words`, `types`, `positions` or `first`; shift;
+            how many entries its table has.
+        heads, head_size: of the attention that has most.
         nbytes: of the packed weights, biases, and tables of embeddings.
     """
 
@@ -46,6 +49,9 @@ class Layout:
         self.nbytes = 0
         self._kept: list[Any] = []
         self._tables: dict[int, np.ndarray] = {}
+        attentions = [segment for segment in schedule.segments if segment.kind == ATTENTION]
+        self.heads = max((segment.attention.heads for segment in attentions), default=1)
+        self.head_size = max((s.out.features // s.attention.heads for s in attentions), default=1)
         rows: list[list[int]] = []
         segments = []
         for segment in schedule.segments:
@@ -67,17 +73,18 @@ class Layout:
         attention = segment.attention
         row[at.S_HEADS // 8] = attention.heads
         row[at.S_HEAD_SIZE // 8] = segment.out.features // attention.heads
-        floats = [float(attention.scale)]
-        for value, rounding in zip(segment.operands, attention.roundings or (), strict=False):
-            pass
-        if attention.roundings is not None:
-            floats += _attention_floats(segment)
-        row[at.S_FLOATS // 8] = self._keep(floats, np.float32)
+        if attention.roundings is None:
+            row[at.S_TABLE // 8] = self._keep([float(attention.scale)], np.float32)
+        else:
+            table = attention_table(attention, tuple(value.scale for value in segment.operands))
+            self._kept.append(table)
+            row[at.S_TABLE // 8] = table.ctypes.data
         return row
 
     def _instruction(self, instruction: Instruction) -> list[int]:
         x, y, out, source = instruction.x, instruction.y, instruction.out, instruction.source
-        features, parts, part, table, second, number = out.features, -(-out.features // ROWS_A_PART), ROWS_A_PART, 0, 0, 0
+        features, part, table, second, number = out.features, ROWS_A_PART, 0, 0, 0
+        parts = -(-features // part)
         floats = [0.0 if x is None or x.scale is None else x.scale, 0.0, 0.0]
         if instruction.code == LINEAR:
             packed = self._packed(source.weight)
@@ -97,7 +104,8 @@ class Layout:
         elif instruction.code != ADD:
             number = _number(instruction)
         operands = [_NO_VALUE if value is None else _operand(value) for value in (x, y, out)]
-        return [instruction.code, parts, part, *operands, features, table, second, number, self._keep(floats, np.float32)]
+        places = table, second, number, self._keep(floats, np.float32)
+        return [instruction.code, parts, part, *operands, features, *places]
 
     def _packed(self, weight: Weight) -> PackedLinear | PackedLinear8:
         packed = PackedLinear(weight.values, weight.bias) if weight.rounding is None else PackedLinear8(weight)

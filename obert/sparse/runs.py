@@ -6,13 +6,12 @@ import math
 
 import numpy as np
 
+from obert.sparse import attention, attention8
 from obert.sparse import interpreter as at
-from obert.sparse.arrays import aligned
-from obert.sparse.attention import scratch_bytes
+from obert.sparse.arrays import CACHE_LINE, aligned
 from obert.sparse.bounds import raise_if_violated
 from obert.sparse.layout import Layout
 from obert.sparse.places import PARTS
-from obert.sparse.processor import lanes as widest
 from obert.sparse.program import Output
 from obert.sparse.threads import Team
 from obert.sparse.tokens import COLUMN, Stream
@@ -44,7 +43,8 @@ class Run:
         for number, index in enumerate(indices):
             padded[number, :places] = index
         scratch_stride = max(1, schedule.scratch) * row
-        attention_stride = scratch_bytes(int(batch.kept.max()), layout.head_size, schedule.eight_bits)
+        needed = attention8.scratch_bytes if schedule.eight_bits else attention.scratch_bytes
+        attention_stride = -(-needed(int(batch.kept.max()), layout.head_size) // CACHE_LINE) * CACHE_LINE
         items = len(batch.starts) * layout.heads
         queries = -(-int(batch.kept.max()) // COLUMN)
         chunks = min(queries, max(1, _FEWEST_ITEMS * team.threads // items)) if team.threads > 1 else 1
@@ -83,8 +83,8 @@ class Run:
         }
         for column, value in addresses.items():
             self._job[column // 8] = value
-        kinds = Kind(lanes, schedule.eight_bits), Kind(COLUMN, schedule.eight_bits)
-        team.run(lambda thread: at.work(*kinds, self._job.ctypes.data, thread))
+        kind = Kind(lanes, schedule.eight_bits)
+        team.run(lambda thread: at.work(kind, self._job.ctypes.data, thread))
         raise_if_violated()
 
     def output(self, output: Output, batch: Stream) -> np.ndarray:
@@ -124,8 +124,6 @@ def _cut(places: int, threads: int) -> tuple[int, bool]:
     """Tokens of a tile, and whether threads share its instructions, for the least time by a simple model of it."""
     best = (math.inf, COLUMN, False)
     for lanes, cost in _COSTS.items():
-        if lanes > widest():
-            continue
         tiles = -(-places // lanes)
         whole = -(-tiles // threads) * lanes * cost
         shared = tiles * lanes * cost / threads * _SPLIT_COST
