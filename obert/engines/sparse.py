@@ -62,8 +62,12 @@ class Sparse(Engine):
     def threads(self) -> int:
         return self._model.threads
 
+    def seconds_by_part(self, inputs: dict[str, np.ndarray]) -> dict[str, float]:
+        """Seconds of one run by what they were spent on, such as `linear` and `attention`."""
+        return self._model.seconds_by_part(**self._taken(inputs))
+
     def linear_seconds(self, inputs: dict[str, np.ndarray]) -> float:
-        return self._model.seconds_by_part(**self._taken(inputs))["linear"]
+        return self.seconds_by_part(inputs)["linear"]
 
     def version(self) -> str:
         """The versions of this project and of its compiler."""
