@@ -34,6 +34,7 @@ from obert.sparse.vectors import (
 
 ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "tanh")  # an activation's number is its place
 COLUMN = Kind(16)  # tokens of one sequence that lie side by side
+NEAR = 32  # features whose moments are taken together, while they are in the nearest cache
 
 
 @jit
@@ -107,43 +108,71 @@ def activate(kind, activation, x, first, last):
 
 
 @jit
-def _normalise(kind, weight, bias, epsilon, features, out):
-    """LayerNorm of a tile in place."""
+def _moments(kind, x, first, last, shift, mean, squares):
+    """Mean and sum of squared distances of a tile's features up to `last`, from those up to `first`.
+
+    The mean is counted from `shift`, a number near it, so that a large one costs no digits. Parts are put together as
+    by Chan, Golub and LeVeque (1979).
+    """
     row = row_bytes(kind)
-    count = splat(kind, np.float32(features))
-    mean = splat(kind, np.float32(0))
+    total, local_squares = splat(kind, np.float32(0)), splat(kind, np.float32(0))
+    for place in range(x + first * row, x + last * row, row):
+        total = add(total, sub(load(kind, place), shift))
+    local = mul(total, splat(kind, np.float32(1 / (last - first))))
+    for place in range(x + first * row, x + last * row, row):
+        distance = sub(sub(load(kind, place), shift), local)
+        local_squares = fma(distance, distance, local_squares)
+    share = (last - first) / last
+    step = sub(local, mean)
+    squares = fma(mul(step, step), splat(kind, np.float32(first * share)), add(squares, local_squares))
+    return fma(step, splat(kind, np.float32(share)), mean), squares
+
+
+@jit
+def _normalise(kind, x, shift, mean, squares, weight, bias, epsilon, features, out):
+    """LayerNorm of a tile whose moments are known."""
+    row = row_bytes(kind)
+    variance = mul(squares, splat(kind, np.float32(1 / features)))
+    inverse = div(splat(kind, np.float32(1)), sqrt(add(variance, splat(kind, np.float32(epsilon)))))
     for feature in range(features):
-        mean = add(mean, load(kind, out + feature * row))
-    mean = div(mean, count)
-    squares = splat(kind, np.float32(0))
-    for feature in range(features):
-        distance = sub(load(kind, out + feature * row), mean)
-        squares = fma(distance, distance, squares)
-    deviation = sqrt(add(div(squares, count), splat(kind, np.float32(epsilon))))
-    inverse = div(splat(kind, np.float32(1)), deviation)
-    for feature in range(features):
-        place = out + feature * row
-        centred = mul(sub(load(kind, place), mean), inverse)
-        store(place, fma(centred, splat(kind, f32_at(weight + feature * 4)), splat(kind, f32_at(bias + feature * 4))))
+        distance = mul(sub(sub(load(kind, x + feature * row), shift), mean), inverse)
+        scaled = fma(distance, splat(kind, f32_at(weight + feature * 4)), splat(kind, f32_at(bias + feature * 4)))
+        store(out + feature * row, scaled)
 
 
 @jit
 def norm(kind, x, residual, weight, bias, epsilon, features, out):
-    """LayerNorm over features of x, or of x + residual if that address is not 0; `out` may be either's address."""
+    """LayerNorm over features of x, or of x + residual if that address is not 0; `out` may be either's address.
+
+    A tile is one thread's: it takes microseconds, and each feature's result needs all the others.
+    """
+    mean, squares = splat(kind, np.float32(0)), splat(kind, np.float32(0))
+    shift = load(kind, x)
     if residual != 0:
-        add_rows(kind, x, residual, out, 0, features)
-    else:
-        row = row_bytes(kind)
-        for feature in range(features):
-            store(out + feature * row, load(kind, x + feature * row))
-    _normalise(kind, weight, bias, epsilon, features, out)
+        shift = add(shift, load(kind, residual))
+    for first in range(0, features, NEAR):
+        last = min(features, first + NEAR)
+        if residual != 0:
+            add_rows(kind, x, residual, out, first, last)
+            mean, squares = _moments(kind, out, first, last, shift, mean, squares)
+        else:
+            mean, squares = _moments(kind, x, first, last, shift, mean, squares)
+    if residual != 0:
+        x = out
+    _normalise(kind, x, shift, mean, squares, weight, bias, epsilon, features, out)
 
 
 @jit
 def norm_i32(kind, x, scale, residual, weight, bias, epsilon, features, out):
     """As `norm`, of scale * x, x being int32."""
-    scale_i32(kind, x, scale, residual, out, 0, features)
-    _normalise(kind, weight, bias, epsilon, features, out)
+    mean, squares = splat(kind, np.float32(0)), splat(kind, np.float32(0))
+    scale_i32(kind, x, scale, residual, out, 0, 1)
+    shift = load(kind, out)
+    for first in range(0, features, NEAR):
+        last = min(features, first + NEAR)
+        scale_i32(kind, x, scale, residual, out, max(1, first), last)
+        mean, squares = _moments(kind, out, first, last, shift, mean, squares)
+    _normalise(kind, out, shift, mean, squares, weight, bias, epsilon, features, out)
 
 
 @jit
