@@ -10,6 +10,7 @@ from obert.sparse import attention, attention8
 from obert.sparse import interpreter as at
 from obert.sparse.arrays import CACHE_LINE, aligned
 from obert.sparse.bounds import raise_if_violated
+from obert.sparse.cache import announce
 from obert.sparse.layout import Layout
 from obert.sparse.places import PARTS
 from obert.sparse.program import Output
@@ -84,6 +85,7 @@ class Run:
         for column, value in addresses.items():
             self._job[column // 8] = value
         kind = Kind(lanes, schedule.eight_bits)
+        announce(f"{'8-bit' if schedule.eight_bits else 'float32'} tiles of {lanes} tokens")
         team.run(lambda thread: at.work(kind, self._job.ctypes.data, thread))
         raise_if_violated()
 
