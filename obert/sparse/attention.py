@@ -7,11 +7,10 @@ the vector. The softmax between them runs down the scores.
 
 from __future__ import annotations
 
-import llvmlite.binding as llvm
 import numpy as np
-from numba import config
 
 from obert.sparse.broadcast import f32_zeros, multiply_each, store_each
+from obert.sparse.processor import FEATURES
 from obert.sparse.vectors import (
     Kind,
     add,
@@ -29,7 +28,7 @@ from obert.sparse.vectors import (
     sub,
 )
 
-AVX512 = config.CPU_NAME in (None, "znver4", "cascadelake") and llvm.get_host_cpu_features()["avx512f"]
+AVX512 = "avx512f" in FEATURES
 
 COLUMN = Kind(16)  # tokens of one sequence that lie side by side
 GROUP = Kind(32 if AVX512 else 16)  # queries whose scores are computed together

@@ -14,7 +14,6 @@ from numba.extending import intrinsic
 from obert.sparse.bounds import checked_address
 from obert.sparse.packing import ENTRY, ROW, UNIT
 from obert.sparse.vectors import (
-    F32,
     I32,
     Vector,
     add,
