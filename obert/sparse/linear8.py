@@ -9,7 +9,6 @@ from obert.sparse.vectors import (
     i64_at,
     jit,
     load_i32,
-    prefetch,
     row_bytes,
     splat_i32,
     store,

@@ -7,6 +7,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from obert.sparse.dots import BYTES, block_bytes
+from obert.sparse.functions import gelu
 from obert.sparse.vectors import (
     F32,
     I32,
@@ -16,7 +17,6 @@ from obert.sparse.vectors import (
     emit_call,
     emit_splat,
     emit_store,
-    gelu,
     jit,
     load,
     load_i32,
