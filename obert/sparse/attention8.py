@@ -14,16 +14,15 @@ from obert.sparse.operands8 import (
     WEIGHT_BYTES,
     WIDE,
     column_at,
-    keys_to_weights,
     mul_i32,
-    pack,
+    pack_keys,
+    pack_queries,
     pack_values,
     packed_column,
-    store_activations,
-    sum_queries,
     sum_values,
 )
 from obert.sparse.program import Attention
+from obert.sparse.rounding8 import store_rounded
 from obert.sparse.vectors import (
     I32,
     add,
@@ -37,6 +36,7 @@ from obert.sparse.vectors import (
     i32_at,
     jit,
     lanes_of,
+    lanewise,
     load,
     load_i32,
     maximum,
@@ -52,26 +52,19 @@ _BYTES, _LINE = BYTES, 64
 _LOG2E = np.float32(np.log2(np.e))
 _LEAST = np.float32(-1e38)  # times _LOG2E it is still finite
 
-# Columns of the table, in bytes. Float32: scale and 1 / scale of query, key and value, 1 / scale of probabilities, what
-# a unit of each product is worth, of scores in powers of two; int32: zero points; int8: none to four weights of 1.
-QUERY, KEY, VALUE, SHARE, SCORE, CONTEXT = 0, 8, 16, 24, 28, 32
-Q_ZERO, K_ZERO, V_ZERO, P_ZERO, ONES = range(36, 56, 4)
+# Columns of the table, in bytes. Float32: what a unit of scores is worth, in powers of two, 1 / scale of probabilities,
+# and what a unit of the context is worth; int32: zero points; int8: four weights of 1.
+SCORE, SHARE, CONTEXT, Q_ZERO, K_ZERO, P_ZERO, V_ZERO, ONES = range(0, 32, 4)
 
 
-def attention_table(operation: Attention, scales: tuple[float, float, float]) -> np.ndarray:
-    """What `attention8` reads of an operation.
-
-    Args:
-        scales: what a unit of the int32 query, key and value is worth.
-    """
+def attention_table(operation: Attention) -> np.ndarray:
+    """What `attention8` reads of an operation."""
     assert operation.roundings is not None
     q, k, p, v = operation.roundings
-    one = np.float32(1)
-    numbers = [scales[0], one / q.scale, scales[1], one / k.scale, scales[2], one / v.scale, one / p.scale]
-    unit = float(q.scale * k.scale) * float(operation.scale) * np.log2(np.e)
-    floats = np.array([*numbers, unit, p.scale * v.scale], np.float32)
-    zeros = np.array([q.zero_point, k.zero_point, v.zero_point, p.zero_point], np.int32)
-    return keep(np.concatenate([part.view(np.int32).ravel() for part in (floats, zeros, np.tri(5, 4, -1, np.int8))]))
+    score = float(q.scale * k.scale) * float(operation.scale) * np.log2(np.e)
+    floats = np.array([score, np.float32(1) / p.scale, p.scale * v.scale], np.float32)
+    zeros = np.array([rounding.zero_point for rounding in operation.roundings], np.int32)
+    return keep(np.concatenate([part.view(np.int32) for part in (floats, zeros, np.ones(4, np.int8))]))
 
 
 def scratch_bytes(keys: int, head_size: int) -> int:
@@ -97,9 +90,7 @@ def _emit_power(builder: ir.IRBuilder, x: ir.Value) -> ir.Value:
     return builder.bitcast(builder.add(builder.bitcast(p, integers), exponent), typ)
 
 
-@intrinsic
-def _power(typingctx, x):
-    return x(x), lambda c, b, s, a: _emit_power(b, a[0])
+_power = lanewise(1, _emit_power)
 
 
 @intrinsic
@@ -194,7 +185,7 @@ def _probabilities(W, scores, top, keys, scale, table, out):
     sums = splat_i32(W, 0)
     for j in range(0, keys, 4):
         e = scores + j * row
-        store_activations(
+        store_rounded(
             out,
             row,
             mul(load(W, e), share),
@@ -204,7 +195,7 @@ def _probabilities(W, scores, top, keys, scale, table, out):
             zero,
         )
         if _BYTES:
-            sums = dot(sums, out, table + ONES + 16)
+            sums = dot(sums, out, table + ONES)
         out += block_bytes(W)
     return sums
 
@@ -265,20 +256,21 @@ def _attend(V, W, token, keys, head_size, mask, table, operands, queries, query_
 
 @jit
 def attention8(
-    V, q, k, v, stride, start, keys, first, last, head_size, mask, table, scratch, context, context_stride
+    V, q, k, v, stride, start, keys, first, last, head, head_size, mask, table, scratch, context, context_stride
 ):  # fmt: skip
     """The context of some queries of one head of one sequence.
 
     Args:
         V: tiles have that many tokens.
-        q, k, v: addresses of the head's int32 rows in the first tile; `stride` bytes to the next tile.
+        q, k, v: addresses of all heads' 8-bit activations, as `quantize` writes them; `stride` bytes to the next tile.
         start: the place of the sequence's first token, a multiple of 16.
         keys: how many of the sequence's tokens are attended to, from the first one on.
         first, last: which queries, counted from the sequence's first; multiples of 16.
+        head, head_size: which features, from head * head_size on.
         mask: address of what is added to the scores of the keys, float32; or 0.
         table: address of an `attention_table`.
         scratch: address of `scratch_bytes(keys, head_size)`, aligned to 64.
-        context: address of the head's float32 rows in the first tile; `context_stride` bytes to the next tile.
+        context: address of all heads' float32 rows in the first tile; `context_stride` bytes to the next tile.
     """
     columns, chosen = (keys + 15) // 16, (last - first) // 16
     tokens, blocks = (keys + 31) // 32 * 32, (head_size + 3) // 4
@@ -290,21 +282,21 @@ def attention8(
     value_sums = query_sums + tokens * 4
     scores = value_sums + (blocks * 16 + _LINE - 1) // _LINE * _LINE
     q_zero, k_zero, v_zero = i32_at(table + Q_ZERO), i32_at(table + K_ZERO), i32_at(table + V_ZERO)
-    pack(V, k, stride, start, columns, head_size, table + KEY, k_zero, packed_keys)
-    keys_to_weights(packed_keys, columns, head_size, table + ONES, k_zero, -q_zero, key_sums)
-    pack_values(V, v, stride, start, columns, head_size, table + VALUE, v_zero, values)
-    pack(V, q, stride, start + first, chosen, head_size, table + QUERY, q_zero, queries)
+    feature, ones = head * head_size, table + ONES
+    pack_keys(V, k, stride, start, columns, feature, head_size, ones, k_zero, -q_zero, packed_keys, key_sums)
+    pack_values(V, v, stride, start, columns, feature, head_size, values)
+    pack_queries(V, q, stride, start + first, chosen, feature, head_size, ones, 128 - k_zero, queries, query_sums)
     if _BYTES:
-        sum_queries(queries, chosen, head_size, table + ONES, 128 - k_zero, query_sums)
         sum_values(values, columns, (keys + 3) // 4 * 4, head_size, v_zero, -i32_at(table + P_ZERO), value_sums)
     operands = packed_keys, key_sums, values, value_sums
+    out = context + feature * row_bytes(V)
     at = first
     while at + lanes_of(WIDE) <= last:
         x = queries + packed_column((at - first) // 16, head_size)
         sums = query_sums + (at - first) * 4
-        _attend(V, WIDE, start + at, keys, head_size, mask, table, operands, x, sums, scores, context, context_stride)
+        _attend(V, WIDE, start + at, keys, head_size, mask, table, operands, x, sums, scores, out, context_stride)
         at += lanes_of(WIDE)
     if at < last:
         x = queries + packed_column((at - first) // 16, head_size)
         sums = query_sums + (at - first) * 4
-        _attend(V, COLUMN, start + at, keys, head_size, mask, table, operands, x, sums, scores, context, context_stride)
+        _attend(V, COLUMN, start + at, keys, head_size, mask, table, operands, x, sums, scores, out, context_stride)
