@@ -41,6 +41,8 @@ from obert.sparse.program import (
     Rounding,
 )
 
+ROUNDED = ("gelu", "relu")  # what an integer product goes through on the way to 8 bits, in one step
+
 
 @dataclass(eq=False)
 class Schedule:
@@ -122,7 +124,9 @@ class _Builder:
                 self.float_of(out)
         elif isinstance(operation, Attention):
             read = [operation.query, operation.key, operation.value]
-            operands = tuple(self.values[name] if operation.roundings else self.float_of(name) for name in read)
+            operands = tuple(self._operand(name) if operation.roundings else self.float_of(name) for name in read)
+            if operation.roundings and any(value.scale is None for value in operands):
+                raise UserError("the sparse engine takes 8-bit attention of the results of linear layers alone")
             self.values[out] = value = Value(operands[2].features, 0)
             self.segments.append(Segment(ATTENTION, 0, attention=operation, operands=operands, out=value))
         else:
@@ -146,7 +150,7 @@ class _Builder:
             self._emit(ACTIVATE, operation, x, name, Value(x.features, x.stream), activation=operation.kind)
         elif self.values[name].scale is not None:
             x = self.values[name]
-            self._emit(ACTIVATE, Activate(name, name, "none"), x, name, Value(x.features, x.stream), activation="none")
+            self._emit(ACTIVATE, Activate(name, name, "none"), x, name, Value(x.features, x.stream))
         return self.values[name]
 
     def _operand(self, name: str) -> Value:
@@ -165,10 +169,8 @@ class _Builder:
 
     def _linear(self, operation: Linear) -> None:
         weight = operation.weight
-        if weight.rounding is None:
-            x = self.float_of(operation.x)
-        else:
-            x = self._rounded(operation.x, weight.rounding)
+        rounding = weight.rounding
+        x = self.float_of(operation.x) if rounding is None else self._rounded(operation.x, rounding)
         scale = None if weight.scale is None else float(weight.scale)
         self._emit(LINEAR, operation, x, operation.out, Value(len(weight.values), x.stream, scale))
 
@@ -176,10 +178,10 @@ class _Builder:
         """A value in 8 bits, made once for all that read it so."""
         key = name, rounding
         if key not in self.roundings:
-            activation = None
-            if name in self.activations:
-                operation = self.activations.pop(name)
-                activation, x = operation.kind, self._operand(operation.x)
+            activation, waiting = None, self.activations.get(name)
+            if waiting and waiting.kind in ROUNDED and self._operand(waiting.x).scale is not None:
+                del self.activations[name]
+                activation, x = waiting.kind, self._operand(waiting.x)
             else:
                 x = self.float_of(name)
             value = Value(x.features, x.stream, rounding=rounding)

@@ -8,37 +8,42 @@ from __future__ import annotations
 
 from numba.extending import overload
 
+from obert.sparse.attention import attention
+from obert.sparse.attention8 import attention8
+from obert.sparse.dots import block_bytes
 from obert.sparse.linear import linear
 from obert.sparse.linear8 import linear8
 from obert.sparse.places import ACTIVATE, ADD, AFFINE, ATTENTION, EMBED, FIRST, LINEAR, NORM, QUANTIZE, TILES
-from obert.sparse.pointwise import activate, add, affine, embed, norm
-from obert.sparse.pointwise8 import quantize
+from obert.sparse.pointwise import ACTIVATIONS, activate, add_rows, affine, embed, first_rows, norm, norm_i32, scale_i32
+from obert.sparse.pointwise8 import gelu_quantize, quantize, relu_quantize
 from obert.sparse.vectors import (
     atomic_load,
     cycles,
     f32_at,
-    f32_to,
     fetch_add,
     give_way,
     i64_at,
     jit,
     lanes_of,
+    load,
     pause,
     row_bytes,
+    store,
 )
 
 # Columns of the tables of int64 that the loop reads, in bytes; `layout.py` writes them.
 I_CODE, I_PARTS, I_PART, I_X, I_Y, I_OUT, I_FEATURES, I_TABLE, I_SECOND, I_NUMBER, I_FLOATS = range(0, 88, 8)
 INSTRUCTION = 88
-S_KIND, S_STREAM, S_FIRST, S_COUNT, S_QUERY, S_KEY, S_VALUE, S_OUT, S_HEADS, S_HEAD_SIZE, S_FLOATS = range(0, 88, 8)
+S_KIND, S_STREAM, S_FIRST, S_COUNT, S_QUERY, S_KEY, S_VALUE, S_OUT, S_HEADS, S_HEAD_SIZE, S_TABLE = range(0, 88, 8)
 SEGMENT = 88
 (
     J_SEGMENTS, J_SEGMENT_COUNT, J_INSTRUCTIONS, J_COUNTERS, J_SPLIT, J_TILES, J_SEQUENCE_TILES, J_LASTING,
     J_LASTING_STRIDE, J_SEQUENCE_LASTING, J_SEQUENCE_STRIDE, J_SCRATCH, J_SCRATCH_STRIDE, J_ATTENTION,
-    J_ATTENTION_STRIDE, J_INDICES, J_INDEX_STRIDE, J_SEQUENCES, J_STARTS, J_KEPT, J_MASKED, J_MASK, J_CHUNK, J_CHUNKS,
+    J_ATTENTION_STRIDE, J_INDICES, J_TOKENS, J_SEQUENCES, J_STARTS, J_KEPT, J_MASKED, J_MASK, J_CHUNK, J_CHUNKS,
     J_CYCLES,
 ) = range(0, 200, 8)  # fmt: skip
 JOB = 200
+_GELU = ACTIVATIONS.index("gelu")
 _SPINS = 4000  # before a waiting thread lets others run
 
 
@@ -55,8 +60,8 @@ def multiply(V, row, x, y, out, first, last):
     """The linear layer of an instruction: of integers or of floats, by the kind."""
 
 
-def attend(V, row, query, key, value, stride, start, keys, first, last, mask, scratch, out):
-    """The attention of one head."""
+def attend(V, q, k, v, stride, start, keys, first, last, size, mask, table, scratch, out):
+    """The attention of one head: of integers or of floats, by the kind."""
 
 
 @overload(multiply, inline="never")
@@ -66,8 +71,25 @@ def _multiply(V, row, x, y, out, first, last):
     return lambda V, row, x, y, out, first, last: linear(V, i64_at(row + I_TABLE), x, y, out, first, last)
 
 
+@overload(attend, inline="never")
+def _attend(V, q, k, v, stride, start, keys, first, last, size, mask, table, scratch, out):
+    if V.eight_bits:
+        return lambda V, q, k, v, stride, start, keys, first, last, size, mask, table, scratch, out: attention8(
+            V, q, k, v, stride, start, keys, first, last, size, mask, table, scratch, out, stride
+        )
+    return lambda V, q, k, v, stride, start, keys, first, last, size, mask, table, scratch, out: attention(
+        V, q, k, v, stride, start, keys, first, last, size, mask, f32_at(table), scratch, out, stride
+    )
+
+
 @jit
-def execute(V, row, lasting, scratch, indices, index_stride, part, parts):
+def copy_rows(V, x, out, first, last):
+    for place in range(first * row_bytes(V), last * row_bytes(V), row_bytes(V)):
+        store(out + place, load(V, x + place))
+
+
+@jit
+def execute(V, row, lasting, scratch, indices, tokens, token, part, parts):
     """One instruction on one tile, or one of `parts` equal parts of it."""
     code = i64_at(row + I_CODE)
     features = i64_at(row + I_FEATURES)
@@ -83,35 +105,47 @@ def execute(V, row, lasting, scratch, indices, index_stride, part, parts):
         size = i64_at(row + I_PART)
         first = part * size
         last = min(features, first + size)
+    scale = f32_at(floats)  # of x in int32; 0 of float32
     if code == LINEAR:
         multiply(V, row, x, y, out, first, last)
+    elif code == NORM and scale == 0:
+        norm(V, x, y, table, second, f32_at(floats + 4), features, out)
     elif code == NORM:
-        norm(V, x, f32_at(floats), y, table, second, f32_at(floats + 4), features, out)
+        norm_i32(V, x, scale, y, table, second, f32_at(floats + 4), features, out)
     elif code == ACTIVATE:
-        activate(V, number, x, f32_at(floats), first, last, out)
+        if scale != 0:
+            scale_i32(V, x, scale, 0, out, first, last)
+        elif x != out:
+            copy_rows(V, x, out, first, last)
+        if number >= 0:
+            activate(V, number, out, first, last)
     elif code == QUANTIZE:
-        quantize(V, number, x, f32_at(floats), f32_at(floats + 8), second, first, last, out)
+        x += first * row_bytes(V)
+        out += first // 4 * block_bytes(V)
+        _quantize(V, number, x, last - first, scale, f32_at(floats + 8), second, out)
     elif code == AFFINE:
-        affine(V, x, f32_at(floats), table, second, first, last, out)
+        affine(V, x, table, second, out, first, last)
+    elif code == ADD and scale == 0:
+        add_rows(V, x, y, out, first, last)
     elif code == ADD:
-        add(V, x, f32_at(floats), y, first, last, out)
+        scale_i32(V, x, scale, y, out, first, last)
     elif code == EMBED:
-        embed(V, table, second, number, indices, index_stride, out)
+        base = indices + i64_at(row + I_PART) * tokens * 8
+        embed(V, table, second, number, base, tokens, token, out)
 
 
 @jit
-def _first_rows(V, x, stride, starts, first, count, features, out):
-    """Columns of the first tokens of sequences, one after the other."""
-    lanes = lanes_of(V)
-    for column in range(count):
-        token = i64_at(starts + (first + column) * 8)
-        place = x + token // lanes * stride + token % lanes * 4
-        for feature in range(features):
-            f32_to(out + feature * row_bytes(V) + column * 4, f32_at(place + feature * row_bytes(V)))
+def _quantize(V, activation, x, features, scale, inverse, zero_point, out):
+    if activation < 0:
+        quantize(V, x, features, inverse, zero_point, out)
+    elif activation == _GELU:
+        gelu_quantize(V, x, features, scale, inverse, zero_point, out)
+    else:
+        relu_quantize(V, x, features, scale, inverse, zero_point, out)
 
 
 @jit
-def _attention(V, W, job, segment, item, scratch):
+def _attention(V, job, segment, item, scratch):
     """One head of one sequence, or a part of its queries."""
     chunks = i64_at(job + J_CHUNKS)
     heads = i64_at(segment + S_HEADS)
@@ -132,9 +166,9 @@ def _attention(V, W, job, segment, item, scratch):
     stride = i64_at(job + J_LASTING_STRIDE)
     offset = head * size * row_bytes(V)
     attend(
-        V, W, _at(V, i64_at(segment + S_QUERY), lasting, 0) + offset,
+        V, _at(V, i64_at(segment + S_QUERY), lasting, 0) + offset,
         _at(V, i64_at(segment + S_KEY), lasting, 0) + offset, _at(V, i64_at(segment + S_VALUE), lasting, 0) + offset,
-        stride, start, keys, first, last, size, mask, i64_at(segment + S_FLOATS), scratch,
+        stride, start, keys, first, last, size, mask, i64_at(segment + S_TABLE), scratch,
         _at(V, i64_at(segment + S_OUT), lasting, 0) + offset,
     )  # fmt: skip
 
@@ -159,19 +193,18 @@ def _count(started, place):
 
 
 @jit
-def work(V, W, job, thread):
+def work(V, job, thread):
     """Run a job with whoever else runs it; thread 0 returns when it is complete.
 
     Args:
         V: tiles have that many tokens.
-        W: a column of tokens of one sequence.
         job: address of a table of the columns J_*.
         thread: each has another, from 0.
     """
     counter = i64_at(job + J_COUNTERS)
     done = counter + 64
     instructions = i64_at(job + J_INSTRUCTIONS)
-    indices, index_stride = i64_at(job + J_INDICES), i64_at(job + J_INDEX_STRIDE)
+    indices, tokens = i64_at(job + J_INDICES), i64_at(job + J_TOKENS)
     scratch_base, scratch_stride = i64_at(job + J_SCRATCH), i64_at(job + J_SCRATCH_STRIDE)
     attention_scratch = i64_at(job + J_ATTENTION) + thread * i64_at(job + J_ATTENTION_STRIDE)
     spent = i64_at(job + J_CYCLES)
@@ -200,7 +233,7 @@ def work(V, W, job, thread):
                     tile = (mine - begun) // parts
                     execute(
                         V, row, lasting + tile * stride, scratch_base + tile * scratch_stride,
-                        indices + tile * lanes * 8, index_stride, (mine - begun) % parts, parts,
+                        indices, tokens, tile * lanes, (mine - begun) % parts, parts,
                     )  # fmt: skip
                     if spent:
                         _count(started, spent + i64_at(row + I_CODE) * 8)
@@ -216,7 +249,7 @@ def work(V, W, job, thread):
                     started = cycles()
                     execute(
                         V, row, lasting + tile * stride, scratch_base + thread * scratch_stride,
-                        indices + tile * lanes * 8, index_stride, 0, 1,
+                        indices, tokens, tile * lanes, 0, 1,
                     )  # fmt: skip
                     if spent:
                         _count(started, spent + i64_at(row + I_CODE) * 8)
@@ -228,7 +261,7 @@ def work(V, W, job, thread):
             while mine < begun + items:
                 _wait(done, begun)
                 started = cycles()
-                _attention(V, W, job, segment, mine - begun, attention_scratch)
+                _attention(V, job, segment, mine - begun, attention_scratch)
                 if spent:
                     _count(started, spent + (QUANTIZE + 1) * 8)
                 fetch_add(done, 1)
@@ -241,9 +274,10 @@ def work(V, W, job, thread):
                 tile = mine - begun
                 taken = min(lanes, i64_at(job + J_SEQUENCES) - tile * lanes)
                 out = i64_at(job + J_SEQUENCE_LASTING) + tile * i64_at(job + J_SEQUENCE_STRIDE)
-                _first_rows(
-                    V, _at(V, i64_at(segment + S_QUERY), lasting, 0), stride, i64_at(job + J_STARTS), tile * lanes,
-                    taken, i64_at(segment + S_HEAD_SIZE), _at(V, i64_at(segment + S_OUT), out, 0),
+                first_rows(
+                    V, _at(V, i64_at(segment + S_QUERY), lasting, 0), stride,
+                    i64_at(job + J_STARTS) + tile * lanes * 8, taken, 0, i64_at(segment + S_HEAD_SIZE),
+                    _at(V, i64_at(segment + S_OUT), out, 0),
                 )  # fmt: skip
                 fetch_add(done, 1)
                 mine = fetch_add(counter, 1)

@@ -14,6 +14,7 @@ from obert.sparse.program import Attention, Operation, Rounding
 TILES, ATTENTION, FIRST = range(3)
 # Instructions
 EMBED, LINEAR, NORM, AFFINE, ADD, ACTIVATE, QUANTIZE = range(7)
+PARTS = ("embeddings", "linear", "norm", "affine", "add", "activation", "rounding", "attention")
 _IN_PLACE = (NORM, AFFINE, ADD, ACTIVATE)  # what writes a row after it has read it for the last time
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 
 def available_cores() -> int:
@@ -34,6 +34,7 @@ class Team:
             work(0)
         finally:
             started = [future for future in futures if not future.cancel()]
+            wait(started)
         for future in started:
             future.result()
 
