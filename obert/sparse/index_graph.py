@@ -259,8 +259,6 @@ def slices(rank: int, starts: list, ends: list, axes: list | None, steps: list |
     axes = list(range(len(starts))) if axes is None else axes
     steps = [1] * len(starts) if steps is None else steps
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        if step <= 0:
-            raise NotKnown("it takes elements backwards")
         taken[axis] = slice(start, end, step)
     return taken
 
@@ -268,6 +266,11 @@ def slices(rank: int, starts: list, ends: list, axes: list | None, steps: list |
 def _slice(attributes: dict, limit: Limit, x: np.ndarray, *rest: np.ndarray | None) -> np.ndarray:
     lists = [None if part is None else part.tolist() for part in rest]
     return x[tuple(slices(x.ndim, *[*lists, None, None][:4]))]
+
+
+def _flatten(attributes: dict, limit: Limit, x: np.ndarray) -> np.ndarray:
+    axis = attributes.get("axis", 1)
+    return x.reshape(math.prod(x.shape[:axis]), math.prod(x.shape[axis:]))
 
 
 def _range(attributes: dict, limit: Limit, start: np.ndarray, end: np.ndarray, step: np.ndarray) -> np.ndarray:
@@ -322,6 +325,6 @@ _ELEMENTWISE: dict[str, Callable] = {
 _RULES: dict[str, Callable] = {kind: partial(_elementwise, function) for kind, function in _ELEMENTWISE.items()} | {
     "Shape": _shape, "Squeeze": _squeeze, "Unsqueeze": _unsqueeze, "Constant": _constant, "Reshape": _reshape,
     "ConstantOfShape": _filled, "Expand": _expand, "Slice": _slice, "Range": _range, "Cast": _cast,
-    "CumSum": _cumulated, "Gather": _gather, "GatherElements": _gather_elements, "GatherND": _gather_nd,
+    "CumSum": _cumulated, "Flatten": _flatten, "Gather": _gather, "GatherElements": _gather_elements, "GatherND": _gather_nd,
     "Transpose": _transpose, "Concat": _concatenate,
 }  # fmt: skip

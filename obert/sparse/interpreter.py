@@ -15,7 +15,7 @@ from obert.sparse.linear import linear
 from obert.sparse.linear8 import linear8
 from obert.sparse.places import ACTIVATE, ADD, AFFINE, ATTENTION, EMBED, FIRST, LINEAR, NORM, QUANTIZE, TILES
 from obert.sparse.pointwise import ACTIVATIONS, activate, add_rows, affine, embed, first_rows, norm, norm_i32, scale_i32
-from obert.sparse.pointwise8 import gelu_quantize, quantize, relu_quantize
+from obert.sparse.pointwise8 import gelu_quantize, quantize, relu_quantize, scaled_quantize
 from obert.sparse.vectors import (
     atomic_load,
     cycles,
@@ -60,7 +60,7 @@ def multiply(V, row, x, y, out, first, last):
     """The linear layer of an instruction: of integers or of floats, by the kind."""
 
 
-def attend(V, q, k, v, stride, start, keys, first, last, size, mask, table, scratch, out):
+def attend(V, q, k, v, stride, start, keys, first, last, head, size, mask, table, scratch, out):
     """The attention of one head: of integers or of floats, by the kind."""
 
 
@@ -72,14 +72,21 @@ def _multiply(V, row, x, y, out, first, last):
 
 
 @overload(attend, inline="never")
-def _attend(V, q, k, v, stride, start, keys, first, last, size, mask, table, scratch, out):
+def _attend(V, q, k, v, stride, start, keys, first, last, head, size, mask, table, scratch, out):
     if V.eight_bits:
-        return lambda V, q, k, v, stride, start, keys, first, last, size, mask, table, scratch, out: attention8(
-            V, q, k, v, stride, start, keys, first, last, size, mask, table, scratch, out, stride
-        )
-    return lambda V, q, k, v, stride, start, keys, first, last, size, mask, table, scratch, out: attention(
-        V, q, k, v, stride, start, keys, first, last, size, mask, f32_at(table), scratch, out, stride
-    )
+
+        def attend_(V, q, k, v, stride, start, keys, first, last, head, size, mask, table, scratch, out):
+            attention8(V, q, k, v, stride, start, keys, first, last, head, size, mask, table, scratch, out, stride)
+    else:
+
+        def attend_(V, q, k, v, stride, start, keys, first, last, head, size, mask, table, scratch, out):
+            rows = head * size * row_bytes(V)
+            attention(
+                V, q + rows, k + rows, v + rows, stride, start, keys, first, last, size, mask, f32_at(table), scratch,
+                out + rows, stride,
+            )  # fmt: skip
+
+    return attend_
 
 
 @jit
@@ -136,8 +143,10 @@ def execute(V, row, lasting, scratch, indices, tokens, token, part, parts):
 
 @jit
 def _quantize(V, activation, x, features, scale, inverse, zero_point, out):
-    if activation < 0:
+    if scale == 0:
         quantize(V, x, features, inverse, zero_point, out)
+    elif activation < 0:
+        scaled_quantize(V, x, features, scale, inverse, zero_point, out)
     elif activation == _GELU:
         gelu_quantize(V, x, features, scale, inverse, zero_point, out)
     else:
@@ -164,12 +173,10 @@ def _attention(V, job, segment, item, scratch):
         mask = i64_at(job + J_MASK) + start * 4
     lasting = i64_at(job + J_LASTING)
     stride = i64_at(job + J_LASTING_STRIDE)
-    offset = head * size * row_bytes(V)
     attend(
-        V, _at(V, i64_at(segment + S_QUERY), lasting, 0) + offset,
-        _at(V, i64_at(segment + S_KEY), lasting, 0) + offset, _at(V, i64_at(segment + S_VALUE), lasting, 0) + offset,
-        stride, start, keys, first, last, size, mask, i64_at(segment + S_TABLE), scratch,
-        _at(V, i64_at(segment + S_OUT), lasting, 0) + offset,
+        V, _at(V, i64_at(segment + S_QUERY), lasting, 0), _at(V, i64_at(segment + S_KEY), lasting, 0),
+        _at(V, i64_at(segment + S_VALUE), lasting, 0), stride, start, keys, first, last, head, size, mask,
+        i64_at(segment + S_TABLE), scratch, _at(V, i64_at(segment + S_OUT), lasting, 0),
     )  # fmt: skip
 
 

@@ -25,6 +25,7 @@ from obert.sparse.views import (
     Scores,
     Sigmoid,
     Statistic,
+    Undefined,
     View,
     Weighted,
 )  # fmt: skip
@@ -245,8 +246,16 @@ def _softmax(build: Builder, node: Node, x: Operand) -> Part:
     return Probabilities(x)
 
 
+def _is_nan(build: Builder, node: Node, x: Operand) -> Part:
+    if not isinstance(x, Probabilities):
+        raise NotKnown("it is given no probabilities of attention")
+    return Undefined(x)
+
+
 def _where(build: Builder, node: Node, condition: Operand, x: Operand, y: Operand) -> Part:
-    """Scores, or a number where they are hidden: the same as adding a mask."""
+    """Scores, or a number where they are hidden: the same as adding a mask. Probabilities, or zeros in place of NaN."""
+    if isinstance(condition, Undefined) and y == condition.of and number(x) == 0:
+        return y
     scores, other, shown = (x, y, True) if isinstance(x, Scores) else (y, x, False)
     hidden = number(other)
     if not isinstance(scores, Scores) or not isinstance(condition, Known) or hidden is None:
@@ -317,6 +326,6 @@ def _same(build: Builder, node: Node, x: Operand, *rest: Operand) -> Part:
 RULES: dict[str, Callable[..., Part]] = {
     "Add": _add, "Mul": _multiply, "Sub": _subtract, "Div": _divide, "Pow": _power, "Sqrt": _root,
     "Reciprocal": _reciprocal, "ReduceMean": _mean, "LayerNormalization": _layer_norm, "Erf": _erf, "Tanh": _tanh,
-    "Relu": _relu, "Gelu": _gelu_operator, "Softmax": _softmax, "Where": _where, "MatMul": _matmul, "Gemm": _gemm,
+    "Relu": _relu, "Gelu": _gelu_operator, "Softmax": _softmax, "IsNaN": _is_nan, "Where": _where, "MatMul": _matmul, "Gemm": _gemm,
     "QuantizeLinear": _quantize, "MatMulInteger": _integer_matmul, "Cast": _cast, "Identity": _same, "Dropout": _same,
 }  # fmt: skip
