@@ -61,6 +61,7 @@ def _emit_relu(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
 
 
 _pack_floats = _packing(_FLOATS, lambda b, x, scale, inverse: b.fmul(x, inverse))
+_pack_scaled = _packing(_INTEGERS, lambda b, x, scale, inverse: b.fmul(_scaled(b, x, scale), inverse))
 _pack_gelu = _packing(_INTEGERS, lambda b, x, scale, inverse: b.fmul(emit_near_gelu(b, _scaled(b, x, scale)), inverse))
 _pack_relu = _packing(_INTEGERS, lambda b, x, scale, inverse: b.fmul(_emit_relu(b, _scaled(b, x, scale)), inverse))
 
@@ -76,6 +77,12 @@ def quantize(V, x, features, inverse, zero_point, out):
             int16, without the zero point.
     """
     _pack_floats(V, x, features, inverse, inverse, zero_point, out)
+
+
+@jit
+def scaled_quantize(V, x, features, scale, inverse, zero_point, out):
+    """The same of scale * x, where x is int32 [features][T]."""
+    _pack_scaled(V, x, features, scale, inverse, zero_point, out)
 
 
 @jit
