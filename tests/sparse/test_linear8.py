@@ -34,7 +34,7 @@ PROCESSORS = {
     "vnni512": ("cascadelake", "+avx512f,+avx512bw,+avx512dq,+avx512vl,+avx512vnni,+avx2,+fma", "vpdpbusd", "%zmm"),
     "vnni256": ("alderlake", "+avxvnni,+avx2,+fma", "vpdpbusd", "%ymm"),
     "pmaddwd": ("haswell", "+avx2,+fma", "vpmaddwd", "%ymm"),
-    "plain": ("x86-64", "+sse2", "pmaddwd", "%xmm"),
+    "plain": ("x86-64", "+sse2", "pmullw", "%xmm"),
 }
 HOST = {name for name, has in llvm.get_host_cpu_features().items() if has}
 COMPILED = """
