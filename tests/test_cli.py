@@ -166,6 +166,10 @@ def test_any_exported_models_are_timed_by_hand(exported, capsys):
     assert first.split()[:2] == ["onnxruntime", exported[0]]
     assert "1.00  [1.00, 1.00]" in first
     assert second.split()[:2] == ["onnxruntime", exported[1]]
+    assert main(["benchmark", *exported, *options, "--engines", "openvino"]) == 0
+    ours = capsys.readouterr().out.splitlines()[2:]
+    assert [row.split()[:2] for row in ours] == [["openvino", path] for path in exported]
+    assert not [row for row in ours if "1.00  [1.00, 1.00]" in row], "over the first model in ONNX Runtime"
 
 
 def test_a_file_that_is_no_model_is_named(exported, capsys, tmp_path):

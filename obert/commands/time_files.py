@@ -6,17 +6,19 @@ from tabulate import tabulate
 
 from obert.deployment.export import file_sizes_mb
 from obert.deployment.latency import random_inputs, require_cores, speedup, summarize_latency, time_engines
+from obert.deployment.timing import BASELINE
 from obert.engines import EngineError, ModelFiles, failure
 from obert.experiment.schema import Benchmark
 from obert.foundation import registry
 from obert.foundation.errors import UserError
+from obert.stages.export import REFERENCE_ENGINE
 
 TOKENS = 100  # ids are drawn below this: every vocabulary has as many, and the time does not depend on them
 COLUMNS = ("engine", "model", "items/s", "p50 ms", "p90 ms", "p99 ms", "speed-up", "95 % interval", "gzip MB")
 
 
 def run(paths: list[Path], settings: Benchmark) -> str:
-    """A table of speeds: every model in every engine, in turns, against the first model.
+    """A table of speeds: every model in every engine, in turns with the first model in ONNX Runtime, and against that.
 
     Raises:
         UserError: a file is missing, there are more threads than cores, or no engine runs here.
@@ -28,6 +30,7 @@ def run(paths: list[Path], settings: Benchmark) -> str:
     models = {str(path): ModelFiles(path, path.parent, None) for path in paths}
     sizes = {name: file_sizes_mb(files.onnx)[1] for name, files in models.items()}
     inputs = random_inputs(TOKENS, settings.batch_size, settings.sequence_length, 0)
+    reference, first = registry.load("engines", REFERENCE_ENGINE), next(iter(models))
     rows, notes = [], []
     for name in settings.engines:
         engine_class = registry.load("engines", name)
@@ -40,20 +43,24 @@ def run(paths: list[Path], settings: Benchmark) -> str:
             )
             continue
         try:
-            if inexact := next(filter(None, map(engine_class.inexact_reason, models.values())), None):
-                raise EngineError(inexact)
+            if unfit := next(filter(None, map(engine_class.unfit_reason, models.values())), None):
+                raise EngineError(unfit)
             engines = {path: engine_class(files, settings.threads) for path, files in models.items()}
+            timed = dict(engines)
+            if engine_class is not reference:
+                timed = {BASELINE: reference(models[first], settings.threads), **engines}
             seconds = time_engines(
-                engines, inputs, threads=settings.threads, warmup=settings.warmup, iterations=settings.iterations
+                timed, inputs, threads=settings.threads, warmup=settings.warmup, iterations=settings.iterations
             )
         except UserError:
             raise
         except Exception as error:  # whatever a library raises of a file that it cannot load or run
             notes.append(f"{name} failed: {failure(error)}")
             continue
-        first = next(iter(seconds.values()))
-        for path, taken in seconds.items():
-            found, (ratio, (low, high)) = summarize_latency(taken, settings.batch_size), speedup(first, taken)
+        against = seconds.get(BASELINE, seconds[first])
+        for path in engines:
+            taken = seconds[path]
+            found, (ratio, (low, high)) = summarize_latency(taken, settings.batch_size), speedup(against, taken)
             times = (found.throughput, found.p50_ms, found.p90_ms, found.p99_ms, ratio)
             rows.append((name, path, *times, f"[{low:.2f}, {high:.2f}]", sizes[path]))
             if operator := engines[path].unsupported():

@@ -121,7 +121,7 @@ def speedup(dense: Sequence[float], candidate: Sequence[float], seed: int = 0) -
     """How many times faster the candidate is: the ratio of the medians, with its 95 % paired bootstrap interval.
 
     Args:
-        dense: seconds of the dense baseline, iteration by iteration.
+        dense: seconds of the dense model, iteration by iteration.
         candidate: seconds of the candidate in the same iterations.
         seed: of the bootstrap.
     """

@@ -17,6 +17,9 @@ from obert.models.positions import check_length
 from obert.records.record import Score
 from obert.training.features import Features
 
+CANDIDATE, DENSE, BASELINE = "candidate", "dense", "reference"
+"""Roles: the model that is timed, the dense one in the same engine, the dense one in the reference engine."""
+
 
 def _input_batch(scenario: Scenario, model: ModelFiles, seed: int) -> dict[str, Any]:
     config = AutoConfig.from_pretrained(model.trained, trust_remote_code=False)
@@ -32,43 +35,68 @@ def check_lengths(scenarios: Iterable[Scenario], model: str | Path) -> None:
 
 @dataclass(frozen=True)
 class Timed:
-    """One engine in one scenario: seconds of each model, what the engine says of itself, scores of the candidate."""
+    """One engine in one scenario.
+
+    Attributes:
+        seconds: of each iteration, by role.
+        baseline: the role that speed-ups are over; None where there is none but the candidate itself.
+        said: what the engine says of itself.
+        scores: of the candidate.
+    """
 
     seconds: dict[str, list[float]]
+    baseline: str | None
     said: dict[str, Any]
     scores: dict[str, Score]
 
 
 def time_engine(
     engine_class: type[Engine],
+    reference: type[Engine],
     models: dict[str, ModelFiles],
     scenario: Scenario,
     settings: Benchmark,
     seed: int,
     data: Features | None,
 ) -> Timed:
-    """Time the models, then score the candidate. They are freed on return, before the next engine's.
+    """Time the models in turns with the dense one in the reference engine, then score the candidate.
+
+    An engine's own dense model may be slower than the reference's, and speed-ups over it would flatter the engine. One
+    that needs hardware of its own, such as a GPU, is compared with itself, and so is the reference. Where the reference
+    does not run, there is nothing to compare with. All models are freed on return, before the next engine's.
+
+    Args:
+        models: the candidate, and the dense model unless that is the candidate.
 
     Raises:
-        UserError: the engine does not keep to the number of threads.
+        UserError: an engine does not keep to the number of threads.
     """
-    inputs = _input_batch(scenario, models["candidate"], seed)
+    inputs = _input_batch(scenario, models[CANDIDATE], seed)
     engines = {role: engine_class(files, scenario.threads) for role, files in models.items()}
+    others, baseline = {}, None
+    if engine_class is reference or engine_class.hardware is not None:
+        baseline = DENSE if DENSE in models else None
+    elif reference.unavailable_reason() is None:
+        others, baseline = {BASELINE: reference(models.get(DENSE, models[CANDIDATE]), scenario.threads)}, BASELINE
     seconds = time_engines(
-        engines, inputs, threads=scenario.threads, warmup=settings.warmup, iterations=settings.iterations
+        others | engines,
+        inputs,
+        threads=scenario.threads,
+        warmup=settings.warmup,
+        iterations=settings.iterations,
     )
     unsupported = {role: engine.unsupported() for role, engine in engines.items()}
     linear = {role: engine.linear_seconds(inputs) for role, engine in engines.items()}
     said = {
-        "version": engines["candidate"].version(),
+        "version": engines[CANDIDATE].version(),
         "threads": {role: engine.threads() for role, engine in engines.items()},
         "unsupported": {role: operator for role, operator in unsupported.items() if operator},
         "linear_seconds": {role: seconds for role, seconds in linear.items() if seconds is not None},
     }
     scores = {}
     if data is not None:
-        scores = score_in(engines["candidate"], data)
-    return Timed(seconds, said, scores)
+        scores = score_in(engines[CANDIDATE], data)
+    return Timed(seconds, baseline, said, scores)
 
 
 def speeds(summary: Summary, count: int) -> dict[str, Score]:

@@ -16,7 +16,7 @@ ZERO_POINT = 128
 Run = Callable[[dict[str, np.ndarray]], list[np.ndarray]]
 
 
-def _operands() -> tuple[np.ndarray, np.ndarray]:
+def operands() -> tuple[np.ndarray, np.ndarray]:
     """Inputs [ROWS, INNER] in uint8 and weights [INNER, COLUMNS] in int8: random ones, and the extremes of both."""
     generator = np.random.default_rng(0)
     inputs = generator.integers(0, 256, (ROWS, INNER)).astype(np.uint8)
@@ -35,7 +35,7 @@ def graph() -> onnx.ModelProto:
     constants = {
         "one": np.float32(1),
         "zero_point": np.uint8(ZERO_POINT),
-        "weight": _operands()[1],
+        "weight": operands()[1],
         "weight_zero_point": np.int8(0),
         "bias": np.zeros(COLUMNS, np.int32),
     }
@@ -68,7 +68,7 @@ def graph() -> onnx.ModelProto:
 
 
 def _inputs() -> dict[str, np.ndarray]:
-    ids = _operands()[0].astype(np.int64) - ZERO_POINT
+    ids = operands()[0].astype(np.int64) - ZERO_POINT
     return {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
 
 
@@ -77,7 +77,7 @@ def largest_error(run: Run) -> int:
 
     Sums stay below 2^24, so float32 holds them exactly, also where a runtime multiplies in it.
     """
-    inputs, weights = _inputs(), _operands()[1].astype(np.int64)
+    inputs, weights = _inputs(), operands()[1].astype(np.int64)
     ids = inputs["input_ids"]
     found = run(inputs)
     exact = (ids @ weights, ids @ ids.T)

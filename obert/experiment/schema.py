@@ -122,12 +122,13 @@ class Benchmark(Scenario):
     """What is exported and timed on the CPU, and how. Batch, length and threads are those of the tables."""
 
     engines: tuple[Name, ...] = Field(
-        ("pytorch", "onnxruntime"),
+        ("pytorch", "onnxruntime", "sparse"),
         min_length=1,
         description=(
-            "files of obert/engines. `deepsparse` is closed source, without maintenance since June 2025, and under the "
-            "Neural Magic DeepSparse Community License: evaluation in development and testing, no production use, no "
-            "redistribution. To name it here is to download and use it under those terms."
+            "files of obert/engines. `sparse` is this project's own, and makes use of zeros. `deepsparse` is closed "
+            "source, without maintenance since June 2025, and under the Neural Magic DeepSparse Community License: "
+            "evaluation in development and testing, no production use, no redistribution. To name it here is to "
+            "download and use it under those terms."
         ),
     )
     recipes: tuple[Name, ...] = Field((), description="recipes whose models are exported and timed; first seed only")

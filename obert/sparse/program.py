@@ -28,14 +28,14 @@ class Weight:
         values: [outputs, inputs], float32, or int8 in an integer graph.
         bias: [outputs], float32, or int32, in units of `scale`; zeros where the layer has none.
         rounding: of the inputs; None in float32.
-        scale: what one unit of the integer product is worth: that of the inputs times that of the weights, in float32.
+        scale: of the integer product: that of the inputs times that of the weights; None in float32.
     """
 
     name: str
     values: np.ndarray
     bias: np.ndarray
     rounding: Rounding | None = None
-    scale: np.float32 = np.float32(1)
+    scale: np.float32 | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,12 +6,11 @@ vectors of 16, 32 and 64 lanes. Addresses are int64. LLVM splits a vector that i
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from llvmlite import ir
-from numba import njit
 from numba.core import types
 from numba.core.cgutils import get_or_insert_function
 from numba.core.imputils import lower_constant
@@ -24,28 +23,26 @@ from numba.extending import (
     unbox,
 )
 
-from obert.sparse.bounds import CHECKED, checked_address
+from obert.sparse.bounds import checked_address
+from obert.sparse.cache import jit  # noqa: F401 - every file of kernels takes it with the vectors
 
 F32, I8, I16, I32, I64 = ir.FloatType(), ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64)
 _BYTES = {F32: 4, I8: 1, I16: 2, I32: 4, I64: 8}
 
-# Kernels raise nothing, divide as the processor does, and run beside other threads.
-jit: Callable[..., Any] = njit(nogil=True, cache=not CHECKED, error_model="numpy", boundscheck=False)
-
 
 class Kind:
-    """A number of lanes, as an argument of kernels."""
+    """A number of lanes, and whether products are of 8-bit integers, as an argument of kernels."""
 
-    def __init__(self, lanes: int):
-        self.lanes = lanes
+    def __init__(self, lanes: int, eight_bits: bool = False):
+        self.lanes, self.eight_bits = lanes, eight_bits
 
 
 class KindType(types.Type):
-    """Numba's type of a `Kind`: a type of its own for each number of lanes."""
+    """Numba's type of a `Kind`: a type of its own for each."""
 
-    def __init__(self, lanes: int):
-        self.lanes = lanes
-        super().__init__(name=f"Kind({lanes})")
+    def __init__(self, lanes: int, eight_bits: bool):
+        self.lanes, self.eight_bits = lanes, eight_bits
+        super().__init__(name=f"Kind({lanes}, {eight_bits})")
 
 
 register_model(KindType)(models.OpaqueModel)
@@ -53,7 +50,7 @@ register_model(KindType)(models.OpaqueModel)
 
 @typeof_impl.register(Kind)
 def _typeof_kind(kind: Kind, context: Any) -> KindType:
-    return KindType(kind.lanes)
+    return KindType(kind.lanes, kind.eight_bits)
 
 
 @unbox(KindType)
@@ -170,17 +167,6 @@ def emit_exp(builder: ir.IRBuilder, x: ir.Value) -> ir.Value:
     return builder.select(tiny, constant(typ, 0), builder.fmul(p, builder.bitcast(exponent, typ)))
 
 
-def emit_erfc(builder: ir.IRBuilder, a: ir.Value) -> ir.Value:
-    """1 - erf(a) for a >= 0, to 1.5e-7 (Abramowitz and Stegun, 7.1.26)."""
-    typ = a.type
-    t = builder.fdiv(constant(typ, 1), emit_call(builder, "llvm.fma", constant(typ, 0.3275911), a, constant(typ, 1)))
-    p = constant(typ, 1.061405429)
-    for c in (-1.453152027, 1.421413741, -0.284496736, 0.254829592):
-        p = emit_call(builder, "llvm.fma", p, t, constant(typ, c))
-    negative = builder.fmul(builder.fsub(constant(typ, 0), a), a)
-    return builder.fmul(builder.fmul(p, t), emit_exp(builder, negative))
-
-
 # Memory
 
 
@@ -268,7 +254,7 @@ def prefetch(typingctx, address):
 # Arithmetic, lane by lane
 
 
-def _lanewise(count: int, emit: Callable) -> Any:
+def lanewise(count: int, emit: Callable) -> Any:
     """An intrinsic of `count` vectors of one type, whose result is of that type."""
     if count == 1:
 
@@ -292,28 +278,16 @@ def _lanewise(count: int, emit: Callable) -> Any:
 
 
 # Minimum and maximum return the second operand where either is NaN, as x86 does.
-fma = _lanewise(3, lambda b, x, y, z: emit_call(b, "llvm.fma", x, y, z))
-add = _lanewise(2, lambda b, x, y: b.fadd(x, y))
-sub = _lanewise(2, lambda b, x, y: b.fsub(x, y))
-mul = _lanewise(2, lambda b, x, y: b.fmul(x, y))
-div = _lanewise(2, lambda b, x, y: b.fdiv(x, y))
-maximum = _lanewise(2, lambda b, x, y: b.select(b.fcmp_ordered(">", x, y), x, y))
-minimum = _lanewise(2, lambda b, x, y: b.select(b.fcmp_ordered("<", x, y), x, y))
-sqrt = _lanewise(1, lambda b, x: emit_call(b, "llvm.sqrt", x))
-exp = _lanewise(1, emit_exp)
-add_i32 = _lanewise(2, lambda b, x, y: b.add(x, y))
-
-
-def _emit_gelu(builder: ir.IRBuilder, x: ir.Value) -> ir.Value:
-    typ = x.type
-    z = builder.fmul(x, constant(typ, np.sqrt(0.5)))
-    tail = emit_erfc(builder, emit_call(builder, "llvm.fabs", z))
-    half = builder.fmul(x, constant(typ, 0.5))
-    negative = builder.fcmp_ordered("<", z, constant(typ, 0))
-    return builder.fmul(half, builder.select(negative, tail, builder.fsub(constant(typ, 2), tail)))
-
-
-gelu = _lanewise(1, _emit_gelu)
+fma = lanewise(3, lambda b, x, y, z: emit_call(b, "llvm.fma", x, y, z))
+add = lanewise(2, lambda b, x, y: b.fadd(x, y))
+sub = lanewise(2, lambda b, x, y: b.fsub(x, y))
+mul = lanewise(2, lambda b, x, y: b.fmul(x, y))
+div = lanewise(2, lambda b, x, y: b.fdiv(x, y))
+maximum = lanewise(2, lambda b, x, y: b.select(b.fcmp_ordered(">", x, y), x, y))
+minimum = lanewise(2, lambda b, x, y: b.select(b.fcmp_ordered("<", x, y), x, y))
+sqrt = lanewise(1, lambda b, x: emit_call(b, "llvm.sqrt", x))
+exp = lanewise(1, emit_exp)
+add_i32 = lanewise(2, lambda b, x, y: b.add(x, y))
 
 
 @intrinsic
@@ -362,3 +336,27 @@ def cycles(typingctx):
         return b.call(get_or_insert_function(b.module, ir.FunctionType(I64, []), "llvm.readcyclecounter"), [])
 
     return types.int64(), code
+
+
+@intrinsic
+def pause(typingctx):
+    """A moment's rest in a loop that waits for another thread."""
+
+    def code(c, b, s, a):
+        if "x86" in b.module.triple:
+            b.call(get_or_insert_function(b.module, ir.FunctionType(ir.VoidType(), []), "llvm.x86.sse2.pause"), [])
+        return c.get_dummy_value()
+
+    return types.void(), code
+
+
+@intrinsic
+def give_way(typingctx):
+    """Let the system run another thread on this core."""
+
+    def code(c, b, s, a):
+        name = "SwitchToThread" if os.name == "nt" else "sched_yield"
+        b.call(get_or_insert_function(b.module, ir.FunctionType(I32, []), name), [])
+        return c.get_dummy_value()
+
+    return types.void(), code

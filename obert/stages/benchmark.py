@@ -22,7 +22,7 @@ from obert.foundation.files import plain, write_text
 from obert.models import architectures
 from obert.records.record import DECIDED, MODEL
 from obert.stages import Sources, Stage
-from obert.stages.export import model_files
+from obert.stages.export import REFERENCE_ENGINE, model_files
 
 if TYPE_CHECKING:
     from obert.engines import ModelFiles
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from obert.records.record import Record
     from obert.training.features import Features
 
-DENSE = "dense"  # the role of the task's dense teacher, exported
+DENSE = "dense"  # the role of the task's dense teacher, exported; as in obert.deployment.timing
 LATENCIES = "latencies"
 BY_HAND = ("batch_size", "sequence_length", "threads", "warmup", "iterations")
 log = logging.getLogger(__name__)
@@ -61,26 +61,27 @@ class Benchmark(Stage):
         return {"benchmark": {**settings, "also": further}}
 
     def code(self, planned: PlannedRun) -> str:
-        engines = planned.experiment.benchmark.engines
+        engines = {*planned.experiment.benchmark.engines, REFERENCE_ENGINE}
         return code_hash(stages=self.name, engines=engines, tasks=planned.task_kind, **architectures.code())
 
     def run(self, planned: PlannedRun) -> Record:
         """Time one model with every engine of `benchmark.engines` that runs here, in every scenario.
 
         Writes `latencies.json` (raw seconds of each iteration) and the record. Metrics by engine: throughput in
-        items/s, latency percentiles of a batch in ms, the speed-up over the dense teacher, which a teacher has none of,
-        and the task's scores over the validation examples in that very engine; of further scenarios, named in the
-        metric, speeds alone. Engines that do not run here, or would mean nothing, are named with the reason in
-        `details["skipped"]`, those that crash, hang or cannot load or run a model in `details["failed"]`.
-        `details["engines"]` names by model the first operator that an engine leaves to a fallback (`unsupported`), if
-        it says that there is one, and the seconds that the linear layers take (`linear_seconds`), if it can tell.
+        items/s, latency percentiles of a batch in ms, the speed-up over the dense teacher in ONNX Runtime (of an engine
+        on other hardware: in itself), and the task's scores over the validation examples in that very engine; of
+        further scenarios, named in the metric, speeds alone. Engines that do not run here, or would mean nothing, are
+        named with the reason in `details["skipped"]`, those that crash, hang or cannot load or run a model in
+        `details["failed"]`. `details["engines"]` names by model the first operator that an engine leaves to a fallback
+        (`unsupported`), if it says that there is one, and the seconds that the linear layers take (`linear_seconds`),
+        if it can tell.
 
         Raises:
             UserError: more threads than cores, no engine runs here or all fail, an export is missing, the model is too
                 short for a scenario, or an engine does not keep to the number of threads.
         """
         from obert.deployment.latency import CONFIDENCE, require_cores, speedup, summarize_latency
-        from obert.deployment.timing import check_lengths, speeds, time_engine
+        from obert.deployment.timing import CANDIDATE, check_lengths, speeds, time_engine
         from obert.engines import failure
         from obert.records.record import Score
         from obert.records.recording import Recording
@@ -91,17 +92,18 @@ class Benchmark(Stage):
             require_cores(scenario.threads)
         recording = Recording(planned)
         source = recording.sources[MODEL]
-        models = {"candidate": model_files(planned.sources[MODEL])}
+        models = {CANDIDATE: model_files(planned.sources[MODEL])}
         if DENSE in planned.sources:
-            models = {"dense": model_files(planned.sources[DENSE]), **models}
-        check_lengths(scenarios, models["candidate"].trained)
+            models = {DENSE: model_files(planned.sources[DENSE]), **models}
+        check_lengths(scenarios, models[CANDIDATE].trained)
+        reference = registry.load("engines", REFERENCE_ENGINE)
         classes = {name: registry.load("engines", name) for name in settings.engines}
-        reasons = {n: c.unavailable_reason() or c.unfit_reason(models["candidate"]) for n, c in classes.items()}
+        reasons = {n: c.unavailable_reason() or c.unfit_reason(models[CANDIDATE]) for n, c in classes.items()}
         skipped = {name: reason for name, reason in reasons.items() if reason}
         if len(skipped) == len(classes):
             raise UserError(f"no engine of benchmark.engines runs here: {'; '.join(skipped.values())}")
         load_average = os.getloadavg()[0]
-        data = _validation(planned, source, models["candidate"])
+        data = _validation(planned, source, models[CANDIDATE])
 
         samples, metrics, engines, failed = {}, {}, {}, {}
         for name, engine_class in classes.items():
@@ -110,18 +112,17 @@ class Benchmark(Stage):
                     continue
                 place = name if index == 0 else f"{name}_{scenario}"
                 try:
-                    timed = time_engine(
-                        engine_class, models, scenario, settings, planned.key.seed, data if index == 0 else None
-                    )
+                    scored = data if index == 0 else None
+                    timed = time_engine(engine_class, reference, models, scenario, settings, planned.key.seed, scored)
                     summaries = {
                         role: summarize_latency(seconds, scenario.batch_size) for role, seconds in timed.seconds.items()
                     }
-                    found = speeds(summaries["candidate"], settings.iterations) | timed.scores
+                    found = speeds(summaries[CANDIDATE], settings.iterations) | timed.scores
                     said = {**timed.said, **{role: asdict(summary) for role, summary in summaries.items()}}
-                    if "dense" in models:
-                        ratio, interval = speedup(timed.seconds["dense"], timed.seconds["candidate"])
+                    if timed.baseline is not None:
+                        ratio, interval = speedup(timed.seconds[timed.baseline], timed.seconds[CANDIDATE])
                         found["speedup"] = Score(value=ratio, count=settings.iterations)
-                        said["speedup_interval"] = interval
+                        said |= {"speedup_over": timed.baseline, "speedup_interval": interval}
                 except UserError:
                     raise
                 except Exception as error:  # whatever a library raises: the other engines' timings are good
@@ -155,7 +156,7 @@ class Benchmark(Stage):
         )
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        group = parser.add_argument_group("by hand", "time any exported models, the others against the first")
+        group = parser.add_argument_group("by hand", "time any exported models, against the first in ONNX Runtime")
         group.add_argument("models", nargs="*", type=Path, metavar="MODEL", help="files that the export stage wrote")
         group.add_argument("--engines", nargs="+", default=["onnxruntime"])
         for option in BY_HAND:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from obert.records.record import Record
 
 REFERENCE_ENGINE = "onnxruntime"
-"""The engine that the exported file is checked with."""
+"""The engine that exported files are checked with, and whose dense model speed-ups are over."""
 ONNX = "onnx"
 
 

@@ -17,7 +17,7 @@ PATTERNS = {"1x4": "4-block"}
 
 @dataclass(frozen=True)
 class Speed:
-    """In one engine: items/s, times the dense model's, and the score of the file that was timed, in percent."""
+    """In one engine: items/s, times the dense model's there or in the reference, the timed file's score in percent."""
 
     throughput: float = math.nan
     speedup: float = math.nan
@@ -149,10 +149,10 @@ def _weights(trained: Record | None, export: Record | None) -> float:
 
 def relative_to(model: Deployed, dense: Deployed) -> Deployed:
     """A model with recall, ratios and speed-ups over another dense model than its task's."""
-    speeds = {
-        engine: replace(speed, speedup=speed.throughput / dense.speeds.get(engine, Speed()).throughput)
-        for engine, speed in model.speeds.items()
-    }
+    speeds = {}
+    for engine, speed in model.speeds.items():
+        other = dense.speeds.get(engine, Speed())
+        speeds[engine] = replace(speed, speedup=speed.throughput / other.throughput * other.speedup)
     return replace(
         model,
         recall=recovery(model.score, dense.score),
@@ -163,12 +163,13 @@ def relative_to(model: Deployed, dense: Deployed) -> Deployed:
 
 
 def _speeds(results: Results, key: RunKey, is_teacher: bool, scenario: tuple[int, int] | None) -> dict[str, Speed]:
-    """The speeds of an exported model by engine. The teacher, over which speed-ups are, has one of 1."""
+    """The speeds of an exported model by engine. The teacher's is 1 where it is what speed-ups are over."""
     record = results.by_key.get(key.at("benchmark"))
     place, speeds = _place(record, scenario), {}
     for engine in engines_of(results) if record else ():
         if (name := f"{engine}{place}{THROUGHPUT}") in record.metrics:
-            own = 1.0 if is_teacher else _metric(record, f"{engine}{place}{SPEEDUP}")
+            own = _metric(record, f"{engine}{place}{SPEEDUP}")
+            own = 1.0 if is_teacher and math.isnan(own) else own
             scored = _metric(record, f"{engine}_{metric_of(results, key.task)}")
             speeds[engine] = Speed(record.metrics[name].value, own, scored)
     return speeds

@@ -9,6 +9,10 @@ from obert.records.record import Record
 from obert.tables import Note, Results
 
 THROUGHPUT, SPEEDUP = "_throughput", "_speedup"
+OVER = (
+    "over the dense float32 model in ONNX Runtime, timed in turns in the same process, whichever the engine (on a GPU: "
+    "over the dense model there)"
+)
 
 
 def engines_of(results: Results) -> list[str]:

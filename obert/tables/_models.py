@@ -8,14 +8,15 @@ import pandas as pd
 from obert.statistics.formatting import DASH, format_number
 from obert.tables import Note, Results, Table
 from obert.tables._deployed import Deployed, Speed, measured_models, planned_models, published_models
+from obert.tables._engines import OVER
 from obert.tables._planned import paper_notes
 
 ROW = "row"
 ROW_COLUMNS = ("task", "metric", "layers", "sparsity", "compression", "model")
 LEGEND = (
     "Recall, or recovery: the score as a percentage of the dense model's. Difference: measured minus published score, "
-    "in points. Speed-up: over the dense float32 model in the same engine and process. The score beside it was "
-    "measured with the timed file in that engine. All of the first seed. A dash: not published, or not run."
+    f"in points. Measured speed-up: {OVER}; published: over the dense model in the paper's own engine. The score "
+    "beside it is that of the timed file in that engine. All of the first seed. A dash: not published, or not run."
 )
 
 

@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 
 from obert.tables import Note, Results, Table
 from obert.tables._deployed import Deployed, published_models
+from obert.tables._engines import OVER
 from obert.tables._figures import STYLE, empty_figure, panels, styles
 from obert.tables.table17 import Table17
 
@@ -19,8 +20,8 @@ class Figure2(Table):
     title = "Figure 2 of the oBERT paper: recall against speed and size"
     caption = (
         "Recall is the score as a percentage of the dense model's; dotted lines: 99 and 92.5 %. Published points: "
-        "Table 17 (BERT-base, SQuAD v1.1, DeepSparse on a c5.12xlarge); the others are this experiment's, relative to "
-        "its dense model in the same engine and process. Labels: layers, sparsity in percent, and q for quantised."
+        "Table 17 (BERT-base, SQuAD v1.1, DeepSparse on a c5.12xlarge), over the dense model in DeepSparse; the others "
+        f"are this experiment's, {OVER}. Labels: layers, sparsity in percent, and q for quantised."
     )
 
     section = "Published and measured"

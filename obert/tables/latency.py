@@ -9,13 +9,13 @@ from obert.foundation import registry
 from obert.records.record import Record
 from obert.statistics.formatting import DASH, format_number
 from obert.tables import Note, Results, Table
-from obert.tables._engines import THROUGHPUT, engine_notes
+from obert.tables._engines import OVER, THROUGHPUT, engine_notes
 from obert.tables._measured import DENSE
 
 VALUES = ("throughput", "latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "speedup")
 COLUMNS = (
     "task", "model", "sparsity", "engine", "batch_size", "sequence_length", "threads", *VALUES, "speedup_low",
-    "speedup_high", "linear_speedup", "n",
+    "speedup_high", "own_speedup", "linear_speedup", "n",
 )  # fmt: skip
 
 
@@ -24,9 +24,9 @@ class Latency(Table):
 
     title = "Latency and throughput"
     caption = (
-        "Throughput in items/s from the median of n timed batches, percentiles of a batch in ms, speed-up over the "
-        "dense model in the same engine, scenario and process with its 95 % paired-bootstrap interval; that of the "
-        "linear layers alone where an engine can tell. First seed."
+        "Throughput in items/s from the median of n timed batches, percentiles of a batch in ms. Speed-up is "
+        f"{OVER}, with its 95 % paired-bootstrap interval. Over its own: over the dense model in the same engine; that "
+        "of the linear layers alone where an engine can tell. First seed."
     )
 
     section = "Speed"
@@ -54,8 +54,9 @@ class Latency(Table):
             shown[f"{percentile} ms"] = [format_number(value, 1) for value in content[f"latency_{percentile}_ms"]]
         ratios = content[["speedup", "speedup_low", "speedup_high"]].itertuples(index=False)
         shown["speed-up"] = [DASH if math.isnan(v) else f"{v:.2f} [{low:.2f}, {high:.2f}]" for v, low, high in ratios]
-        if content["linear_speedup"].notna().any():
-            shown["of linear layers"] = [format_number(value, 2) for value in content["linear_speedup"]]
+        for name, label in (("own_speedup", "over its own"), ("linear_speedup", "of linear layers")):
+            if content[name].notna().any():
+                shown[label] = [format_number(value, 2) for value in content[name]]
         return pd.DataFrame(shown)
 
     def notes(self, results: Results) -> tuple[Note, ...]:
@@ -66,10 +67,11 @@ def _row(record: Record, engine: str, place: str, scenario: Scenario) -> tuple:
     key, found = record.key, [record.metrics.get(f"{place}_{name}") for name in VALUES]
     said = record.details.get("engines", {}).get(place, {})
     low, high = said.get("speedup_interval", (math.nan, math.nan))
+    own = said["candidate"]["throughput"] / said[DENSE]["throughput"] if DENSE in said else math.nan
     seconds = said.get("linear_seconds", {})
     linear = seconds["dense"] / seconds["candidate"] if "dense" in seconds else math.nan
     return (
         key.task, f"{key.recipe}: {key.method or DENSE}", key.sparsity or 0.0, engine, scenario.batch_size,
         scenario.sequence_length, scenario.threads, *(math.nan if score is None else score.value for score in found),
-        low, high, linear, record.metrics[f"{place}{THROUGHPUT}"].count,
+        low, high, own, linear, record.metrics[f"{place}{THROUGHPUT}"].count,
     )  # fmt: skip

@@ -9,7 +9,7 @@ import pandas as pd
 from obert.records.record import Record
 from obert.statistics.formatting import DASH, format_difference, format_number, format_summary
 from obert.tables import Note, Results, Table
-from obert.tables._engines import SPEEDUP, THROUGHPUT, engine_notes, engines_of, size_and_speed
+from obert.tables._engines import OVER, SPEEDUP, THROUGHPUT, engine_notes, engines_of, size_and_speed
 from obert.tables._measured import DENSE, Group, groups, metric_of, recovery, scale_text, score
 from obert.tables._ranking import DIFFERENCE, RULE, blocks, differences, pool_notes, ranks, texts_by_row
 
@@ -29,8 +29,8 @@ class Leaderboard(Table):
         "Scores are in percent: mean ± sample standard deviation over n seeds. Recovery is the score as a percentage "
         "of the dense model's. A method is compared with others of the same task, sparsity and recipe, example by "
         f"example; an example's score is its mean over seeds. {RULE} A method without a rival has no rank. Size is "
-        "that of the gzipped model in MB (10^6 bytes). Throughput (examples per second) and speed-up over the dense "
-        "model are those of the first seed. Steps, gradient evaluations and seconds (of pruning and training) are "
+        "that of the gzipped model in MB (10^6 bytes). Throughput is in examples per second, and speed-up "
+        f"{OVER}; both of the first seed. Steps, gradient evaluations and seconds (of pruning and training) are "
         "means over seeds."
     )
 

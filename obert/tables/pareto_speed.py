@@ -6,16 +6,16 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from obert.tables import Note, Results, Table
-from obert.tables._engines import SPEEDUP, engine_notes, engines_of, size_and_speed
+from obert.tables._engines import OVER, SPEEDUP, engine_notes, engines_of, size_and_speed
 from obert.tables._measured import Group, groups, metric_of
 from obert.tables._pareto import POINT, RULE, dense_group, draw_fronts, mark_front, point
 
 
 class ParetoSpeed(Table):
-    """One point a timed model, a panel a task and engine; the dense model is at 1."""
+    """One point a timed model, a panel a task and engine; the dense model is at 1 in what speed-ups are over."""
 
     title = "Pareto front: score against speed"
-    caption = f"Speed-up is over the dense model in the same engine and process, of the first seed. {RULE}"
+    caption = f"Speed-up is {OVER}. First seed. {RULE}"
 
     section = "Trade-offs"
 
@@ -26,7 +26,7 @@ class ParetoSpeed(Table):
             for engine in engines:
                 name = f"{engine}{SPEEDUP}"
                 timed = [(group, speeds[name]) for group, speeds in found if not math.isnan(speeds[name])]
-                dense = [(group, 1.0) for group in dense_group(results, task)] if timed else []
+                dense = [(group, _dense(results, group, engine)) for group in dense_group(results, task) if timed]
                 rows += [_row(results, group, engine, speedup) for group, speedup in (*dense, *timed)]
         columns = ["task", "metric", "engine", "speedup", *POINT]
         return mark_front(pd.DataFrame(rows, columns=columns), "speedup", ["task", "engine"])
@@ -39,6 +39,12 @@ class ParetoSpeed(Table):
 
     def notes(self, results: Results) -> tuple[Note, ...]:
         return engine_notes(results)
+
+
+def _dense(results: Results, group: Group, engine: str) -> float:
+    """The speed-up of a dense model; 1 where it is what speed-ups are over."""
+    found = size_and_speed(results, group.key, [engine])[f"{engine}{SPEEDUP}"]
+    return 1.0 if math.isnan(found) else found
 
 
 def _row(results: Results, group: Group, engine: str, speedup: float) -> dict:

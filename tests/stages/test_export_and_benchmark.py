@@ -31,6 +31,7 @@ TASKS = {
     "squad": {"source": "tests/data/city_qa", "max_length": 48, "doc_stride": 16},
 }
 TIMING = {"batch_size": 2, "sequence_length": 16, "threads": 1, "warmup": 1, "iterations": 6}
+TIMING |= {"engines": ["pytorch", "onnxruntime"]}
 
 
 @pytest.fixture
@@ -144,8 +145,9 @@ def test_benchmark_of_a_pruned_model(plan, task):
     assert raw["unit"] == "s"
     # The engines score what the model scores: predictions of the same logits, from padded batches of one shape.
     own = _scores_of_the_model(plan, pruned)
-    for engine in ("pytorch", "onnxruntime"):
-        dense, candidate = (raw["engines"][engine][role] for role in ("dense", "candidate"))
+    for engine, baseline in (("pytorch", "reference"), ("onnxruntime", "dense")):
+        assert set(raw["engines"][engine]) == {"dense", "candidate", baseline}
+        dense, candidate = (raw["engines"][engine][role] for role in (baseline, "candidate"))
         assert len(dense) == len(candidate) == 6
         median = np.median(candidate)
         expected = {
@@ -187,13 +189,23 @@ def test_further_scenarios_are_timed_and_named(make_plan):
     assert engines_of(Results("e", "d", "c", (record,), (record.key,), None, None)) == ["onnxruntime", "pytorch"]
 
 
-def test_benchmark_of_the_teacher_has_no_speedup(plan):
+def test_the_teacher_has_a_speedup_in_engines_other_than_the_reference(plan):
     teacher, _ = write_exports(plan)
     record = make(at(plan, teacher, "benchmark"))
     assert list(record.inputs) == [str(at(plan, teacher, "export").key.path)]
-    assert not [name for name in record.metrics if "speedup" in name]
-    assert "pytorch_throughput" in record.metrics
-    assert "dense" not in record.details["engines"]["pytorch"]
+    assert [name for name in record.metrics if "speedup" in name] == ["pytorch_speedup"]
+    said = record.details["engines"]["pytorch"]
+    assert "dense" not in said
+    ratio = said["candidate"]["throughput"] / said["reference"]["throughput"]
+    assert record.metrics["pytorch_speedup"].value == pytest.approx(ratio)
+    assert "onnxruntime_throughput" in record.metrics
+
+
+def test_an_engine_with_hardware_of_its_own_is_compared_with_itself(plan, monkeypatch):
+    _, pruned = write_exports(plan)
+    monkeypatch.setattr(registry.load("engines", "pytorch"), "hardware", "a GPU that is not asked for")
+    said = make(at(plan, pruned, "benchmark")).details["engines"]["pytorch"]
+    assert said["speedup_over"] == "dense" and "reference" not in said
 
 
 def test_unavailable_engine_is_skipped_with_its_reason(plan, monkeypatch):
@@ -202,6 +214,7 @@ def test_unavailable_engine_is_skipped_with_its_reason(plan, monkeypatch):
     record = make(at(plan, teacher, "benchmark"))
     assert "'a_library_that_is_not_there'" in record.details["skipped"]["onnxruntime"]
     assert {name.split("_")[0] for name in record.metrics} == {"pytorch"}
+    assert not [name for name in record.metrics if "speedup" in name], "over its own dense model, it would flatter"
 
     monkeypatch.setattr(registry.load("engines", "pytorch"), "library", "nor_is_this_one")
     with pytest.raises(UserError, match=r"no engine .* runs here: .*nor_is_this_one.*a_library_that_is_not_there"):

@@ -155,6 +155,7 @@ def test_latency_table_has_a_row_for_each_scenario(make_results):
     scenarios = [{"batch_size": b, "sequence_length": n, "threads": t} for b, n, t in ((8, 128, 2), (1, 16, 1))]
     details = {"scenarios": scenarios, "engines": {"onnxruntime": {"speedup_interval": (1.5, 2.5)}}}
     details["engines"]["onnxruntime"]["linear_seconds"] = {"dense": 0.6, "candidate": 0.2}
+    details["engines"]["onnxruntime"] |= {"dense": {"throughput": 20.0}, "candidate": {"throughput": 80.0}}
     made = record("benchmark", method="obert", sparsity=0.9, metrics=speeds, details=details)
     table = Latency().build(make_results([(made, None, 0)]))
     assert table[["batch_size", "sequence_length", "threads", "throughput"]].to_numpy().tolist() == [
@@ -162,4 +163,5 @@ def test_latency_table_has_a_row_for_each_scenario(make_results):
         [1, 16, 1, 30.0],
     ]
     assert Latency().display(table)["speed-up"].tolist() == ["2.00 [1.50, 2.50]", "\N{EN DASH}"]
+    assert Latency().display(table)["over its own"].tolist() == ["4.00", "\N{EN DASH}"]
     assert Latency().display(table)["of linear layers"].tolist() == ["3.00", "\N{EN DASH}"]

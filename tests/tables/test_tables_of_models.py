@@ -8,6 +8,7 @@ import pytest
 from obert.experiment.keys import RunKey
 from obert.masks.counts import Sparsity
 from obert.records.record import Score
+from obert.tables._deployed import Deployed, Speed, relative_to
 from obert.tables.figure2 import Figure2
 from obert.tables.table6 import Table6
 from obert.tables.table8 import Table8
@@ -132,6 +133,13 @@ def test_table_8_is_relative_to_bert_large_in_its_own_scenario(mlperf):
     assert large["onnxruntime"].tolist()[:2] == pytest.approx([50.0, 5.0])
     dense = row_of(content, 24, 0.0, "dense", "squad_bert_large")
     assert dense["published", "score"] == 90.87 and dense["onnxruntime", "speedup"] == 1.0
+
+
+def test_speeds_relative_to_another_dense_model_are_over_it_in_the_reference():
+    """8 items/s is 4 times the other dense model's 2 in this engine, where that runs at half the reference's speed."""
+    model = Deployed("a", "f1", 3, 0.9, "1x4", speeds={"sparse": Speed(8.0, 3.0)})
+    dense = Deployed("b", "f1", 24, 0.0, "dense", speeds={"sparse": Speed(2.0, 0.5)})
+    assert relative_to(model, dense).speeds["sparse"].speedup == 2.0
 
 
 @pytest.mark.parametrize("table", [Table6, Table17])
