@@ -34,7 +34,7 @@ UNIT = 16 * 4 * WORDS  # bytes that a column's offset is counted in: those of a 
 REGISTER = {"vnni512": 16, "vnni256": 8, "pmaddwd": 8, "plain": 4}[DOT]  # int32 lanes
 
 
-def _pieces(builder: ir.IRBuilder, vector: ir.Value) -> list[ir.Value]:
+def pieces(builder: ir.IRBuilder, vector: ir.Value) -> list[ir.Value]:
     """A vector cut into registers."""
     undefined = ir.Constant(vector.type, ir.Undefined)
     indices = ir.VectorType(I32, REGISTER)
@@ -90,7 +90,24 @@ def dot(typingctx, sums, activations, weights):
     """sums + the products of four features of a tile, at an address, with four weights, at another."""
 
     def code(c, b, s, a):
-        parts, lanes = _pieces(b, a[0]), sums.lanes
+        parts, lanes = pieces(b, a[0]), sums.lanes
+        vector = ir.VectorType(I32, REGISTER)
+        for word in range(WORDS):
+            weight = emit_splat(b, emit_load(b, b.add(a[2], I64(word * 4)), I32), REGISTER)
+            for n, part in enumerate(parts):
+                x = emit_load(b, b.add(a[1], I64((word * lanes + n * REGISTER) * 4)), vector)
+                parts[n] = _MULTIPLY(b, part, x, weight)
+        return _joined(b, parts)
+
+    return sums(sums, types.int64, types.int64), code
+
+
+@intrinsic
+def dot(typingctx, sums, activations, weights):
+    """sums + the products of four features of a tile, at an address, with four weights, at another."""
+
+    def code(c, b, s, a):
+        parts, lanes = pieces(b, a[0]), sums.lanes
         vector = ir.VectorType(I32, REGISTER)
         for word in range(WORDS):
             weight = emit_splat(b, emit_load(b, b.add(a[2], I64(word * 4)), I32), REGISTER)
@@ -186,7 +203,7 @@ def _step(shared: int):
     @intrinsic
     def step(typingctx, kind, sums, x, columns, weights):
         def code(c, b, s, a):
-            sums = [_pieces(b, b.extract_value(a[1], n)) for n in range(ROWS)]
+            sums = [pieces(b, b.extract_value(a[1], n)) for n in range(ROWS)]
             weights = _weights(b, a[4])
             vector = ir.VectorType(I32, REGISTER)
             for n, offset in enumerate(_offsets(b, a[3], ROWS // shared)):
