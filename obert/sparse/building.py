@@ -9,6 +9,7 @@ import numpy as np
 
 from obert.sparse import program
 from obert.sparse.index_graph import Evaluation, Known, NotKnown, Samples, check_mask, index_of
+from obert.sparse.onnx_file import shown
 from obert.sparse.views import (
     BATCH,
     FEATURES,
@@ -206,7 +207,7 @@ class Builder:
                 view = self.rows(part)
                 part = Columns(view, 0, view.width)
             if part.view.axes not in (OF_TOKENS, OF_SEQUENCES):
-                raise NotKnown(f"output '{name}' has axes {', '.join(part.view.axes)}")
+                raise NotKnown(f"'{shown(name)}' has axes {', '.join(part.view.axes)}")
             made.append(program.Output(name, part.view.value, part.start, part.stop, part.squeezed))
         if len(self.pad_tokens) > 1:
             raise NotKnown("it counts positions in two ways")

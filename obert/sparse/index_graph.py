@@ -13,11 +13,12 @@ from functools import partial, reduce
 
 import numpy as np
 
-from obert.sparse.onnx_file import TYPES, Node, OnnxFile
+from obert.sparse.onnx_file import TYPES, Node, OnnxFile, shown
 
 _HIDDEN = -1e4  # what a mask adds is this or less: e to its power is 0 in float32
 Shapes = tuple[tuple[int, int], ...]
 SHORT: Shapes = ((2, 7), (3, 5), (1, 6), (4, 8), (2, 3))  # batch, tokens: no two numbers of a pair are equal
+_MOST_AXES = 8
 _LARGEST = 1 << 22  # elements of a result; a mask of 1024 x 1024 is one
 
 
@@ -181,7 +182,7 @@ class Evaluation:
                 with np.errstate(all="ignore"):
                     result = np.asarray(rule(node.attributes, self._limit, *arrays))
             except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
-                raise NotKnown(f"it cannot be computed ({error})") from None
+                raise NotKnown(f"it cannot be computed ({shown(str(error))})") from None
             self._limit(result.shape)
             results.append(result)
         name = inputs[0].name if node.kind in ("Identity", "Transpose") and inputs[0] else ""
@@ -190,7 +191,7 @@ class Evaluation:
     def _limit(self, shape: Iterable[int]) -> tuple[int, ...]:
         """A shape, if a tensor of it is no waste."""
         shape = tuple(int(size) for size in shape)
-        if math.prod(shape) > self._most:
+        if len(shape) > _MOST_AXES or math.prod(shape) > self._most:
             raise NotKnown(f"its result would have shape {list(shape)}")
         return shape
 
