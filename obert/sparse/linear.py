@@ -1,7 +1,7 @@
 """Linear layers in float32: a weight times a row of activations, which are T tokens of one feature.
 
-One load fetches the places of four nonzeros, and one their weights, which shuffles then spread over the lanes: loads are
-what bounds the kernels, and the activations take one for each multiplication.
+One load fetches the places of four nonzeros, and one their weights, which shuffles then spread over the lanes: what
+bounds the kernels is loads, and activations take one for each multiplication.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from numba.extending import intrinsic
 from obert.sparse.bounds import checked_address
 from obert.sparse.packing import ENTRY, ROW, UNIT
 from obert.sparse.vectors import (
-    F32,
     I32,
     Vector,
     add,
@@ -75,19 +74,31 @@ _spread0, _spread1, _spread2, _spread3 = (_spread(element) for element in range(
 
 
 @jit
-def _sparse(V, units, unit, offsets, weights, x, out):
+def _begin(V, place, out, bias, residual, zeros):
+    """A row's sum before a block's product."""
+    scale = row_bytes(V) // _ROW
+    if bias == 0:
+        return load(V, out + place * scale)
+    value = add(zeros, splat(V, f32_at(bias + place // (_ROW // 4))))
+    if residual != 0:
+        value = add(value, load(V, residual + place * scale))
+    return value
+
+
+@jit
+def _sparse(V, units, unit, offsets, weights, x, out, bias, residual, zeros):
     """Add a block's product: out [block_rows][T] += W [block_rows, block_columns] x [block_columns][T]."""
     scale = row_bytes(V) // _ROW
     for _ in range(units):
         rows = i64_at(unit)
-        out0 = out + (rows & 65535) * scale
-        out1 = out + ((rows >> 16) & 65535) * scale
-        out2 = out + ((rows >> 32) & 65535) * scale
-        out3 = out + ((rows >> 48) & 65535) * scale
-        sum0 = load(V, out0)
-        sum1 = load(V, out1)
-        sum2 = load(V, out2)
-        sum3 = load(V, out3)
+        place0 = rows & 65535
+        place1 = (rows >> 16) & 65535
+        place2 = (rows >> 32) & 65535
+        place3 = (rows >> 48) & 65535
+        sum0 = _begin(V, place0, out, bias, residual, zeros)
+        sum1 = _begin(V, place1, out, bias, residual, zeros)
+        sum2 = _begin(V, place2, out, bias, residual, zeros)
+        sum3 = _begin(V, place3, out, bias, residual, zeros)
         for _ in range(u16_at(unit + 8)):
             o = i64_at(offsets)
             w = _quad_at(weights)
@@ -97,27 +108,27 @@ def _sparse(V, units, unit, offsets, weights, x, out):
             sum3 = fma(_spread3(V, w), load(V, x + ((o >> 48) & 65535) * scale), sum3)
             offsets += 8
             weights += 16
-        store(out0, sum0)
-        store(out1, sum1)
-        store(out2, sum2)
-        store(out3, sum3)
+        store(out + place0 * scale, sum0)
+        store(out + place1 * scale, sum1)
+        store(out + place2 * scale, sum2)
+        store(out + place3 * scale, sum3)
         unit += _UNIT
 
 
 @jit
-def _dense(V, units, unit, weights, x, out):
+def _dense(V, units, unit, weights, x, out, bias, residual, zeros):
     """The same with all weights, so that four rows share the loads of activations."""
     scale = row_bytes(V) // _ROW
     for _ in range(units):
         rows = i64_at(unit)
-        out0 = out + (rows & 65535) * scale
-        out1 = out + ((rows >> 16) & 65535) * scale
-        out2 = out + ((rows >> 32) & 65535) * scale
-        out3 = out + ((rows >> 48) & 65535) * scale
-        sum0 = load(V, out0)
-        sum1 = load(V, out1)
-        sum2 = load(V, out2)
-        sum3 = load(V, out3)
+        place0 = rows & 65535
+        place1 = (rows >> 16) & 65535
+        place2 = (rows >> 32) & 65535
+        place3 = (rows >> 48) & 65535
+        sum0 = _begin(V, place0, out, bias, residual, zeros)
+        sum1 = _begin(V, place1, out, bias, residual, zeros)
+        sum2 = _begin(V, place2, out, bias, residual, zeros)
+        sum3 = _begin(V, place3, out, bias, residual, zeros)
         steps = u16_at(unit + 8)
         for step in range(steps):
             w = _quad_at(weights)
@@ -127,10 +138,10 @@ def _dense(V, units, unit, weights, x, out):
             sum2 = fma(_spread2(V, w), row, sum2)
             sum3 = fma(_spread3(V, w), row, sum3)
             weights += 16
-        store(out0, sum0)
-        store(out1, sum1)
-        store(out2, sum2)
-        store(out3, sum3)
+        store(out + place0 * scale, sum0)
+        store(out + place1 * scale, sum1)
+        store(out + place2 * scale, sum2)
+        store(out + place3 * scale, sum3)
         unit += _UNIT
 
 
@@ -162,7 +173,6 @@ def linear(V, table, x, residual, out, first, last):
         out: address of [rows][T], apart from both.
     """
     size = row_bytes(V)
-    rows = i64_at(table)
     columns = i64_at(table + 8)
     block_rows = i64_at(table + 16)
     block_columns = i64_at(table + 24)
@@ -175,19 +185,17 @@ def linear(V, table, x, residual, out, first, last):
         zeros = _no_numbers(V, x, columns)
     while first < last:
         stop = min((first // group + 1) * group, last)
-        for row in range(first * block_rows, min(stop * block_rows, rows)):
-            value = add(zeros, splat(V, f32_at(bias + row * 4)))
-            if residual != 0:
-                value = add(value, load(V, residual + row * size))
-            store(out + row * size, value)
         for column_block in range(column_blocks):
             activations = x + column_block * block_columns * size
             for row_block in range(first, stop):
                 entry = entries + (row_block * column_blocks + column_block) * _ENTRY
                 units, unit, offsets, weights = i64_at(entry), i64_at(entry + 8), i64_at(entry + 16), i64_at(entry + 24)
-                sums = out + row_block * block_rows * size
+                row = row_block * block_rows
+                sums = out + row * size
+                biases = bias + row * 4 if column_block == 0 else 0
+                residuals = residual + row * size if residual != 0 else 0
                 if offsets != 0:
-                    _sparse(V, units, unit, offsets, weights, activations, sums)
+                    _sparse(V, units, unit, offsets, weights, activations, sums, biases, residuals, zeros)
                 else:
-                    _dense(V, units, unit, weights, activations, sums)
+                    _dense(V, units, unit, weights, activations, sums, biases, residuals, zeros)
         first = stop

@@ -148,7 +148,7 @@ class QuestionAnswering(Task):
         rows = zip(*(features[name] for name in columns), strict=True)
         for index, (example, first, starts, ends) in enumerate(rows):
             inside = slice(first, first + len(starts))
-            value, i, j = _best_span(start_logits[index, inside], end_logits[index, inside])
+            value, i, j = best_span(start_logits[index, inside], end_logits[index, inside])
             before = best[example]
             none = min(before.none, float(start_logits[index, 0] + end_logits[index, 0]))
             if value > before.score:
@@ -188,7 +188,7 @@ def _positions(answers: dict[str, list], spans: np.ndarray, first: int) -> tuple
     return (first + begin, first + stop) if begin <= stop else (0, 0)
 
 
-def _best_span(start: np.ndarray, end: np.ndarray) -> tuple[float, int, int]:
+def best_span(start: np.ndarray, end: np.ndarray) -> tuple[float, int, int]:
     """Score, first and last token of the best allowed span; the score is -inf if none of the best pairs is allowed."""
     starts = np.argsort(-start, kind="stable")[:N_BEST]
     ends = np.argsort(-end, kind="stable")[:N_BEST]

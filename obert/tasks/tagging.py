@@ -90,7 +90,7 @@ class Tagging(Task):
             last: dict[int, int] = defaultdict(lambda: -1)
             for owner, spans in zip(owners, offsets, strict=True):
                 labels, chosen = [IGNORED] * len(spans), []
-                for place, word in enumerate(_words(batch[self.text][owner], spans)):
+                for place, word in enumerate(words_of(batch[self.text][owner], spans)):
                     if word is not None and word > last[owner]:
                         labels[place] = batch[self.label][owner][word]
                         chosen.append(word)
@@ -144,7 +144,7 @@ class Tagging(Task):
         return f1(terms)
 
 
-def _words(words: Sequence[str], spans: Sequence[tuple[int, int]]) -> Iterator[int | None]:
+def words_of(words: Sequence[str], spans: Sequence[tuple[int, int]]) -> Iterator[int | None]:
     """For each token the word that it is a piece of, by its characters in the words joined by spaces.
 
     A token is known by its last character, as some tokenizers count the space before a word to its first piece.

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 from obert.experiment.recipes import load_task
 from obert.foundation.errors import UserError
-from obert.tasks._question_answering import MAX_ANSWER_TOKENS, _best_span
+from obert.tasks._question_answering import MAX_ANSWER_TOKENS, best_span
 
 DATA = Path(__file__).parent.parent / "data"
 CONTEXT = " ".join(f"kelford has {number} inhabitants." for number in range(100, 140))
@@ -89,13 +89,13 @@ def test_positions_beyond_the_end_count_zero():
     )
 
 
-def test_best_span_against_all_spans():
+def testbest_span_against_all_spans():
     rng = np.random.default_rng(0)
     for length in (1, 5, 60):
         start, end = rng.normal(size=(2, length))
         starts, ends = set(np.argsort(-start)[:20]), set(np.argsort(-end)[:20])
         allowed = [(start[i] + end[j], i, j) for i in starts for j in ends if i <= j < i + MAX_ANSWER_TOKENS]
-        assert _best_span(start, end) == max(allowed)
+        assert best_span(start, end) == max(allowed)
 
 
 def test_no_allowed_span_gives_an_empty_answer(tokenizer):
