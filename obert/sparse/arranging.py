@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -119,7 +120,7 @@ def _split(build: Builder, node: Node, x: Operand, sizes: Operand = None) -> lis
         raise NotKnown("it splits an axis other than that of features")
     widths = [-(-view.width // count)] * count if sizes is None else sizes.integers(0)
     ends = np.cumsum([0, *widths]).clip(0, view.width).tolist()
-    return [Columns(view, start, stop) for start, stop in zip(ends, ends[1:], strict=False)]
+    return [Columns(view, start, stop) for start, stop in pairwise(ends)]
 
 
 def _axes_of(node: Node, axes: Operand, rank: int) -> list[int]:

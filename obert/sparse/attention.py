@@ -7,17 +7,19 @@ the vector. The softmax between them runs down the scores.
 
 from __future__ import annotations
 
-import llvmlite.binding as llvm
-import numpy as np
-from numba import config
+import math
 
-from obert.sparse.broadcast import f32_zeros, multiply_each, store_each
+import numpy as np
+
+from obert.sparse.broadcast import multiply_each, store_each, zeros_each
+from obert.sparse.functions import exp2
+from obert.sparse.processor import REGISTER
 from obert.sparse.vectors import (
     Kind,
     add,
     div,
-    exp,
     f32_at,
+    fma,
     jit,
     lanes_of,
     load,
@@ -29,104 +31,108 @@ from obert.sparse.vectors import (
     sub,
 )
 
-AVX512 = config.CPU_NAME in (None, "znver4", "cascadelake") and llvm.get_host_cpu_features()["avx512f"]
-
 COLUMN = Kind(16)  # tokens of one sequence that lie side by side
-GROUP = Kind(32 if AVX512 else 16)  # queries whose scores are computed together
-SHARED = 8 if AVX512 else 4  # broadcast numbers for one vector: as many sums as registers hold
+GROUP = Kind(32 if REGISTER == 16 else 16)  # queries whose scores are computed together
+SHARED = 8 if REGISTER == 16 else 4  # numbers broadcast to one vector: as many sums as registers hold
+_LOG2_E = np.float32(math.log2(math.e))
 
 
 def scratch_bytes(keys: int, head_size: int) -> int:
     """Of the memory that a call needs for itself."""
-    return (-(-keys // COLUMN.lanes) * COLUMN.lanes + head_size + SHARED + 1) * GROUP.lanes * 4
+    return (-(-keys // COLUMN.lanes) * COLUMN.lanes + head_size) * GROUP.lanes * 4
 
 
 @jit
-def _take_queries(kind, group, q, stride, token, head_size, scale, packed):
-    """Copy a group of queries, times the scale, to [feature][query]."""
-    row, lanes, factor = row_bytes(kind), lanes_of(kind), splat(COLUMN, np.float32(scale))
-    for column in range(0, lanes_of(group), lanes_of(COLUMN)):
-        source = q + (token + column) // lanes * stride + (token + column) % lanes * 4
-        target = packed + column * 4
+def _copy_columns(group, head_size, source, source_step, source_stride, target, target_step, target_stride):
+    """Copy a group's columns, each [head_size][16], which are `stride` bytes apart."""
+    for _ in range(0, lanes_of(group), lanes_of(COLUMN)):
         for feature in range(head_size):
-            store(target + feature * row_bytes(group), mul(load(COLUMN, source + feature * row), factor))
+            store(target + feature * target_step, load(COLUMN, source + feature * source_step))
+        source += source_stride
+        target += target_stride
 
 
 @jit
-def _give_context(kind, group, packed, inverse, context, stride, token, head_size):
-    """Copy the group's context from [feature][query], times the inverse of the sum of probabilities."""
+def _scores(kind, group, queries, step, k, stride, start, keys, head_size, scores):
+    """Products of all keys, rounded up to SHARED of them: what lies behind the sequence is computed and never used."""
     row, lanes = row_bytes(kind), lanes_of(kind)
-    for column in range(0, lanes_of(group), lanes_of(COLUMN)):
-        target = context + (token + column) // lanes * stride + (token + column) % lanes * 4
-        factor = load(COLUMN, inverse + column * 4)
-        for feature in range(head_size):
-            place = packed + feature * row_bytes(group) + column * 4
-            store(target + feature * row, mul(load(COLUMN, place), factor))
-
-
-@jit
-def _scores(kind, group, queries, k, stride, start, keys, head_size, scores):
-    """Scores of all keys, rounded up to SHARED of them: what lies behind the sequence is computed and never used."""
-    row, lanes, step = row_bytes(kind), lanes_of(kind), row_bytes(group)
+    one = splat(group, np.float32(1))
     for key in range(0, keys, SHARED):
         place = k + (start + key) // lanes * stride + (start + key) % lanes * 4
-        sums = f32_zeros(group, SHARED)
+        sums = zeros_each(group, SHARED)
         for feature in range(head_size):
             sums = multiply_each(sums, load(group, queries + feature * step), place + feature * row, 4)
-        store_each(scores + key * step, sums)
+        store_each(scores + key * row_bytes(group), row_bytes(group), sums, one)
 
 
 @jit
-def _softmax(group, scores, keys, mask, inverse):
-    """Numerators of the softmax over the keys, in place, and the inverse of their sum."""
+def _softmax(group, scores, keys, mask, scale):
+    """Numerators of the softmax over the keys, in place; returns the inverse of their sum."""
     step = row_bytes(group)
     if mask != 0:
+        factor = splat(group, np.float32(scale))
         for key in range(keys):
             place = scores + key * step
-            store(place, add(load(group, place), splat(group, f32_at(mask + key * 4))))
+            store(place, fma(load(group, place), factor, splat(group, f32_at(mask + key * 4))))
+        scale = np.float32(1)
     top = load(group, scores)
     for key in range(1, keys):
         top = maximum(load(group, scores + key * step), top)
+    factor = splat(group, np.float32(scale) * _LOG2_E)
     total = splat(group, np.float32(0))
     for key in range(keys):
         place = scores + key * step
-        numerator = exp(sub(load(group, place), top))
+        numerator = exp2(mul(sub(load(group, place), top), factor))
         total = add(total, numerator)
         store(place, numerator)
-    store(inverse, div(splat(group, np.float32(1)), total))
+    return div(splat(group, np.float32(1)), total)
 
 
 @jit
-def _weigh(kind, group, probabilities, v, stride, start, keys, begin, end, shared, packed):
-    """Sums of values weighted with probabilities, for features begin to end, so many at a time."""
-    row, lanes, step = row_bytes(kind), lanes_of(kind), row_bytes(group)
-    for feature in range(begin, end, shared):
-        sums = f32_zeros(group, shared)
+def _weigh(kind, group, probabilities, inverse, v, stride, start, keys, head_size, out, step):
+    """Sums of values weighted with probabilities, SHARED features at a time, or one where a head has fewer."""
+    row, lanes = row_bytes(kind), lanes_of(kind)
+    count, value_step, out_step = SHARED, row, step
+    if head_size < SHARED:
+        count, value_step, out_step = 1, 0, 0
+    for begin in range(0, head_size, count):
+        feature = min(begin, head_size - count)  # the last ones may be computed twice
+        sums = zeros_each(group, SHARED)
         key = 0
         while key < keys:
             column = (start + key) % lanes
             place = v + (start + key) // lanes * stride + feature * row + column * 4
             last = min(keys, key + lanes - column)
-            for source in range(probabilities + key * step, probabilities + last * step, step):
-                sums = multiply_each(sums, load(group, source), place, row)
-                place += 4
+            for source in range(key, last):
+                x = load(group, probabilities + source * row_bytes(group))
+                sums = multiply_each(sums, x, place + (source - key) * 4, value_step)
             key = last
-        store_each(packed + feature * step, sums)
+        store_each(out + feature * step, out_step, sums, inverse)
 
 
 @jit
 def _attend(kind, group, q, k, v, stride, start, keys, token, head_size, mask, scale, scratch, context, context_stride):
     """Attention of one group of queries, the first of which is at `token` of the stream."""
-    step = row_bytes(group)
-    packed = scratch + step
+    row, lanes = row_bytes(kind), lanes_of(kind)
+    packed, step = scratch, row_bytes(group)
     scores = packed + head_size * step
-    _take_queries(kind, group, q, stride, token, head_size, scale, packed)
-    _scores(kind, group, packed, k, stride, start, keys, head_size, scores)
-    _softmax(group, scores, keys, mask, scratch)
-    whole = head_size - head_size % SHARED
-    _weigh(kind, group, scores, v, stride, start, keys, 0, whole, SHARED, packed)
-    _weigh(kind, group, scores, v, stride, start, keys, whole, head_size, 1, packed)
-    _give_context(kind, group, packed, scratch, context, context_stride, token, head_size)
+    column = token % lanes
+    q += token // lanes * stride + column * 4
+    context += token // lanes * context_stride + column * 4
+    if column + lanes_of(group) <= lanes:
+        _scores(kind, group, q, row, k, stride, start, keys, head_size, scores)
+        inverse = _softmax(group, scores, keys, mask, scale)
+        _weigh(kind, group, scores, inverse, v, stride, start, keys, head_size, context, row)
+    else:
+        to_next = row_bytes(COLUMN)  # from one column to the next
+        q_next, context_next = to_next, to_next
+        if column + lanes_of(COLUMN) == lanes:
+            q_next, context_next = stride - column * 4, context_stride - column * 4
+        _copy_columns(group, head_size, q, row, q_next, packed, step, to_next)
+        _scores(kind, group, packed, step, k, stride, start, keys, head_size, scores)
+        inverse = _softmax(group, scores, keys, mask, scale)
+        _weigh(kind, group, scores, inverse, v, stride, start, keys, head_size, packed, step)
+        _copy_columns(group, head_size, packed, step, to_next, context, row, context_next)
 
 
 @jit

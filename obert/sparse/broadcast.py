@@ -1,4 +1,4 @@
-"""Several sums at once, each of a vector times numbers of its own, as a tuple that LLVM keeps in registers."""
+"""Several vectors at once, each combined with a number of its own, as a tuple that LLVM keeps in registers."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ from obert.sparse.vectors import F32, I64, constant, emit_call, emit_load, emit_
 
 
 @intrinsic
-def f32_zeros(typingctx, kind, count):
-    """A tuple of vectors of zeros; `count` is a literal."""
+def zeros_each(typingctx, kind, count):
+    """So many vectors of zeros; `count` is a constant to the compiler."""
     if not isinstance(count, types.IntegerLiteral):
         return None
-    vector = f32x(kind)
+    vectors = types.UniTuple(f32x(kind), count.literal_value)
 
     def code(context, builder, signature, arguments):
-        return ir.Constant(
-            ir.ArrayType(vector.llvm, count.literal_value), [constant(vector.llvm, 0)] * count.literal_value
-        )
+        zero = constant(vectors.dtype.llvm, 0)
+        return ir.Constant(ir.ArrayType(zero.type, vectors.count), [zero] * vectors.count)
 
-    return types.UniTuple(vector, count.literal_value)(kind, count), code
+    return vectors(kind, count), code
 
 
 @intrinsic
@@ -29,30 +28,26 @@ def multiply_each(typingctx, sums, x, address, step):
     """sums[i] + x * the float32 at address + i * step."""
 
     def code(context, builder, signature, arguments):
-        total, vector, place, gap = arguments
+        total, vector, start, gap = arguments
         for i in range(sums.count):
-            number = emit_load(builder, builder.add(place, builder.mul(gap, I64(i))), F32)
-            product = emit_call(
-                builder,
-                "llvm.fma",
-                emit_splat(builder, number, x.lanes),
-                vector,
-                builder.extract_value(total, i),
-            )
-            total = builder.insert_value(total, product, i)
+            number = emit_load(builder, builder.add(start, builder.mul(gap, I64(i))), F32)
+            spread = emit_splat(builder, number, x.lanes)
+            added = emit_call(builder, "llvm.fma", spread, vector, builder.extract_value(total, i))
+            total = builder.insert_value(total, added, i)
         return total
 
     return sums(sums, x, types.int64, types.int64), code
 
 
 @intrinsic
-def store_each(typingctx, address, vectors):
-    """Put vectors one after the other."""
+def store_each(typingctx, address, step, vectors, factor):
+    """Put vectors[i] * factor at address + i * step."""
 
     def code(context, builder, signature, arguments):
-        size = vectors.dtype.lanes * 4
+        start, gap, tuple_, number = arguments
         for i in range(vectors.count):
-            emit_store(builder, builder.add(arguments[0], I64(i * size)), builder.extract_value(arguments[1], i))
+            product = builder.fmul(builder.extract_value(tuple_, i), number)
+            emit_store(builder, builder.add(start, builder.mul(gap, I64(i))), product)
         return context.get_dummy_value()
 
-    return types.void(types.int64, vectors), code
+    return types.void(types.int64, types.int64, vectors, vectors.dtype), code

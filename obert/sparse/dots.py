@@ -18,18 +18,23 @@ from obert.sparse.vectors import (
     I16,
     I32,
     I64,
+    Vector,
     emit_load,
     emit_splat,
+    emit_store,
 )
 
 DOT = processor.dot
 BYTES = DOT.startswith("vnni")  # activations are uint8 with their zero point, else int16 without it
 WEIGHT = np.int8 if BYTES else np.int16
 BLOCK = 4  # neighbouring columns whose weights are multiplied at once
+WORDS = np.dtype(WEIGHT).itemsize  # 32-bit words of a block of weights, and of a token's activations for it
+ROWS = 4 if DOT == "vnni512" else 2  # whose sums are kept in registers at once: 32 tokens in half of the registers
+UNIT = 16 * 4 * WORDS  # bytes that a column's offset is counted in: those of a block for the smallest tile
 REGISTER = {"vnni512": 16, "vnni256": 8, "pmaddwd": 8, "plain": 4}[DOT]  # int32 lanes
 
 
-def _pieces(builder: ir.IRBuilder, vector: ir.Value) -> list[ir.Value]:
+def pieces(builder: ir.IRBuilder, vector: ir.Value) -> list[ir.Value]:
     """A vector cut into registers."""
     undefined = ir.Constant(vector.type, ir.Undefined)
     indices = ir.VectorType(I32, REGISTER)
@@ -77,7 +82,7 @@ _MULTIPLY = {"vnni512": _vnni, "vnni256": _vnni, "pmaddwd": _pmaddwd, "plain": _
 @intrinsic
 def block_bytes(typingctx, kind):
     """Bytes of four features of a tile: [T][4] uint8, or [2][T][2] int16."""
-    return types.int64(kind), lambda c, b, s, a: I64(kind.lanes * 4 * np.dtype(WEIGHT).itemsize)
+    return types.int64(kind), lambda c, b, s, a: I64(kind.lanes * 4 * WORDS)
 
 
 @intrinsic
@@ -85,13 +90,137 @@ def dot(typingctx, sums, activations, weights):
     """sums + the products of four features of a tile, at an address, with four weights, at another."""
 
     def code(c, b, s, a):
-        parts, lanes = _pieces(b, a[0]), sums.lanes
+        parts, lanes = pieces(b, a[0]), sums.lanes
         vector = ir.VectorType(I32, REGISTER)
-        for pair in range(1 if BYTES else 2):
-            weight = emit_splat(b, emit_load(b, b.add(a[2], I64(pair * 4)), I32), REGISTER)
+        for word in range(WORDS):
+            weight = emit_splat(b, emit_load(b, b.add(a[2], I64(word * 4)), I32), REGISTER)
             for n, part in enumerate(parts):
-                x = emit_load(b, b.add(a[1], I64((pair * lanes + n * REGISTER) * 4)), vector)
+                x = emit_load(b, b.add(a[1], I64((word * lanes + n * REGISTER) * 4)), vector)
                 parts[n] = _MULTIPLY(b, part, x, weight)
         return _joined(b, parts)
 
     return sums(sums, types.int64, types.int64), code
+
+
+@intrinsic
+def dot(typingctx, sums, activations, weights):
+    """sums + the products of four features of a tile, at an address, with four weights, at another."""
+
+    def code(c, b, s, a):
+        parts, lanes = pieces(b, a[0]), sums.lanes
+        vector = ir.VectorType(I32, REGISTER)
+        for word in range(WORDS):
+            weight = emit_splat(b, emit_load(b, b.add(a[2], I64(word * 4)), I32), REGISTER)
+            for n, part in enumerate(parts):
+                x = emit_load(b, b.add(a[1], I64((word * lanes + n * REGISTER) * 4)), vector)
+                parts[n] = _MULTIPLY(b, part, x, weight)
+        return _joined(b, parts)
+
+    return sums(sums, types.int64, types.int64), code
+
+
+# ROWS sums of a tile's tokens, in registers
+
+
+def _sums(kind) -> types.UniTuple:
+    return types.UniTuple(Vector("i32", kind.lanes), ROWS)
+
+
+def _row_address(builder: ir.IRBuilder, out: ir.Value, rows: ir.Value, n: int, lanes: int) -> ir.Value:
+    row = emit_load(builder, builder.add(rows, I64(2 * n)), I16)
+    return builder.add(out, builder.mul(builder.zext(row, I64), I64(lanes * 4)))
+
+
+@intrinsic
+def begin_sums(typingctx, kind, numbers):
+    """Sums that begin with the int32 numbers at an address, one a row."""
+
+    def code(c, b, s, a):
+        numbers = [emit_load(b, b.add(a[1], I64(4 * n)), I32) for n in range(ROWS)]
+        return c.make_tuple(b, s.return_type, [emit_splat(b, number, kind.lanes) for number in numbers])
+
+    return _sums(kind)(kind, types.int64), code
+
+
+@intrinsic
+def add_sums(typingctx, kind, sums, out, rows):
+    """Add to sums what is in their rows of `out`; uint16 numbers of the rows are at the address `rows`."""
+
+    def code(c, b, s, a):
+        vector = Vector("i32", kind.lanes).llvm
+        found = [emit_load(b, _row_address(b, a[2], a[3], n, kind.lanes), vector) for n in range(ROWS)]
+        added = [b.add(b.extract_value(a[1], n), found[n]) for n in range(ROWS)]
+        return c.make_tuple(b, s.return_type, added)
+
+    return sums(kind, sums, types.int64, types.int64), code
+
+
+@intrinsic
+def store_sums(typingctx, kind, sums, out, rows):
+    """Put sums in their rows of `out`."""
+
+    def code(c, b, s, a):
+        for n in range(ROWS):
+            emit_store(b, _row_address(b, a[2], a[3], n, kind.lanes), b.extract_value(a[1], n))
+        return c.get_dummy_value()
+
+    return types.void(kind, sums, types.int64, types.int64), code
+
+
+def _weights(builder: ir.IRBuilder, address: ir.Value) -> list[ir.Value]:
+    """WORDS words of each row, every one in all lanes of a register, from one load: loads are what is scarce."""
+    count = ROWS * WORDS
+    words = emit_load(builder, address, ir.VectorType(I32, count))
+    if count == REGISTER:
+        lanes = words
+    else:
+        repeat = ir.Constant(ir.VectorType(I32, REGISTER), [n % count for n in range(REGISTER)])
+        lanes = builder.shuffle_vector(words, ir.Constant(words.type, ir.Undefined), repeat)
+    if DOT != "plain":  # LLVM would make a load of each shuffle
+        opaque = ir.InlineAsm(ir.FunctionType(lanes.type, [lanes.type]), "", "=v,0")
+        lanes = builder.call(opaque, [lanes])
+    undefined = ir.Constant(lanes.type, ir.Undefined)
+    quarter = min(count, 4)
+    return [
+        builder.shuffle_vector(
+            lanes, undefined, ir.Constant(ir.VectorType(I32, REGISTER), [n - n % quarter + k for n in range(REGISTER)])
+        )
+        for k in range(count)
+    ]
+
+
+def _offsets(builder: ir.IRBuilder, address: ir.Value, count: int) -> list[ir.Value]:
+    """uint16 numbers, from one load."""
+    typ = ir.IntType(16 * count)
+    packed = emit_load(builder, address, typ, align=2)
+    shifted = [builder.lshr(packed, typ(16 * n)) if n else packed for n in range(count)]
+    return [builder.zext(builder.trunc(number, I16), I64) for number in shifted]
+
+
+def _step(shared: int):
+    """An intrinsic that adds a block's products to each sum; `shared` rows have a block of columns in common."""
+
+    @intrinsic
+    def step(typingctx, kind, sums, x, columns, weights):
+        def code(c, b, s, a):
+            sums = [pieces(b, b.extract_value(a[1], n)) for n in range(ROWS)]
+            weights = _weights(b, a[4])
+            vector = ir.VectorType(I32, REGISTER)
+            for n, offset in enumerate(_offsets(b, a[3], ROWS // shared)):
+                base = b.add(a[2], b.mul(offset, I64(kind.lanes // 16)))
+                for word in range(WORDS):
+                    for part in range(kind.lanes // REGISTER):
+                        place = I64((word * kind.lanes + part * REGISTER) * 4)
+                        activations = emit_load(b, b.add(base, place), vector)
+                        for row in range(n * shared, (n + 1) * shared):
+                            weight = weights[row * WORDS + word]
+                            sums[row][part] = _MULTIPLY(b, sums[row][part], activations, weight)
+            return c.make_tuple(b, s.return_type, [_joined(b, parts) for parts in sums])
+
+        return sums(kind, sums, types.int64, types.int64, types.int64), code
+
+    return step
+
+
+step_of_pairs = _step(2)  # columns: a uint16 for each two rows
+step_of_rows = _step(1)  # columns: a uint16 for each row

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from llvmlite import ir
 
-from obert.sparse.vectors import constant, emit_call, emit_exp, lanewise
+from obert.sparse.vectors import I32, constant, emit_call, emit_exp, lanewise
+
+
+def _integers(typ: ir.VectorType) -> ir.VectorType:
+    return ir.VectorType(I32, typ.count)
 
 
 def _emit_polynomial(builder: ir.IRBuilder, x: ir.Value, coefficients: tuple[float, ...]) -> ir.Value:
@@ -13,6 +17,23 @@ def _emit_polynomial(builder: ir.IRBuilder, x: ir.Value, coefficients: tuple[flo
     for coefficient in coefficients[1:]:
         total = emit_call(builder, "llvm.fma", total, x, constant(x.type, coefficient))
     return total
+
+
+_POWER_OF_TWO = (1.3276471e-3, 9.6755413e-3, 5.5507133e-2, 2.402212e-1, 6.9314697e-1, 1.0000001)  # least error, 7.5e-8
+
+
+def _emit_exp2(builder: ir.IRBuilder, x: ir.Value) -> ir.Value:
+    """2 to the power x for x <= 0, to 2e-7 of it; 0 from -127 on, and NaN of NaN."""
+    typ, least = x.type, constant(x.type, -127)
+    x = builder.select(builder.fcmp_ordered("<", x, least), least, x)
+    magic = constant(typ, 12582912 + 127)  # adding it rounds to an integer, in the lowest bits, plus 127
+    shifted = builder.fadd(x, magic)
+    fraction = builder.fsub(x, builder.fsub(shifted, magic))
+    exponent = builder.shl(builder.bitcast(shifted, _integers(typ)), constant(_integers(typ), 23))
+    return builder.fmul(_emit_polynomial(builder, fraction, _POWER_OF_TWO), builder.bitcast(exponent, typ))
+
+
+exp2 = lanewise(1, _emit_exp2)
 
 
 # (1 - erf(a / sqrt(2))) / 2 is this polynomial of a to the power -8. The largest error of gelu that it makes is the

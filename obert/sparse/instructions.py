@@ -124,9 +124,11 @@ class _Builder:
                 self.float_of(out)
         elif isinstance(operation, Attention):
             read = [operation.query, operation.key, operation.value]
-            operands = tuple(self._operand(name) if operation.roundings else self.float_of(name) for name in read)
-            if operation.roundings and any(value.scale is None for value in operands):
-                raise UserError("the sparse engine takes 8-bit attention of the results of linear layers alone")
+            if operation.roundings is None:
+                operands = tuple(self.float_of(name) for name in read)
+            else:
+                query, key, _, value = operation.roundings
+                operands = tuple(map(self._rounded, read, (query, key, value)))
             self.values[out] = value = Value(operands[2].features, 0)
             self.segments.append(Segment(ATTENTION, 0, attention=operation, operands=operands, out=value))
         else:
@@ -183,7 +185,7 @@ class _Builder:
                 del self.activations[name]
                 activation, x = waiting.kind, self._operand(waiting.x)
             else:
-                x = self.float_of(name)
+                x = self._operand(name)
             value = Value(x.features, x.stream, rounding=rounding)
             self._instruction(QUANTIZE, Activate(name, name, activation or "none"), x, value, None, activation)
             self.roundings[key] = value

@@ -15,10 +15,9 @@ from obert.sparse.linear import linear
 from obert.sparse.linear8 import linear8
 from obert.sparse.places import ACTIVATE, ADD, AFFINE, ATTENTION, EMBED, FIRST, LINEAR, NORM, QUANTIZE, TILES
 from obert.sparse.pointwise import ACTIVATIONS, activate, add_rows, affine, embed, first_rows, norm, norm_i32, scale_i32
-from obert.sparse.pointwise8 import gelu_quantize, quantize, relu_quantize
+from obert.sparse.pointwise8 import gelu_quantize, quantize, relu_quantize, scaled_quantize
 from obert.sparse.vectors import (
     atomic_load,
-    cycles,
     f32_at,
     fetch_add,
     give_way,
@@ -29,6 +28,7 @@ from obert.sparse.vectors import (
     pause,
     row_bytes,
     store,
+    ticks,
 )
 
 # Columns of the tables of int64 that the loop reads, in bytes; `layout.py` writes them.
@@ -40,7 +40,7 @@ SEGMENT = 88
     J_SEGMENTS, J_SEGMENT_COUNT, J_INSTRUCTIONS, J_COUNTERS, J_SPLIT, J_TILES, J_SEQUENCE_TILES, J_LASTING,
     J_LASTING_STRIDE, J_SEQUENCE_LASTING, J_SEQUENCE_STRIDE, J_SCRATCH, J_SCRATCH_STRIDE, J_ATTENTION,
     J_ATTENTION_STRIDE, J_INDICES, J_TOKENS, J_SEQUENCES, J_STARTS, J_KEPT, J_MASKED, J_MASK, J_CHUNK, J_CHUNKS,
-    J_CYCLES,
+    J_TICKS,
 ) = range(0, 200, 8)  # fmt: skip
 JOB = 200
 _GELU = ACTIVATIONS.index("gelu")
@@ -60,7 +60,7 @@ def multiply(V, row, x, y, out, first, last):
     """The linear layer of an instruction: of integers or of floats, by the kind."""
 
 
-def attend(V, q, k, v, stride, start, keys, first, last, size, mask, table, scratch, out):
+def attend(V, q, k, v, stride, start, keys, first, last, head, size, mask, table, scratch, out):
     """The attention of one head: of integers or of floats, by the kind."""
 
 
@@ -72,14 +72,21 @@ def _multiply(V, row, x, y, out, first, last):
 
 
 @overload(attend, inline="never")
-def _attend(V, q, k, v, stride, start, keys, first, last, size, mask, table, scratch, out):
+def _attend(V, q, k, v, stride, start, keys, first, last, head, size, mask, table, scratch, out):
     if V.eight_bits:
-        return lambda V, q, k, v, stride, start, keys, first, last, size, mask, table, scratch, out: attention8(
-            V, q, k, v, stride, start, keys, first, last, size, mask, table, scratch, out, stride
-        )
-    return lambda V, q, k, v, stride, start, keys, first, last, size, mask, table, scratch, out: attention(
-        V, q, k, v, stride, start, keys, first, last, size, mask, f32_at(table), scratch, out, stride
-    )
+
+        def attend_(V, q, k, v, stride, start, keys, first, last, head, size, mask, table, scratch, out):
+            attention8(V, q, k, v, stride, start, keys, first, last, head, size, mask, table, scratch, out, stride)
+    else:
+
+        def attend_(V, q, k, v, stride, start, keys, first, last, head, size, mask, table, scratch, out):
+            rows = head * size * row_bytes(V)
+            attention(
+                V, q + rows, k + rows, v + rows, stride, start, keys, first, last, size, mask, f32_at(table), scratch,
+                out + rows, stride,
+            )  # fmt: skip
+
+    return attend_
 
 
 @jit
@@ -136,8 +143,10 @@ def execute(V, row, lasting, scratch, indices, tokens, token, part, parts):
 
 @jit
 def _quantize(V, activation, x, features, scale, inverse, zero_point, out):
-    if activation < 0:
+    if scale == 0:
         quantize(V, x, features, inverse, zero_point, out)
+    elif activation < 0:
+        scaled_quantize(V, x, features, scale, inverse, zero_point, out)
     elif activation == _GELU:
         gelu_quantize(V, x, features, scale, inverse, zero_point, out)
     else:
@@ -164,12 +173,10 @@ def _attention(V, job, segment, item, scratch):
         mask = i64_at(job + J_MASK) + start * 4
     lasting = i64_at(job + J_LASTING)
     stride = i64_at(job + J_LASTING_STRIDE)
-    offset = head * size * row_bytes(V)
     attend(
-        V, _at(V, i64_at(segment + S_QUERY), lasting, 0) + offset,
-        _at(V, i64_at(segment + S_KEY), lasting, 0) + offset, _at(V, i64_at(segment + S_VALUE), lasting, 0) + offset,
-        stride, start, keys, first, last, size, mask, i64_at(segment + S_TABLE), scratch,
-        _at(V, i64_at(segment + S_OUT), lasting, 0) + offset,
+        V, _at(V, i64_at(segment + S_QUERY), lasting, 0), _at(V, i64_at(segment + S_KEY), lasting, 0),
+        _at(V, i64_at(segment + S_VALUE), lasting, 0), stride, start, keys, first, last, head, size, mask,
+        i64_at(segment + S_TABLE), scratch, _at(V, i64_at(segment + S_OUT), lasting, 0),
     )  # fmt: skip
 
 
@@ -187,9 +194,9 @@ def _wait(done, count):
 
 @jit
 def _count(started, place):
-    """Add the cycles since `started` to a part's."""
+    """Add the ticks since `started` to a part's."""
     if place:
-        fetch_add(place, cycles() - started)
+        fetch_add(place, ticks() - started)
 
 
 @jit
@@ -207,7 +214,7 @@ def work(V, job, thread):
     indices, tokens = i64_at(job + J_INDICES), i64_at(job + J_TOKENS)
     scratch_base, scratch_stride = i64_at(job + J_SCRATCH), i64_at(job + J_SCRATCH_STRIDE)
     attention_scratch = i64_at(job + J_ATTENTION) + thread * i64_at(job + J_ATTENTION_STRIDE)
-    spent = i64_at(job + J_CYCLES)
+    spent = i64_at(job + J_TICKS)
     lanes = lanes_of(V)
     begun = 0  # the first number of the segment, or of the instruction where those are split
     mine = fetch_add(counter, 1)
@@ -229,7 +236,7 @@ def work(V, job, thread):
                 parts = i64_at(row + I_PARTS)
                 while mine < begun + tiles * parts:
                     _wait(done, begun)
-                    started = cycles()
+                    started = ticks()
                     tile = (mine - begun) // parts
                     execute(
                         V, row, lasting + tile * stride, scratch_base + tile * scratch_stride,
@@ -246,7 +253,7 @@ def work(V, job, thread):
                 tile = mine - begun
                 for i in range(count):
                     row = first + i * INSTRUCTION
-                    started = cycles()
+                    started = ticks()
                     execute(
                         V, row, lasting + tile * stride, scratch_base + thread * scratch_stride,
                         indices, tokens, tile * lanes, 0, 1,
@@ -260,7 +267,7 @@ def work(V, job, thread):
             items = i64_at(job + J_SEQUENCES) * i64_at(segment + S_HEADS) * i64_at(job + J_CHUNKS)
             while mine < begun + items:
                 _wait(done, begun)
-                started = cycles()
+                started = ticks()
                 _attention(V, job, segment, mine - begun, attention_scratch)
                 if spent:
                     _count(started, spent + (QUANTIZE + 1) * 8)

@@ -1,21 +1,23 @@
-"""The linear layer in 8 bits: only groups of four columns that have a weight are multiplied."""
+"""The linear layer in 8 bits: only blocks of four columns that have a weight are multiplied."""
 
 from __future__ import annotations
 
-from obert.sparse.dots import BLOCK, WEIGHT, block_bytes, dot
-from obert.sparse.packing8 import FIELDS
-from obert.sparse.vectors import (
-    i32_at,
-    i64_at,
-    jit,
-    load_i32,
-    row_bytes,
-    splat_i32,
-    store,
-    u16_at,
+from obert.sparse.dots import (
+    BLOCK,
+    ROWS,
+    WORDS,
+    add_sums,
+    begin_sums,
+    block_bytes,
+    step_of_pairs,
+    step_of_rows,
+    store_sums,
 )
+from obert.sparse.packing8 import FIELDS
+from obert.sparse.vectors import i64_at, jit, prefetch, row_bytes, u16_at
 
-_WEIGHTS = BLOCK * WEIGHT().itemsize  # bytes of a group
+_WEIGHTS = ROWS * BLOCK * WORDS  # bytes of a step
+_PAIRS, _OWN = ROWS, ROWS * 2  # bytes of the columns of a step
 _ENTRY = FIELDS * 8
 
 
@@ -31,38 +33,39 @@ def linear8(V, table, x, out, first, last):
     strips = i64_at(table)
     for block in range(first, last):
         for strip in range(strips):
-            _block(V, table + 8 + (block * strips + strip) * _ENTRY, x, out, strip == 0)
+            entry = table + 8 + (block * strips + strip) * _ENTRY
+            _block(V, entry, x + i64_at(entry) * block_bytes(V), out, strip == 0)
 
 
 @jit
 def _block(V, entry, x, out, begins):
     """One block: rows are begun with the bias, or added to."""
-    row = row_bytes(V)
-    step = block_bytes(V)
-    run = i64_at(entry)
-    rows = i64_at(entry + 16)
+    units = i64_at(entry + 8)
+    unit = i64_at(entry + 16)
     biases = i64_at(entry + 24)
-    columns = i64_at(entry + 32)
-    weights = i64_at(entry + 40)
-    for _run in range(i64_at(entry + 8)):
-        steps = i32_at(run)
-        pairs = i32_at(run + 4)
-        run += 8
-        for _pair in range(pairs):
-            p = out + u16_at(rows) * row
-            q = out + u16_at(rows + 2) * row
-            if begins:
-                a = splat_i32(V, i32_at(biases))
-                b = splat_i32(V, i32_at(biases + 4))
-            else:
-                a = load_i32(V, p)
-                b = load_i32(V, q)
-            for s in range(steps):
-                a = dot(a, x + u16_at(columns + s * 4) * step, weights + s * 2 * _WEIGHTS)
-                b = dot(b, x + u16_at(columns + s * 4 + 2) * step, weights + (s * 2 + 1) * _WEIGHTS)
-            store(p, a)
-            store(q, b)
-            rows += 4
-            biases += 8
-            columns += steps * 4
-            weights += steps * 2 * _WEIGHTS
+    pairs = i64_at(entry + 32)
+    pair_weights = i64_at(entry + 40)
+    own = i64_at(entry + 48)
+    own_weights = i64_at(entry + 56)
+    for _unit in range(units):
+        shared = u16_at(unit)
+        single = u16_at(unit + 2)
+        rows = unit + 4
+        unit += 4 + ROWS * 2
+        for row in range(ROWS):
+            following = out + u16_at(unit + 4 + row * 2) * row_bytes(V)
+            for line in range(0, row_bytes(V), 64):
+                prefetch(following + line)
+        sums = begin_sums(V, biases)
+        for s in range(shared):
+            sums = step_of_pairs(V, sums, x, pairs + s * _PAIRS, pair_weights + s * _WEIGHTS)
+        for s in range(single):
+            sums = step_of_rows(V, sums, x, own + s * _OWN, own_weights + s * _WEIGHTS)
+        if not begins:
+            sums = add_sums(V, sums, out, rows)
+        store_sums(V, sums, out, rows)
+        biases += ROWS * 4
+        pairs += shared * _PAIRS
+        pair_weights += shared * _WEIGHTS
+        own += single * _OWN
+        own_weights += single * _WEIGHTS

@@ -1,7 +1,9 @@
 """Weights of a linear layer in 8 bits, as the kernel reads them.
 
-A matrix is cut into blocks of rows and of columns. In a block, rows are sorted by how many groups of four neighbouring
-columns have a weight, and paired: the kernel takes both rows' groups at once, with one count for a run of pairs.
+A matrix is cut into blocks of rows and strips of columns, whose activations stay in the processor's nearest cache. Four
+neighbouring columns of a row are a block of weights, and blocks of zeros are left out. Rows are sorted by how many they
+have and taken by fours (by twos, where registers are few): a unit. Two rows of it share the activations of blocks that
+both have; of the others each row reads its own.
 """
 
 from __future__ import annotations
@@ -13,15 +15,17 @@ from obert.sparse.arrays import keep
 from obert.sparse.program import Weight
 
 ROWS = 128  # of a block
-COLUMNS = 384  # of a block
-FIELDS = 6  # of a block, in the table: runs, how many, rows, biases, columns, weights
+COLUMNS = 768 // dots.WORDS  # of a strip: 24 KiB for 32 tokens
+# Of a block, in the table: its strip's first block of columns, how many units; addresses of units, biases, and columns
+# and weights, first those that rows share, then their own.
+FIELDS = 8
 
 
 class PackedLinear8:
     """A linear layer as `linear8` reads it.
 
     Attributes:
-        address: of its table: how many blocks of columns; then the FIELDS of each block, blocks of columns innermost.
+        address: of its table: how many strips; then the FIELDS of each block of rows, strip by strip.
         blocks: how many blocks of rows.
         nbytes: what it takes in memory.
     """
@@ -33,42 +37,61 @@ class PackedLinear8:
         bias = weight.bias.astype(np.int64)
         if dots.BYTES and weight.rounding is not None:
             bias = bias - weight.rounding.zero_point * values.sum(1, dtype=np.int64)
-        bias = bias.astype(np.uint64).astype(np.uint32).view(np.int32)  # sums are exact modulo 2**32
+        bias = bias.astype(np.int32)  # sums are exact modulo 2**32
         self._arrays: list[np.ndarray] = []
-        table = [max(1, -(-columns // COLUMNS))]
+        strips = range(0, max(columns, 1), COLUMNS)
+        table = [len(strips)]
         for row in range(0, rows, ROWS):
-            for column in range(0, max(columns, 1), COLUMNS):
-                block = values[row : row + ROWS, column : column + COLUMNS]
-                table += self._block(block, bias[row : row + ROWS], row, column // dots.BLOCK)
+            of_rows = slice(row, row + ROWS)
+            for strip in strips:
+                used = bias[of_rows] if strip == 0 else np.zeros_like(bias[of_rows])
+                arrays = [keep(array) for array in _packed(values[of_rows, strip : strip + COLUMNS], used, row)]
+                table += [strip // dots.BLOCK, len(arrays[1]) // dots.ROWS, *(array.ctypes.data for array in arrays)]
+                self._arrays += arrays
         self.blocks = -(-rows // ROWS)
         self._table = keep(table, np.int64)
         self.address = self._table.ctypes.data
         self.nbytes = self._table.nbytes + sum(array.nbytes for array in self._arrays)
 
-    def _block(self, values: np.ndarray, bias: np.ndarray, row: int, group: int) -> list[int]:
-        """The fields of a block, whose first row is `row` and whose first group of columns is `group`."""
-        groups = values.reshape(len(values), -1, dots.BLOCK)
-        used = (groups != 0).any(2)
-        counts = used.sum(1)
-        order = np.argsort(counts, kind="stable")
-        if len(order) % 2:
-            order = np.append(order, order[-1])  # computed twice, to the same place
-        pairs = order.reshape(-1, 2)
-        steps = counts[pairs].max(1)
-        width = max(int(counts.max(initial=0)), 1)
-        found = np.argsort(~used, axis=1, kind="stable")[:, :width]  # columns that are used first
-        live = np.arange(found.shape[1]) < counts[:, None]
-        weights = np.where(live[..., None], np.take_along_axis(groups, found[..., None], 1), 0)
-        indices = np.where(live, found, 0) + group
-        picked = np.arange(found.shape[1]) < steps[:, None]
-        lengths, runs = np.unique(steps, return_counts=True)
-        arrays = (
-            keep(np.stack([lengths, runs], 1), np.int32),
-            keep(pairs + row, np.uint16),
-            keep(bias[pairs], np.int32),
-            keep(indices[pairs].transpose(0, 2, 1)[picked], np.uint16),
-            keep(weights[pairs].transpose(0, 2, 1, 3)[picked], dots.WEIGHT),
-        )
-        self._arrays += arrays
-        first, *others = (array.ctypes.data for array in arrays)
-        return [first, len(lengths), *others]
+
+def _packed(values: np.ndarray, bias: np.ndarray, first: int) -> tuple[np.ndarray, ...]:
+    """The arrays of a block, whose first row is `first`."""
+    blocks = values.reshape(len(values), -1, dots.BLOCK)
+    used = (blocks != 0).any(2)
+    order = np.argsort(used.sum(1), kind="stable")
+    order = np.append(order, np.repeat(order[-1:], -len(order) % dots.ROWS))  # computed again, to the same place
+    blocks, used, bias = blocks[order], used[order], bias[order]
+
+    both = used.reshape(-1, 2, used.shape[1]).all(1)
+    shared = both.sum(1).reshape(-1, dots.ROWS // 2).min(1)
+    both &= both.cumsum(1) <= np.repeat(shared, dots.ROWS // 2)[:, None]
+    own = used & ~np.repeat(both, 2, 0)
+    single = own.sum(1).reshape(-1, dots.ROWS).max(1)
+    found = np.argsort(np.where(own, 1, 2) - 2 * np.repeat(both, 2, 0), axis=1, kind="stable")
+
+    units = np.lexsort((shared, single))
+    numbers = (order + first).reshape(-1, dots.ROWS)[units]
+    listed = np.concatenate([shared[units, None], single[units, None], numbers], 1)
+    parts: list[np.ndarray] = []
+    for kind, steps in (("shared", shared), ("own", single)):
+        start = np.repeat(shared, dots.ROWS)[:, None] if kind == "own" else 0
+        places = np.minimum(start + np.arange(steps.max()), used.shape[1] - 1)
+        columns = np.take_along_axis(found, np.broadcast_to(places, (len(found), steps.max())), 1)
+        weights = np.take_along_axis(blocks, columns[..., None], 1)
+        if kind == "own":
+            live = np.arange(steps.max()) < own.sum(1)[:, None]
+            weights = np.where(live[..., None], weights, 0)
+        picked = np.arange(steps.max()) < steps[units, None]
+        every = 2 if kind == "shared" else 1
+        parts += [
+            _by_steps(columns[::every] * dots.UNIT, units, picked).astype(np.uint16),
+            _by_steps(weights, units, picked).astype(dots.WEIGHT),
+        ]
+    padded = np.append(listed, np.zeros((1, listed.shape[1]), int), 0)  # the kernel looks one unit ahead
+    return padded.astype(np.uint16), bias.reshape(-1, dots.ROWS)[units].ravel(), *parts
+
+
+def _by_steps(values: np.ndarray, units: np.ndarray, picked: np.ndarray) -> np.ndarray:
+    """[rows, steps, ...] unit by unit, step by step of those picked, row by row."""
+    of_units = values.reshape(len(units), len(values) // len(units), *values.shape[1:])[units]
+    return of_units.swapaxes(1, 2)[picked]

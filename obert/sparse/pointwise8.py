@@ -2,159 +2,96 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from obert.sparse.dots import BYTES, block_bytes
-from obert.sparse.functions import gelu
-from obert.sparse.vectors import (
-    F32,
-    I32,
-    Kind,
-    Vector,
-    constant,
-    emit_call,
-    emit_splat,
-    emit_store,
-    jit,
-    load,
-    load_i32,
-    maximum,
-    mul,
-    row_bytes,
-    splat,
-    to_f32,
-)
+from obert.sparse.dots import REGISTER, block_bytes
+from obert.sparse.gelu8 import emit_near_gelu
+from obert.sparse.rounding8 import emit_activations
+from obert.sparse.vectors import F32, I32, I64, constant, emit_load, emit_splat, jit, row_bytes
 
-W = Kind(16)  # lanes at a time
-_WIDTH = 64  # bytes of them
-_MAGIC = 12582912.0  # adding it rounds to an integer, half to even, in the lowest bits
-_MAGIC_BITS = 0x4B400000
+_STEP = REGISTER * 4  # bytes of a row at a time
+_FLOATS, _INTEGERS = ir.VectorType(F32, REGISTER), ir.VectorType(I32, REGISTER)
 
 
-@intrinsic
-def rounded(typingctx, x, inverse, zero_point):
-    """x * inverse to an integer, so that with the zero point it is in 0..255; as the lowest bits of a float.
+def _packing(row_type: ir.Type, compute: Callable) -> Any:
+    """An intrinsic that computes four rows of a register's tokens and packs them.
 
-    NaN becomes 0, with the zero point, as in ONNX Runtime.
-    """
-    vector = Vector("i32", x.lanes)
-
-    def code(c, b, s, a):
-        typ = a[0].type
-        least = b.fsub(ir.Constant(F32, _MAGIC), b.sitofp(a[2], F32))
-        low = emit_splat(b, least, x.lanes)
-        high = emit_splat(b, b.fadd(least, ir.Constant(F32, 255.0)), x.lanes)
-        y = emit_call(b, "llvm.fma", a[0], emit_splat(b, a[1], x.lanes), constant(typ, _MAGIC))
-        y = b.select(b.fcmp_ordered(">", y, low), y, low)
-        y = b.select(b.fcmp_ordered("<", y, high), y, high)
-        return b.bitcast(y, vector.llvm)
-
-    return vector(x, types.float32, types.int64), code
-
-
-@intrinsic
-def store_four(typingctx, address, stride, first, second, third, fourth, zero_point):
-    """Four features of some tokens, `rounded`, where activations are uint8 [tokens][4].
-
-    Without VNNI: int16 [tokens][2] of the first two, and `stride` bytes further on of the others.
+    Args:
+        compute: (builder, row, scale, inverse): what is rounded.
     """
 
-    def bytes_(b, a):
-        typ = a[2].type
-        offset = b.mul(b.sub(b.trunc(a[6], I32), I32(_MAGIC_BITS)), I32(0x01010101))
-        total = b.add(a[2], emit_splat(b, offset, first.lanes))
-        for n in range(1, 4):
-            total = b.add(total, b.shl(a[2 + n], constant(typ, 8 * n)))
-        emit_store(b, a[0], total)
+    @intrinsic
+    def pack(typingctx, kind, first, second, third, fourth, scale, inverse, zero_point, address):
+        def code(c, b, s, a):
+            scale, inverse = (emit_splat(b, number, REGISTER) for number in a[5:7])
+            values = [compute(b, emit_load(b, row, row_type), scale, inverse) for row in a[1:5]]
+            emit_activations(b, a[8], I64(kind.lanes * 4), values, a[7])
+            return c.get_dummy_value()
 
-    def words(b, a):
-        typ = a[2].type
-        for half in range(2):
-            low = b.and_(a[2 + 2 * half], constant(typ, 0xFFFF))
-            pair = b.or_(low, b.shl(a[3 + 2 * half], constant(typ, 16)))
-            emit_store(b, b.add(a[0], b.mul(a[1], ir.Constant(a[1].type, half))), pair)
+        i64, f32 = types.int64, types.float32
+        return types.void(kind, i64, i64, i64, i64, f32, f32, i64, i64), code
 
-    def code(c, b, s, a):
-        (bytes_ if BYTES else words)(b, a)
-        return c.get_dummy_value()
+    @jit
+    def pack_rows(V, x, features, scale, inverse, zero_point, out):
+        row = row_bytes(V)
+        for f in range(0, features, 4):
+            p = x + f * row
+            q = p + min(1, features - 1 - f) * row  # features beyond the last have weights 0
+            r = p + min(2, features - 1 - f) * row
+            s = p + min(3, features - 1 - f) * row
+            block = out + f // 4 * block_bytes(V)
+            for t in range(0, row, _STEP):
+                pack(V, p + t, q + t, r + t, s + t, scale, inverse, zero_point, block + t)
 
-    return types.void(types.int64, types.int64, first, first, first, first, types.int64), code
+    return pack_rows
+
+
+def _scaled(b: ir.IRBuilder, x: ir.Value, scale: ir.Value) -> ir.Value:
+    return b.fmul(b.sitofp(x, _FLOATS), scale)
+
+
+def _emit_relu(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
+    zero = constant(_FLOATS, 0)
+    return b.select(b.fcmp_ordered(">", x, zero), x, zero)
+
+
+_pack_floats = _packing(_FLOATS, lambda b, x, scale, inverse: b.fmul(x, inverse))
+_pack_scaled = _packing(_INTEGERS, lambda b, x, scale, inverse: b.fmul(_scaled(b, x, scale), inverse))
+_pack_gelu = _packing(_INTEGERS, lambda b, x, scale, inverse: b.fmul(emit_near_gelu(b, _scaled(b, x, scale)), inverse))
+_pack_relu = _packing(_INTEGERS, lambda b, x, scale, inverse: b.fmul(_emit_relu(b, _scaled(b, x, scale)), inverse))
 
 
 @jit
 def quantize(V, x, features, inverse, zero_point, out):
-    """float32 [features][T] at x, to round half to even of x * inverse, plus the zero point, within 0..255, at out."""
-    row = row_bytes(V)
-    for f in range(0, features, 4):
-        p = x + f * row
-        q = p + min(1, features - 1 - f) * row  # features beyond the last have weights 0
-        r = p + min(2, features - 1 - f) * row
-        s = p + min(3, features - 1 - f) * row
-        o = out + f // 4 * block_bytes(V)
-        for t in range(0, row, _WIDTH):
-            store_four(
-                o + t,
-                row,
-                rounded(load(W, p + t), inverse, zero_point),
-                rounded(load(W, q + t), inverse, zero_point),
-                rounded(load(W, r + t), inverse, zero_point),
-                rounded(load(W, s + t), inverse, zero_point),
-                zero_point,
-            )
+    """Round half to even of x * inverse, plus the zero point, within 0..255; NaN becomes 0, as in ONNX Runtime.
+
+    Args:
+        x: address of float32 [features][T].
+        inverse: float32, 1 / scale.
+        out: address of [ceil(features / 4)] blocks, as `dots` has them: where there is VNNI, the uint8 integers; else
+            int16, without the zero point.
+    """
+    _pack_floats(V, x, features, inverse, inverse, zero_point, out)
 
 
 @jit
-def _gelu_rounded(x, scale, inverse, zero_point):
-    return rounded(gelu(mul(to_f32(load_i32(W, x)), splat(W, scale))), inverse, zero_point)
+def scaled_quantize(V, x, features, scale, inverse, zero_point, out):
+    """The same of scale * x, where x is int32 [features][T]."""
+    _pack_scaled(V, x, features, scale, inverse, zero_point, out)
 
 
 @jit
 def gelu_quantize(V, x, features, scale, inverse, zero_point, out):
     """The same of gelu(scale * x), where x is int32 [features][T]."""
-    row = row_bytes(V)
-    for f in range(0, features, 4):
-        p = x + f * row
-        q = p + min(1, features - 1 - f) * row
-        r = p + min(2, features - 1 - f) * row
-        s = p + min(3, features - 1 - f) * row
-        o = out + f // 4 * block_bytes(V)
-        for t in range(0, row, _WIDTH):
-            store_four(
-                o + t,
-                row,
-                _gelu_rounded(p + t, scale, inverse, zero_point),
-                _gelu_rounded(q + t, scale, inverse, zero_point),
-                _gelu_rounded(r + t, scale, inverse, zero_point),
-                _gelu_rounded(s + t, scale, inverse, zero_point),
-                zero_point,
-            )
-
-
-@jit
-def _relu_rounded(x, scale, inverse, zero_point):
-    y = mul(to_f32(load_i32(W, x)), splat(W, scale))
-    return rounded(maximum(y, splat(W, 0.0)), inverse, zero_point)
+    _pack_gelu(V, x, features, scale, inverse, zero_point, out)
 
 
 @jit
 def relu_quantize(V, x, features, scale, inverse, zero_point, out):
     """The same of max(0, scale * x), where x is int32 [features][T]."""
-    row = row_bytes(V)
-    for f in range(0, features, 4):
-        p = x + f * row
-        q = p + min(1, features - 1 - f) * row
-        r = p + min(2, features - 1 - f) * row
-        s = p + min(3, features - 1 - f) * row
-        o = out + f // 4 * block_bytes(V)
-        for t in range(0, row, _WIDTH):
-            store_four(
-                o + t,
-                row,
-                _relu_rounded(p + t, scale, inverse, zero_point),
-                _relu_rounded(q + t, scale, inverse, zero_point),
-                _relu_rounded(r + t, scale, inverse, zero_point),
-                _relu_rounded(s + t, scale, inverse, zero_point),
-                zero_point,
-            )
+    _pack_relu(V, x, features, scale, inverse, zero_point, out)

@@ -10,6 +10,7 @@ from obert.sparse import attention, attention8
 from obert.sparse import interpreter as at
 from obert.sparse.arrays import CACHE_LINE, aligned
 from obert.sparse.bounds import raise_if_violated
+from obert.sparse.cache import announce
 from obert.sparse.layout import Layout
 from obert.sparse.places import PARTS
 from obert.sparse.program import Output
@@ -52,8 +53,8 @@ class Run:
         scratches = max(team.threads, tiles if split else 0, sequence_tiles)
         counters = self._array("counters", 16, np.int64)
         counters[:] = 0
-        self._cycles = self._array("cycles", len(PARTS), np.int64)
-        self._cycles[:] = 0
+        self._ticks = self._array("ticks", len(PARTS), np.int64)
+        self._ticks[:] = 0
         addresses = {
             at.J_SEGMENTS: layout.segments.ctypes.data,
             at.J_SEGMENT_COUNT: len(layout.segments),
@@ -79,11 +80,12 @@ class Run:
             at.J_MASK: 0 if batch.mask is None else self._copied("mask", batch.mask),
             at.J_CHUNK: chunk,
             at.J_CHUNKS: chunks,
-            at.J_CYCLES: self._cycles.ctypes.data if measured else 0,
+            at.J_TICKS: self._ticks.ctypes.data if measured else 0,
         }
         for column, value in addresses.items():
             self._job[column // 8] = value
         kind = Kind(lanes, schedule.eight_bits)
+        announce(f"{'8-bit' if schedule.eight_bits else 'float32'} tiles of {lanes} tokens")
         team.run(lambda thread: at.work(kind, self._job.ctypes.data, thread))
         raise_if_violated()
 
@@ -101,8 +103,8 @@ class Run:
         return found[..., 0] if output.squeezed else found
 
     def seconds_by_part(self, seconds: float) -> dict[str, float]:
-        """A call's seconds by what they were spent on, in the proportion of the threads' cycles."""
-        shares = self._cycles / max(1, self._cycles.sum())
+        """A call's seconds by what they were spent on, in the proportion of the threads' ticks."""
+        shares = self._ticks / max(1, self._ticks.sum())
         return dict(zip(PARTS, (seconds * shares).tolist(), strict=True)) | {"total": seconds}
 
     def _array(self, name: str, size: int, dtype: type) -> np.ndarray:

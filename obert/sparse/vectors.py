@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
-from numba import njit
 from numba.core import types
 from numba.core.cgutils import get_or_insert_function
 from numba.core.imputils import lower_constant
@@ -24,13 +23,11 @@ from numba.extending import (
     unbox,
 )
 
-from obert.sparse.bounds import CHECKED, checked_address
+from obert.sparse.bounds import checked_address
+from obert.sparse.cache import jit  # noqa: F401 - every file of kernels takes it with the vectors
 
 F32, I8, I16, I32, I64 = ir.FloatType(), ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64)
 _BYTES = {F32: 4, I8: 1, I16: 2, I32: 4, I64: 8}
-
-# Kernels raise nothing, divide as the processor does, and run beside other threads.
-jit: Callable[..., Any] = njit(nogil=True, cache=not CHECKED, error_model="numpy", boundscheck=False)
 
 
 class Kind:
@@ -332,11 +329,12 @@ def atomic_load(typingctx, address):
 
 
 @intrinsic
-def cycles(typingctx):
-    """The processor's cycle counter."""
+def ticks(typingctx):
+    """The processor's clock, in units of its own. ARM lets programs read the steady one alone."""
 
     def code(c, b, s, a):
-        return b.call(get_or_insert_function(b.module, ir.FunctionType(I64, []), "llvm.readcyclecounter"), [])
+        name = "llvm.readcyclecounter" if "x86" in b.module.triple else "llvm.readsteadycounter"
+        return b.call(get_or_insert_function(b.module, ir.FunctionType(I64, []), name), [])
 
     return types.int64(), code
 

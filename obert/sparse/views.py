@@ -7,18 +7,23 @@ rules of `reading` make the whole of them.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from obert.sparse.index_graph import Known, NotKnown
 from obert.sparse.program import Rounding
 
-# Axes: batch, tokens, features; both of the first in one; heads and the features of one; and one of size 1.
-BATCH, TOKENS, FEATURES, ROWS, HEADS, HEAD_SIZE, ONE = "batch", "tokens", "features", "rows", "heads", "head size", "1"
+# Axes: batch, tokens, features; heads and the features of one; batch and tokens in one, batch and heads in one; 1.
+BATCH, TOKENS, FEATURES, HEADS, HEAD_SIZE = "batch", "tokens", "features", "heads", "head size"
+ROWS, STACKS, ONE = "batch by tokens", "batch by heads", "1"
 OF_TOKENS, OF_SEQUENCES = (BATCH, TOKENS, FEATURES), (BATCH, FEATURES)
 QUERIES, KEYS = (BATCH, HEADS, TOKENS, HEAD_SIZE), (BATCH, HEADS, HEAD_SIZE, TOKENS)
-_ARRANGEMENTS = (OF_TOKENS, (ROWS, FEATURES), (BATCH, TOKENS, HEADS, HEAD_SIZE), OF_SEQUENCES, (BATCH, ONE, FEATURES))
-_FINER = {FEATURES: (HEADS, HEAD_SIZE), ROWS: (BATCH, TOKENS), ONE: ()}
+_ARRANGEMENTS = (
+    OF_TOKENS, (ROWS, FEATURES), (BATCH, TOKENS, HEADS, HEAD_SIZE), OF_SEQUENCES, (BATCH, ONE, FEATURES), QUERIES, KEYS,
+    (STACKS, TOKENS, HEAD_SIZE), (STACKS, HEAD_SIZE, TOKENS),
+)  # fmt: skip
+_FINER = {FEATURES: (HEADS, HEAD_SIZE), ROWS: (BATCH, TOKENS), STACKS: (BATCH, HEADS), ONE: ()}
 
 
 @dataclass(frozen=True)
@@ -39,8 +44,8 @@ class View:
         """Of the tensor, for a batch."""
         heads = self.heads or 1
         sizes = {
-            BATCH: batch, TOKENS: tokens, FEATURES: self.width, ROWS: batch * tokens, HEADS: heads,
-            HEAD_SIZE: self.width // heads, ONE: 1,
+            BATCH: batch, TOKENS: tokens, FEATURES: self.width, HEADS: heads, HEAD_SIZE: self.width // heads,
+            ROWS: batch * tokens, STACKS: batch * heads, ONE: 1,
         }  # fmt: skip
         return tuple(sizes[axis] for axis in self.axes)
 
@@ -62,7 +67,7 @@ class View:
                     continue
                 view = replace(self, axes=axes, heads=heads)
                 if all(list(view.shape(*sample)) == shape for sample, shape in zip(samples, shapes, strict=True)):
-                    return replace(view, heads=heads if HEADS in axes else 0)
+                    return view if HEAD_SIZE in axes else replace(view, heads=0)
         raise NotKnown(f"it arranges {', '.join(self.axes)} in another way than attention does")
 
 
@@ -142,6 +147,21 @@ class Weighted:
 
 
 @dataclass(frozen=True, eq=False)
+class Table:
+    """Rows to look up, float32 or int8, and what one unit of int8 is worth."""
+
+    values: np.ndarray
+    scale: np.float32 = np.float32(1)  # noqa: RUF009, it is immutable
+
+    @cached_property
+    def rows(self) -> np.ndarray:
+        """In float32."""
+        if self.values.dtype == np.float32 and self.scale == 1:
+            return self.values
+        return np.multiply(self.values, self.scale, dtype=np.float32)
+
+
+@dataclass(frozen=True, eq=False)
 class Looked:
     """Rows of tables, summed or joined.
 
@@ -150,14 +170,14 @@ class Looked:
         cut: how many tokens are cut off at the front and at the end.
     """
 
-    lookups: tuple[tuple[np.ndarray, str, int], ...]
+    lookups: tuple[tuple[Table, str, int], ...]
     joined: bool = False
     cut: tuple[int, int] = (0, 0)
 
     @property
     def width(self) -> int:
         """Features of a row."""
-        widths = [table.shape[1] for table, _, _ in self.lookups]
+        widths = [table.values.shape[1] for table, _, _ in self.lookups]
         return sum(widths) if self.joined else widths[0]
 
 
@@ -208,6 +228,13 @@ class Probabilities:
 
 
 @dataclass(frozen=True)
+class Undefined:
+    """Where probabilities are NaN, as of a sequence whose tokens are all hidden by minus infinity."""
+
+    of: Probabilities
+
+
+@dataclass(frozen=True)
 class Columns:
     """Features [start, stop) of x; without its last axis if `squeezed`."""
 
@@ -219,5 +246,5 @@ class Columns:
 
 Part = (
     Polynomial | Sigmoid | Statistic | Weighted | Looked | Product | Rounded | IntegerProduct | Scores | Probabilities
-    | Columns
+    | Undefined | Columns
 )  # fmt: skip
