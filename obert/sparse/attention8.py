@@ -45,12 +45,14 @@ from obert.sparse.vectors import (
     splat,
     splat_i32,
     store,
+    sub,
     to_f32,
 )
 
 _BYTES, _LINE = BYTES, 64
 _LOG2E = np.float32(np.log2(np.e))
 _LEAST = np.float32(-1e38)  # times _LOG2E it is still finite
+_VANISHING = np.float32(-1e30)  # a score that is added to less is lost
 
 # Columns of the table, in bytes. Float32: what a unit of scores is worth, in powers of two, 1 / scale of probabilities,
 # and what a unit of the context is worth; int32: zero points; int8: four weights of 1.
@@ -157,23 +159,32 @@ def _scores(W, queries, query_sums, packed_keys, keys, key_sums, head_size, scor
 
 @jit
 def _add_mask(W, scores, keys, scale, mask):
-    """scale * scores + mask, in place, in powers of two; the greatest of each query."""
+    """What each score's power of two is, in place of it: scale * score + mask, less the greatest of the query.
+
+    A key that has nothing added gets the bits that it has without a mask. If all keys have so much subtracted that
+    nothing is left of a float32 score, they count alike.
+    """
     row = row_bytes(W)
+    strongest = _LEAST
+    for j in range(keys):
+        strongest = max(strongest, f32_at(mask + j * 4))
+    if strongest < _VANISHING:
+        scale = np.float32(0)
     top = splat(W, -np.inf)
     for j in range(keys):
         added = max(f32_at(mask + j * 4), _LEAST) * _LOG2E
-        score = fma(load(W, scores + j * row), splat(W, scale), splat(W, added))
-        store(scores + j * row, score)
-        top = maximum(top, score)
-    return top
+        top = maximum(top, fma(load(W, scores + j * row), splat(W, scale), splat(W, added)))
+    for j in range(keys):
+        added = max(f32_at(mask + j * 4), _LEAST) * _LOG2E
+        power = fma(load(W, scores + j * row), splat(W, scale), sub(splat(W, added), top))
+        store(scores + j * row, power)
 
 
 @jit
-def _probabilities(W, scores, top, keys, scale, table, out):
+def _probabilities(W, scores, least, keys, scale, table, out):
     """Softmax over the keys, rounded, as activations; the sum of each query's integers, where they are bytes."""
     row = row_bytes(W)
     zero = i32_at(table + P_ZERO)
-    least = mul(top, splat(W, -scale))
     total = splat(W, 0.0)
     for j in range(keys):
         e = _power(fma(load(W, scores + j * row), splat(W, scale), least))
@@ -245,10 +256,11 @@ def _attend(V, W, token, keys, head_size, mask, table, operands, queries, query_
     probabilities = scores + columns * 16 * row_bytes(W)
     scale = f32_at(table + SCORE)
     top = _scores(W, queries, query_sums, packed_keys, keys, key_sums, head_size, scores)
+    least = mul(top, splat(W, -scale))
     if mask != 0:
-        top = _add_mask(W, scores, keys, scale, mask)
-        scale = np.float32(1)
-    sums = _probabilities(W, scores, top, keys, scale, table, probabilities)
+        _add_mask(W, scores, keys, scale, mask)
+        least, scale = splat(W, 0.0), np.float32(1)
+    sums = _probabilities(W, scores, least, keys, scale, table, probabilities)
     first = context + column_at(V, token, stride)
     second = context + column_at(V, token + lanes_of(W) - 16, stride)
     _context(W, probabilities, sums, keys, values, value_sums, columns, head_size, table, row_bytes(V), first, second)

@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from obert.sparse import program
-from obert.sparse.index_graph import Evaluation, Known, NotKnown, Samples, index_of
+from obert.sparse.index_graph import Evaluation, Known, NotKnown, Samples, check_mask, index_of
+from obert.sparse.onnx_file import shown
 from obert.sparse.views import (
     BATCH,
     FEATURES,
@@ -28,9 +29,10 @@ from obert.sparse.views import (
     Scores,
     Sigmoid,
     Statistic,
+    Table,
     View,
     Weighted,
-)  # fmt: skip
+)
 
 _INTEGER = "_quantized"  # how the exporter names weights of int8
 
@@ -52,6 +54,7 @@ class Builder:
         self._settled: dict[int, tuple[Part, View]] = {}  # with the part, so that no other gets its id
         self._weights: dict[tuple, program.Weight] = {}
         self._turned: dict[int, Known] = {}
+        self._masks: dict[int, Known] = {}
 
     def settle(self, part: Part | Known) -> View:
         """A part as a value: what may still follow it in the graph does not.
@@ -70,8 +73,7 @@ class Builder:
                     return view
                 return self.affine(view, np.full(view.width, factor, np.float32), None)
             case Looked(cut=(0, 0)):
-                lookups = tuple(program.Lookup(t.astype(np.float32, copy=False), *rest) for t, *rest in part.lookups)
-                return self._add(program.Embed, View("", part.width, OF_TOKENS), lookups, part.joined)
+                return self._add(program.Embed, View("", part.width, OF_TOKENS), part.lookups, part.joined)
             case Product():
                 return self.linear(part, None)
             case Statistic(view=view, step="normal", epsilon=epsilon):
@@ -105,13 +107,22 @@ class Builder:
         if found.kind == "positions":
             self.pad_tokens.add(found.pad_token)
             self.positions.append(len(table) - (0 if found.pad_token is None else found.pad_token + 1))
-        return Looked(((table, found.kind, 0),))
+            if self.positions[-1] < 1:
+                raise NotKnown("its table has no row for the first position")
+        return Looked(((Table(table), found.kind, 0),))
 
     def by_inputs(self, weight: Known) -> Known:
         """A constant weight, [outputs, inputs], with its inputs first; the same for all that read it."""
         if id(weight) not in self._turned:
             self._turned[id(weight)] = replace(weight, values=tuple(each.T for each in weight.values))
         return self._turned[id(weight)]
+
+    def masked(self, scores: Scores, mask: Known) -> Scores:
+        """Scores to which a mask is added; all layers have the same."""
+        if id(mask) not in self._masks:
+            check_mask(mask, self.samples)
+            self._masks[id(mask)] = mask
+        return replace(scores, masked=True)
 
     def linear(self, part: Product, bias: Known | None) -> View:
         """A product with its bias."""
@@ -196,14 +207,18 @@ class Builder:
                 view = self.rows(part)
                 part = Columns(view, 0, view.width)
             if part.view.axes not in (OF_TOKENS, OF_SEQUENCES):
-                raise NotKnown(f"output '{name}' has axes {', '.join(part.view.axes)}")
+                raise NotKnown(f"'{shown(name)}' has axes {', '.join(part.view.axes)}")
             made.append(program.Output(name, part.view.value, part.start, part.stop, part.squeezed))
         if len(self.pad_tokens) > 1:
             raise NotKnown("it counts positions in two ways")
         positions = min(self.positions, default=None)
-        return program.Program(
-            tuple(self.operations), tuple(made), inputs, positions, next(iter(self.pad_tokens), None)
-        )
+        whole = (_with_rows(each) if isinstance(each, program.Embed) else each for each in self.operations)
+        return program.Program(tuple(whole), tuple(made), inputs, positions, next(iter(self.pad_tokens), None))
+
+
+def _with_rows(operation: program.Embed) -> program.Embed:
+    """Embeddings with their tables in float32."""
+    return replace(operation, lookups=tuple(program.Lookup(table.rows, *rest) for table, *rest in operation.lookups))
 
 
 _NAMES = {

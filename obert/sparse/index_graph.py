@@ -13,10 +13,13 @@ from functools import partial, reduce
 
 import numpy as np
 
-from obert.sparse.onnx_file import TYPES, Node, OnnxFile
+from obert.sparse.onnx_file import TYPES, Node, OnnxFile, shown
 
 _HIDDEN = -1e4  # what a mask adds is this or less: e to its power is 0 in float32
-_SHAPES = ((2, 7), (3, 5), (1, 6), (4, 8), (2, 3))  # batch, tokens: no two numbers of a pair are equal
+Shapes = tuple[tuple[int, int], ...]
+SHORT: Shapes = ((2, 7), (3, 5), (1, 6), (4, 8), (2, 3))  # batch, tokens: no two numbers of a pair are equal
+_MOST_AXES = 8
+_LARGEST = 1 << 22  # elements of a result; a mask of 1024 x 1024 is one
 
 
 class NotKnown(Exception):
@@ -65,12 +68,12 @@ class Samples:
         pads: numbers that may be that of the pad token; each is among the words.
     """
 
-    shapes: tuple[tuple[int, int], ...]
+    shapes: Shapes
     inputs: dict[str, tuple[np.ndarray, ...]]
     pads: tuple[int, ...]
 
 
-def make_samples(file: OnnxFile) -> Samples:
+def make_samples(file: OnnxFile, shapes: Shapes) -> Samples:
     """Samples for a file. The graph compares words with the pad token, if with anything: words are its constants."""
     constants = [*file.constants.values(), *(node.attributes.get("value") for node in file.nodes)]
     numbers = {
@@ -79,21 +82,22 @@ def make_samples(file: OnnxFile) -> Samples:
         if isinstance(array, np.ndarray) and array.size == 1 and array.dtype.kind in "iu"
         for value in array.flat
     }
-    pads = tuple(sorted(number for number in numbers if 0 <= number < 1 << 31)[:32])
+    ends = np.cumsum([0, *map(math.prod, shapes)])
+    pads = sorted(number for number in numbers if 0 <= number < 1 << 31)[: min(32, ends[-1] // 2)]
     random = np.random.default_rng(0)
-    sizes = np.cumsum([0, *map(math.prod, _SHAPES)])
-    pool = random.permutation([*pads, *random.integers(40, 60, sizes[-1] - len(pads))])
+    pool = random.permutation([*pads, *random.choice([*pads, *range(40, 60)], ends[-1] - len(pads))])
     words, masks, types = [], [], []
-    for number, shape in enumerate(_SHAPES):
-        words.append(pool[sizes[number] : sizes[number + 1]].reshape(shape))
-        mask = random.integers(0, 2, shape)
+    for number, shape in enumerate(shapes):
+        words.append(pool[ends[number] : ends[number + 1]].reshape(shape))
+        mask = random.integers(0, 2, shape)  # padding anywhere
         if number % 2 == 0:  # padding at the end
             mask = (np.arange(shape[1]) < random.integers(1, shape[1] + 1, (shape[0], 1))).astype(np.int64)
         mask[0] = 1
-        masks.append(mask)
+        masks.append(mask if "attention_mask" in file.inputs else np.ones_like(mask))
         types.append(random.integers(0, 2, shape))
     inputs = {"input_ids": words, "attention_mask": masks, "token_type_ids": types}
-    return Samples(_SHAPES, {name: tuple(np.asarray(v, np.int64) for v in each) for name, each in inputs.items()}, pads)
+    made = {name: tuple(np.asarray(value, np.int64) for value in each) for name, each in inputs.items()}
+    return Samples(shapes, made, tuple(pads))
 
 
 @dataclass(frozen=True)
@@ -158,9 +162,8 @@ class Evaluation:
         file: what it has may be computed with; results with many more elements than it has bytes are refused.
     """
 
-    def __init__(self, file: OnnxFile, samples: Samples):
-        self._samples = samples
-        self._most = max(file.size, 1 << 20)
+    def __init__(self, file: OnnxFile):
+        self._most = max(file.size, _LARGEST)
 
     def __call__(self, node: Node, inputs: list[Known | None]) -> list[Known]:
         """The results of a node, by sample.
@@ -179,7 +182,7 @@ class Evaluation:
                 with np.errstate(all="ignore"):
                     result = np.asarray(rule(node.attributes, self._limit, *arrays))
             except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
-                raise NotKnown(f"it cannot be computed ({error})") from None
+                raise NotKnown(f"it cannot be computed ({shown(str(error))})") from None
             self._limit(result.shape)
             results.append(result)
         name = inputs[0].name if node.kind in ("Identity", "Transpose") and inputs[0] else ""
@@ -188,7 +191,7 @@ class Evaluation:
     def _limit(self, shape: Iterable[int]) -> tuple[int, ...]:
         """A shape, if a tensor of it is no waste."""
         shape = tuple(int(size) for size in shape)
-        if math.prod(shape) > self._most:
+        if len(shape) > _MOST_AXES or math.prod(shape) > self._most:
             raise NotKnown(f"its result would have shape {list(shape)}")
         return shape
 
@@ -325,6 +328,7 @@ _ELEMENTWISE: dict[str, Callable] = {
 _RULES: dict[str, Callable] = {kind: partial(_elementwise, function) for kind, function in _ELEMENTWISE.items()} | {
     "Shape": _shape, "Squeeze": _squeeze, "Unsqueeze": _unsqueeze, "Constant": _constant, "Reshape": _reshape,
     "ConstantOfShape": _filled, "Expand": _expand, "Slice": _slice, "Range": _range, "Cast": _cast,
-    "CumSum": _cumulated, "Flatten": _flatten, "Gather": _gather, "GatherElements": _gather_elements, "GatherND": _gather_nd,
-    "Transpose": _transpose, "Concat": _concatenate,
+    "CumSum": _cumulated, "Flatten": _flatten, "Gather": _gather,
+    "GatherElements": _gather_elements, "GatherND": _gather_nd, "Transpose": _transpose,
+    "Concat": _concatenate,
 }  # fmt: skip

@@ -18,7 +18,6 @@ from obert.sparse.pointwise import ACTIVATIONS, activate, add_rows, affine, embe
 from obert.sparse.pointwise8 import gelu_quantize, quantize, relu_quantize, scaled_quantize
 from obert.sparse.vectors import (
     atomic_load,
-    cycles,
     f32_at,
     fetch_add,
     give_way,
@@ -29,6 +28,7 @@ from obert.sparse.vectors import (
     pause,
     row_bytes,
     store,
+    ticks,
 )
 
 # Columns of the tables of int64 that the loop reads, in bytes; `layout.py` writes them.
@@ -40,7 +40,7 @@ SEGMENT = 88
     J_SEGMENTS, J_SEGMENT_COUNT, J_INSTRUCTIONS, J_COUNTERS, J_SPLIT, J_TILES, J_SEQUENCE_TILES, J_LASTING,
     J_LASTING_STRIDE, J_SEQUENCE_LASTING, J_SEQUENCE_STRIDE, J_SCRATCH, J_SCRATCH_STRIDE, J_ATTENTION,
     J_ATTENTION_STRIDE, J_INDICES, J_TOKENS, J_SEQUENCES, J_STARTS, J_KEPT, J_MASKED, J_MASK, J_CHUNK, J_CHUNKS,
-    J_CYCLES,
+    J_TICKS,
 ) = range(0, 200, 8)  # fmt: skip
 JOB = 200
 _GELU = ACTIVATIONS.index("gelu")
@@ -194,9 +194,9 @@ def _wait(done, count):
 
 @jit
 def _count(started, place):
-    """Add the cycles since `started` to a part's."""
+    """Add the ticks since `started` to a part's."""
     if place:
-        fetch_add(place, cycles() - started)
+        fetch_add(place, ticks() - started)
 
 
 @jit
@@ -214,7 +214,7 @@ def work(V, job, thread):
     indices, tokens = i64_at(job + J_INDICES), i64_at(job + J_TOKENS)
     scratch_base, scratch_stride = i64_at(job + J_SCRATCH), i64_at(job + J_SCRATCH_STRIDE)
     attention_scratch = i64_at(job + J_ATTENTION) + thread * i64_at(job + J_ATTENTION_STRIDE)
-    spent = i64_at(job + J_CYCLES)
+    spent = i64_at(job + J_TICKS)
     lanes = lanes_of(V)
     begun = 0  # the first number of the segment, or of the instruction where those are split
     mine = fetch_add(counter, 1)
@@ -236,7 +236,7 @@ def work(V, job, thread):
                 parts = i64_at(row + I_PARTS)
                 while mine < begun + tiles * parts:
                     _wait(done, begun)
-                    started = cycles()
+                    started = ticks()
                     tile = (mine - begun) // parts
                     execute(
                         V, row, lasting + tile * stride, scratch_base + tile * scratch_stride,
@@ -253,7 +253,7 @@ def work(V, job, thread):
                 tile = mine - begun
                 for i in range(count):
                     row = first + i * INSTRUCTION
-                    started = cycles()
+                    started = ticks()
                     execute(
                         V, row, lasting + tile * stride, scratch_base + thread * scratch_stride,
                         indices, tokens, tile * lanes, 0, 1,
@@ -267,7 +267,7 @@ def work(V, job, thread):
             items = i64_at(job + J_SEQUENCES) * i64_at(segment + S_HEADS) * i64_at(job + J_CHUNKS)
             while mine < begun + items:
                 _wait(done, begun)
-                started = cycles()
+                started = ticks()
                 _attention(V, job, segment, mine - begun, attention_scratch)
                 if spent:
                     _count(started, spent + (QUANTIZE + 1) * 8)

@@ -88,6 +88,11 @@ def load(path: Path) -> OnnxFile:
         ) from None
 
 
+def shown(name: str) -> str:
+    """A name from a file as a message may show it: on one line, and not too long."""
+    return " ".join(name.split())[:200]
+
+
 class _Malformed(Exception):
     """What is wrong with a file."""
 
@@ -288,14 +293,14 @@ def _tensor(data: memoryview) -> tuple[str, np.ndarray]:
             typed.append(_numbers(field, _STORED[field.number]))
         elif field.number in (3, 13) or (field.number == 14 and field.integer()):
             elsewhere = True
-    where = f"tensor '{name}'"
+    where = f"tensor '{shown(name)}'"
     if elsewhere:
         raise _Malformed(f"{where} lies in another file")
     if kind not in TYPES:
         raise _Malformed(f"{where} has data type {kind}")
     shape = tuple(np.concatenate(dims).tolist()) if dims else ()
     kind = np.dtype(TYPES[kind])
-    if min(shape, default=0) < 0 or len(shape) > 8:
+    if min(shape, default=0) < 0 or len(shape) > 8 or math.prod(filter(None, shape)) >= 1 << 48:
         raise _Malformed(f"{where} has shape {shape}")
     if raw is not None:
         values = np.frombuffer(raw, kind) if len(raw) % kind.itemsize == 0 else None

@@ -5,11 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from obert.sparse.arrays import keep
+from obert.sparse.processor import lanes
 
 SIDES = 4  # rows that a kernel computes at a time: a unit
 ROW = 64  # bytes of a row of 16 lanes: offsets are multiples of it, which kernels scale to wider kinds
 ENTRY = 32  # bytes of a block's entry in the table
 UNIT = 10  # bytes of a unit's four rows and its number of steps
+_BLOCK_COLUMNS = {64: 128, 32: 192}[lanes()]  # 32 KB or 24 KB of activations
+_BLOCK_ROWS = 96  # at most; more would gain 1 %, but fewer threads could share a layer
+_GROUP_ROWS = 768  # of the row blocks that share inputs in the first cache: their outputs stay in the second
 _DENSE = 0.9  # share of nonzeros from which on zeros are stored too
 
 
@@ -22,27 +26,21 @@ class PackedLinear:
 
     Attributes:
         address: of a table of int64: rows, columns, rows of a block, columns of a block, row blocks, column blocks, row
-            blocks that share inputs in the first cache, whether zeros are left out, and addresses of the bias and of the
-            entries of blocks. An entry has its number of units, and the addresses of units, offsets and weights.
+            blocks that share inputs in the first cache, whether zeros are left out, and addresses of the bias and of
+            the blocks' entries. An entry has its number of units, and the addresses of units, offsets and weights.
         blocks: how many ranges of rows there are that can be computed apart.
         nbytes: what all of it takes in memory.
     """
 
-    def __init__(self, values: np.ndarray, bias: np.ndarray, block_rows: int = 768):
-        """Pack.
-
-        Args:
-            values: [rows, columns], float32.
-            bias: [rows], float32.
-            block_rows: rows of a block at most, 1024 or fewer. Fewer than 768 slow a single thread by a few percent.
-        """
+    def __init__(self, values: np.ndarray, bias: np.ndarray):
+        """Pack values, [rows, columns], and bias, [rows], both float32."""
         rows, columns = values.shape
         density = np.count_nonzero(values) / max(values.size, 1)
-        block_columns = 128 if density > 0.06 else 192
-        self.blocks = max(1, -(-rows // block_rows))
-        block_rows = max(1, -(-rows // self.blocks))
+        block_columns = _BLOCK_COLUMNS if density > 0.06 else _BLOCK_COLUMNS * 3 // 2
+        self.blocks = max(1, -(-rows // _BLOCK_ROWS))
+        block_rows = -(-rows // (self.blocks * SIDES)) * SIDES
+        group = max(1, _GROUP_ROWS // block_rows)
         column_blocks = -(-columns // block_columns)
-        group = max(1, 768 // block_rows)
         dense = density >= _DENSE
         stored = np.ones(values.shape, bool) if dense else values != 0
         # cells: [group of row blocks, column block, row block], which is their order in memory
@@ -75,10 +73,14 @@ def _pack(
     begin = np.flatnonzero(np.diff(segment, prepend=-1))
     count = np.diff(begin, append=len(segment))
     step = np.arange(len(segment)) - np.repeat(begin, count)
+    # Segments: all of the first column block, whose kernel begins the sums, and else those that have nonzeros.
+    empty = np.flatnonzero(~stored[:, :block_columns].any(1))
+    at_row, at_block = np.append(row[begin], empty), np.append(column[begin] // block_columns, 0 * empty)
+    lengths = np.append(count, 0 * empty)
     # Segments in the order of memory.
-    cell = _cell(row[begin] // block_rows, column[begin] // block_columns, column_blocks, group)
-    order = np.lexsort((count, cell))
-    cell, lengths, place = cell[order], count[order], row[begin][order] % block_rows * ROW
+    cell = _cell(at_row // block_rows, at_block, column_blocks, group)
+    order = np.lexsort((lengths, cell))
+    cell, lengths, place = cell[order], lengths[order], at_row[order] % block_rows * ROW
     size = np.bincount(cell, minlength=int(np.prod(cells)))
     missing = -size % SIDES
     rank = np.arange(len(cell)) - _starts(size)[cell] + missing[cell]
@@ -94,9 +96,9 @@ def _pack(
     # Nonzeros.
     unit_start = _starts(table[:, SIDES].astype(np.int64))
     total = int(table[:, SIDES].sum(dtype=np.int64)) * SIDES
-    target = np.empty(len(begin), np.int64)
+    target = np.empty(len(order), np.int64)
     target[order] = unit_start[unit] * SIDES + side
-    target = np.repeat(target, count) + step * SIDES
+    target = np.repeat(target[: len(begin)], count) + step * SIDES
     offsets, weights = np.zeros(total, np.uint16), np.zeros(total, np.float32)
     offsets[target] = column % block_columns * ROW
     weights[target] = values[row, column]

@@ -9,13 +9,14 @@ import numpy as np
 from obert.foundation.errors import UserError
 from obert.sparse.arranging import ARRANGEMENTS
 from obert.sparse.building import Builder
-from obert.sparse.index_graph import Evaluation, Known, NotKnown, make_samples
-from obert.sparse.onnx_file import Node, OnnxFile, load
+from obert.sparse.index_graph import SHORT, Evaluation, Known, NotKnown, Shapes, make_samples
+from obert.sparse.onnx_file import Node, OnnxFile, load, shown
 from obert.sparse.program import Program
 from obert.sparse.rules import RULES
 from obert.sparse.views import Part
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+_LONGEST = 1024  # tokens of a sample
 OLDEST_OPSET = 13  # Softmax and Squeeze were others before
 _ALL_RULES = RULES | ARRANGEMENTS
 _ADVICE = (
@@ -33,9 +34,23 @@ def read(path: Path) -> Program:
     """
     file = load(Path(path))
     _check(file)
-    samples = make_samples(file)
-    evaluate = Evaluation(file, samples)
-    build = Builder(samples, evaluate, file.inputs)
+    build, outputs = _interpreted(file, SHORT)
+    try:
+        program = build.program(zip(file.outputs, outputs, strict=True), file.inputs)
+    except NotKnown as error:
+        raise UserError(
+            f"the sparse engine does not understand the outputs of {file.path}: {error}. {_ADVICE}"
+        ) from None
+    longest = min(program.positions or _LONGEST, _LONGEST)
+    if longest > max(tokens for _, tokens in SHORT):
+        _interpreted(file, ((2, longest), (3, longest // 2)))  # a mask of near tokens is another only for long ones
+    return program
+
+
+def _interpreted(file: OnnxFile, shapes: Shapes) -> tuple[Builder, list[Part | Known]]:
+    """What all operators make of samples of these shapes, and the outputs."""
+    samples = make_samples(file, shapes)
+    build = Builder(samples, Evaluation(file), file.inputs)
     tensors: dict[str, Part | Known] = {name: Known((array,), name) for name, array in file.constants.items()}
     tensors |= {name: Known(samples.inputs[name]) for name in file.inputs}
     for node in _needed(file):
@@ -43,23 +58,21 @@ def read(path: Path) -> Program:
             inputs = [_tensor(tensors, name) if name else None for name in node.inputs]
             made = _result(build, node, inputs)
         except NotKnown as error:
-            name = f" {node.name}" if node.name else ""
+            operator = f"'{shown(node.kind)}' {shown(node.name)}".rstrip()
             raise UserError(
-                f"the sparse engine does not understand '{node.kind}'{name} of {file.path}: {error}. {_ADVICE}"
+                f"the sparse engine does not understand {operator} of {file.path}: {error}. {_ADVICE}"
             ) from None
         tensors |= zip(node.outputs, made, strict=False)
-    try:
-        return build.program([(name, _tensor(tensors, name)) for name in file.outputs], file.inputs)
-    except NotKnown as error:
-        raise UserError(
-            f"the sparse engine does not understand the outputs of {file.path}: {error}. {_ADVICE}"
-        ) from None
+    missing = [name for name in file.outputs if name not in tensors]
+    if missing:
+        raise UserError(f"{file.path} has an output '{shown(missing[0])}' that no operator makes: export it again")
+    return build, [tensors[name] for name in file.outputs]
 
 
 def _check(file: OnnxFile) -> None:
     unknown = [name for name in file.inputs if name not in INPUTS]
     if unknown or "input_ids" not in file.inputs:
-        found = f"input '{unknown[0]}'" if unknown else "no input 'input_ids'"
+        found = f"input '{shown(unknown[0])}'" if unknown else "no input 'input_ids'"
         raise UserError(f"{file.path} has {found}; the sparse engine knows {', '.join(INPUTS)}. {_ADVICE}")
     if file.opset < OLDEST_OPSET:
         raise UserError(f"{file.path} has opset {file.opset}; the sparse engine reads {OLDEST_OPSET} and later")
@@ -79,7 +92,7 @@ def _needed(file: OnnxFile) -> list[Node]:
 
 def _tensor(tensors: dict[str, Part | Known], name: str) -> Part | Known:
     if name not in tensors:
-        raise NotKnown(f"nothing before it makes '{name}'")
+        raise NotKnown(f"nothing before it makes '{shown(name)}'")
     return tensors[name]
 
 
@@ -93,7 +106,7 @@ def _result(build: Builder, node: Node, inputs: list[Part | Known | None]) -> li
     try:
         made = rule(build, node, *inputs)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise NotKnown(f"it has not the inputs or attributes that it should have ({error})") from error
+        raise NotKnown(f"it has not the inputs or attributes that it should have ({shown(str(error))})") from error
     return made if isinstance(made, list) else [made]
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from obert.sparse.building import Builder, layer_name
-from obert.sparse.index_graph import Known, NotKnown, check_mask
+from obert.sparse.index_graph import Known, NotKnown
 from obert.sparse.onnx_file import Node
 from obert.sparse.program import Rounding
 from obert.sparse.views import (
@@ -25,6 +25,7 @@ from obert.sparse.views import (
     Scores,
     Sigmoid,
     Statistic,
+    Table,
     Undefined,
     View,
     Weighted,
@@ -69,8 +70,7 @@ def _sum(build: Builder, x: Operand, y: Operand) -> Part | None:
         case Statistic(step="variance") if (epsilon := number(y)) is not None:
             return replace(x, step="steadied", epsilon=epsilon)
         case Scores(masked=False) if isinstance(y, Known):
-            check_mask(y, build.samples)
-            return replace(x, masked=True)
+            return build.masked(x, y)
         case Sigmoid(raised=False, gated=False) if number(y) == x.factor:
             return replace(x, raised=True)
         case Looked(joined=False, cut=(0, 0)):
@@ -93,22 +93,22 @@ def _multiply(build: Builder, node: Node, x: Operand, y: Operand) -> Part:
         made = _product(build, a, b) if factor is None else _scaled(build, a, factor)
         if made is not None:
             return made
-    raise NotKnown("it multiplies what no operation multiplies")
+    raise NotKnown("it multiplies a value by something that is no constant")
 
 
 def _scaled(build: Builder, x: Operand, factor: float) -> Part | None:
     match x:
         case Known() | None:
             return None
-        case Scores():
+        case Scores(masked=False):
             return replace(x, scale=x.scale * factor)
         case Sigmoid():
             return _gelu(build, replace(x, factor=x.factor * factor))
         case IntegerProduct(is_float=True):
             return _real(build, x, np.float32(factor))
-        case Looked(joined=False):
-            scale = np.float32(factor)
-            return replace(x, lookups=tuple((np.multiply(t, scale, dtype=np.float32), *rest) for t, *rest in x.lookups))
+        case Looked(joined=False) if len(x.lookups) == 1 and x.lookups[0][0].scale == 1:
+            [(table, *rest)] = x.lookups
+            return replace(x, lookups=((Table(table.values, np.float32(factor)), *rest),))
     polynomial = build.polynomial(x)
     return polynomial * polynomial.constant(factor)
 
@@ -169,7 +169,7 @@ def _divide(build: Builder, node: Node, x: Operand, y: Operand) -> Part:
             made = _scaled(build, x, 1 / number(y))
             if made is not None:
                 return made
-    raise NotKnown("it divides what no operation divides")
+    raise NotKnown("it divides by something that is no constant")
 
 
 def _power(build: Builder, node: Node, x: Operand, y: Operand) -> Part:
@@ -261,8 +261,7 @@ def _where(build: Builder, node: Node, condition: Operand, x: Operand, y: Operan
     if not isinstance(scores, Scores) or not isinstance(condition, Known) or hidden is None:
         raise NotKnown("it chooses between values that are no scores of attention")
     mask = [np.where(each == shown, np.float32(0), np.float32(hidden)) for each in condition.values]
-    check_mask(Known(tuple(mask)), build.samples)
-    return replace(scores, masked=True)
+    return build.masked(scores, Known(tuple(mask)))
 
 
 def _matmul(build: Builder, node: Node, x: Operand, y: Operand) -> Part:
@@ -319,13 +318,14 @@ def _cast(build: Builder, node: Node, x: Operand) -> Part:
     return replace(x, is_float=True) if isinstance(x, IntegerProduct) else x
 
 
-def _same(build: Builder, node: Node, x: Operand, *rest: Operand) -> Part:
+def _same(build: Builder, node: Node, x: Operand) -> Part:
     return x
 
 
 RULES: dict[str, Callable[..., Part]] = {
     "Add": _add, "Mul": _multiply, "Sub": _subtract, "Div": _divide, "Pow": _power, "Sqrt": _root,
     "Reciprocal": _reciprocal, "ReduceMean": _mean, "LayerNormalization": _layer_norm, "Erf": _erf, "Tanh": _tanh,
-    "Relu": _relu, "Gelu": _gelu_operator, "Softmax": _softmax, "IsNaN": _is_nan, "Where": _where, "MatMul": _matmul, "Gemm": _gemm,
-    "QuantizeLinear": _quantize, "MatMulInteger": _integer_matmul, "Cast": _cast, "Identity": _same, "Dropout": _same,
+    "Relu": _relu, "Gelu": _gelu_operator, "Softmax": _softmax, "IsNaN": _is_nan, "Where": _where,
+    "MatMul": _matmul, "Gemm": _gemm, "QuantizeLinear": _quantize, "MatMulInteger": _integer_matmul, "Cast": _cast,
+    "Identity": _same,
 }  # fmt: skip

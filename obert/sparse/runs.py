@@ -13,6 +13,7 @@ from obert.sparse.bounds import raise_if_violated
 from obert.sparse.cache import announce
 from obert.sparse.layout import Layout
 from obert.sparse.places import PARTS
+from obert.sparse.processor import lanes as widest
 from obert.sparse.program import Output
 from obert.sparse.threads import Team
 from obert.sparse.tokens import COLUMN, Stream
@@ -53,8 +54,8 @@ class Run:
         scratches = max(team.threads, tiles if split else 0, sequence_tiles)
         counters = self._array("counters", 16, np.int64)
         counters[:] = 0
-        self._cycles = self._array("cycles", len(PARTS), np.int64)
-        self._cycles[:] = 0
+        self._ticks = self._array("ticks", len(PARTS), np.int64)
+        self._ticks[:] = 0
         addresses = {
             at.J_SEGMENTS: layout.segments.ctypes.data,
             at.J_SEGMENT_COUNT: len(layout.segments),
@@ -80,7 +81,7 @@ class Run:
             at.J_MASK: 0 if batch.mask is None else self._copied("mask", batch.mask),
             at.J_CHUNK: chunk,
             at.J_CHUNKS: chunks,
-            at.J_CYCLES: self._cycles.ctypes.data if measured else 0,
+            at.J_TICKS: self._ticks.ctypes.data if measured else 0,
         }
         for column, value in addresses.items():
             self._job[column // 8] = value
@@ -103,8 +104,8 @@ class Run:
         return found[..., 0] if output.squeezed else found
 
     def seconds_by_part(self, seconds: float) -> dict[str, float]:
-        """A call's seconds by what they were spent on, in the proportion of the threads' cycles."""
-        shares = self._cycles / max(1, self._cycles.sum())
+        """A call's seconds by what they were spent on, in the proportion of the threads' ticks."""
+        shares = self._ticks / max(1, self._ticks.sum())
         return dict(zip(PARTS, (seconds * shares).tolist(), strict=True)) | {"total": seconds}
 
     def _array(self, name: str, size: int, dtype: type) -> np.ndarray:
@@ -126,6 +127,8 @@ def _cut(places: int, threads: int) -> tuple[int, bool]:
     """Tokens of a tile, and whether threads share its instructions, for the least time by a simple model of it."""
     best = (math.inf, COLUMN, False)
     for lanes, cost in _COSTS.items():
+        if lanes > widest():
+            continue
         tiles = -(-places // lanes)
         whole = -(-tiles // threads) * lanes * cost
         shared = tiles * lanes * cost / threads * _SPLIT_COST

@@ -329,11 +329,12 @@ def atomic_load(typingctx, address):
 
 
 @intrinsic
-def cycles(typingctx):
-    """The processor's cycle counter."""
+def ticks(typingctx):
+    """The processor's clock, in units of its own. ARM lets programs read the steady one alone."""
 
     def code(c, b, s, a):
-        return b.call(get_or_insert_function(b.module, ir.FunctionType(I64, []), "llvm.readcyclecounter"), [])
+        name = "llvm.readcyclecounter" if "x86" in b.module.triple else "llvm.readsteadycounter"
+        return b.call(get_or_insert_function(b.module, ir.FunctionType(I64, []), name), [])
 
     return types.int64(), code
 

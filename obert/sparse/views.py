@@ -7,6 +7,7 @@ rules of `reading` make the whole of them.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -146,6 +147,21 @@ class Weighted:
 
 
 @dataclass(frozen=True, eq=False)
+class Table:
+    """Rows to look up, float32 or int8, and what one unit of int8 is worth."""
+
+    values: np.ndarray
+    scale: np.float32 = np.float32(1)  # noqa: RUF009, it is immutable
+
+    @cached_property
+    def rows(self) -> np.ndarray:
+        """In float32."""
+        if self.values.dtype == np.float32 and self.scale == 1:
+            return self.values
+        return np.multiply(self.values, self.scale, dtype=np.float32)
+
+
+@dataclass(frozen=True, eq=False)
 class Looked:
     """Rows of tables, summed or joined.
 
@@ -154,14 +170,14 @@ class Looked:
         cut: how many tokens are cut off at the front and at the end.
     """
 
-    lookups: tuple[tuple[np.ndarray, str, int], ...]
+    lookups: tuple[tuple[Table, str, int], ...]
     joined: bool = False
     cut: tuple[int, int] = (0, 0)
 
     @property
     def width(self) -> int:
         """Features of a row."""
-        widths = [table.shape[1] for table, _, _ in self.lookups]
+        widths = [table.values.shape[1] for table, _, _ in self.lookups]
         return sum(widths) if self.joined else widths[0]
 
 
