@@ -80,12 +80,13 @@ def test_many_shapes_and_the_limits_of_8_bits():
 
 
 @pytest.mark.parametrize("lanes", LANES)
+@pytest.mark.parametrize("columns", [300, 900])
 @pytest.mark.parametrize("sparsity", [0.0, 0.9])
-def test_ranges_of_rows_are_parts_of_the_whole(lanes, sparsity):
-    tested = layer(850, 900, sparsity, zero_point=9)
-    packed, x = PackedLinear8(tested), activations(0, 900, lanes)
+def test_ranges_of_rows_are_parts_of_the_whole(lanes, columns, sparsity):
+    tested = layer(850, columns, sparsity, zero_point=9)
+    packed, x = PackedLinear8(tested), activations(0, columns, lanes)
     whole = exact(tested, x)
-    assert packed.blocks >= 6
+    assert packed.blocks >= 5
     seen = 0
     for blocks in pairwise((0, 1, 3, packed.blocks)):
         part = multiply(packed, x, 9, 850, blocks)
