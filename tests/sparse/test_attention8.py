@@ -51,7 +51,8 @@ def from_activations(tiles):
 def attend(op, operands, heads, start, lanes, mask=None, filler=0, chunk=None, rounding=None):
     """Context [keys, heads * head_size] of a sequence: operands are its integers, [tokens, heads * head_size].
 
-    It is float32, or rounded if it is told how: integers with their zero point. What surrounds the sequence, and the scratch memory, hold the filler.
+    It is float32, or, told how to round it, integers with their zero point. What surrounds the sequence, and the scratch
+    memory, hold the filler.
     """
     keys, features = operands[0].shape
     head_size = features // heads
