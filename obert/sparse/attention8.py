@@ -9,6 +9,7 @@ from numba.extending import intrinsic
 
 from obert.sparse.arrays import keep
 from obert.sparse.dots import BYTES, block_bytes, dot
+from obert.sparse.functions import exp2
 from obert.sparse.operands8 import (
     COLUMN,
     WEIGHT_BYTES,
@@ -21,22 +22,19 @@ from obert.sparse.operands8 import (
     packed_column,
     sum_values,
 )
-from obert.sparse.program import Attention
-from obert.sparse.rounding8 import store_rounded
+from obert.sparse.program import Attention, Rounding
+from obert.sparse.rounding8 import emit_activations, store_rounded
 from obert.sparse.vectors import (
     I32,
     add,
     add_i32,
-    constant,
     div,
-    emit_call,
     emit_store,
     f32_at,
     fma,
     i32_at,
     jit,
     lanes_of,
-    lanewise,
     load,
     load_i32,
     maximum,
@@ -55,18 +53,25 @@ _LEAST = np.float32(-1e38)  # times _LOG2E it is still finite
 _VANISHING = np.float32(-1e30)  # a score that is added to less is lost
 
 # Columns of the table, in bytes. Float32: what a unit of scores is worth, in powers of two, 1 / scale of probabilities,
-# and what a unit of the context is worth; int32: zero points; int8: four weights of 1.
-SCORE, SHARE, CONTEXT, Q_ZERO, K_ZERO, P_ZERO, V_ZERO, ONES = range(0, 32, 4)
+# what a unit of the context is worth, and 1 / scale of the context, 0 if it is not rounded; int32: zero points; int8:
+# four weights of 1.
+SCORE, SHARE, CONTEXT, OUT, Q_ZERO, K_ZERO, P_ZERO, V_ZERO, OUT_ZERO, ONES = range(0, 40, 4)
 
 
-def attention_table(operation: Attention) -> np.ndarray:
-    """What `attention8` reads of an operation."""
+def attention_table(operation: Attention, rounding: Rounding | None = None) -> np.ndarray:
+    """What `attention8` reads of an operation.
+
+    Args:
+        rounding: of the context, where heads begin at multiples of four features; None: it is float32.
+    """
     assert operation.roundings is not None
     q, k, p, v = operation.roundings
     score = float(q.scale * k.scale) * float(operation.scale) * np.log2(np.e)
-    floats = np.array([score, np.float32(1) / p.scale, p.scale * v.scale], np.float32)
-    zeros = np.array([rounding.zero_point for rounding in operation.roundings], np.int32)
-    return keep(np.concatenate([part.view(np.int32) for part in (floats, zeros, np.ones(4, np.int8))]))
+    inverse = 0 if rounding is None else np.float32(1) / rounding.scale
+    floats = np.array([score, np.float32(1) / p.scale, p.scale * v.scale, inverse], np.float32)
+    points = [each.zero_point for each in operation.roundings] + [0 if rounding is None else rounding.zero_point]
+    parts = floats, np.array(points, np.int32), np.ones(4, np.int8)
+    return keep(np.concatenate([part.view(np.int32) for part in parts]))
 
 
 def scratch_bytes(keys: int, head_size: int) -> int:
@@ -79,20 +84,11 @@ def scratch_bytes(keys: int, head_size: int) -> int:
     )
 
 
-def _emit_power(builder: ir.IRBuilder, x: ir.Value) -> ir.Value:
-    """2 ** x for x <= 0, within 2e-7 of it; 2 ** -126 for less than -126."""
-    typ, integers = x.type, ir.VectorType(I32, x.type.count)
-    x = builder.select(builder.fcmp_ordered(">", x, constant(typ, -126)), x, constant(typ, -126))
-    shifted = builder.fadd(x, constant(typ, 12582912))  # an integer in the lowest bits
-    rest = builder.fsub(x, builder.fsub(shifted, constant(typ, 12582912)))
-    p = constant(typ, 0.0013264727)
-    for c in (0.009671513, 0.055507336, 0.24022242, 0.693147, 1):
-        p = emit_call(builder, "llvm.fma", p, rest, constant(typ, c))
-    exponent = builder.shl(builder.bitcast(shifted, integers), constant(integers, 23))
-    return builder.bitcast(builder.add(builder.bitcast(p, integers), exponent), typ)
-
-
-_power = lanewise(1, _emit_power)
+def _columns(builder: ir.IRBuilder, vector: ir.Value) -> list[ir.Value]:
+    """A vector's columns of 16 tokens."""
+    undefined = ir.Constant(vector.type, ir.Undefined)
+    orders = [list(range(first, first + 16)) for first in range(0, vector.type.count, 16)]
+    return [builder.shuffle_vector(vector, undefined, ir.Constant(ir.VectorType(I32, 16), order)) for order in orders]
 
 
 @intrinsic
@@ -100,13 +96,23 @@ def _store_columns(typingctx, first, second, vector):
     """16 lanes to one address and, if there are more, 16 to another."""
 
     def code(c, b, s, a):
-        undefined = ir.Constant(a[2].type, ir.Undefined)
-        for n in range(vector.lanes // 16):
-            indices = ir.Constant(ir.VectorType(I32, 16), list(range(16 * n, 16 * n + 16)))
-            emit_store(b, a[n], b.shuffle_vector(a[2], undefined, indices))
+        for address, column in zip(a[:2], _columns(b, a[2]), strict=False):
+            emit_store(b, address, column)
         return c.get_dummy_value()
 
     return types.void(types.int64, types.int64, vector), code
+
+
+@intrinsic
+def _store_rounded_columns(typingctx, first, second, stride, w, x, y, z, zero_point):
+    """The same of four features, rounded; see `store_rounded`."""
+
+    def code(c, b, s, a):
+        for address, *values in zip(a[:2], *(_columns(b, vector) for vector in a[3:7]), strict=False):
+            emit_activations(b, address, a[2], values, a[7])
+        return c.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64, w, w, w, w, types.int64), code
 
 
 @jit
@@ -187,7 +193,7 @@ def _probabilities(W, scores, least, keys, scale, table, out):
     zero = i32_at(table + P_ZERO)
     total = splat(W, 0.0)
     for j in range(keys):
-        e = _power(fma(load(W, scores + j * row), splat(W, scale), least))
+        e = exp2(fma(load(W, scores + j * row), splat(W, scale), least))
         total = add(total, e)
         store(scores + j * row, e)
     for j in range(keys, (keys + 3) // 4 * 4):
@@ -213,8 +219,9 @@ def _probabilities(W, scores, least, keys, scale, table, out):
 
 @jit
 def _context(W, probabilities, sums, keys, values, value_sums, columns, head_size, table, row, first, second):
-    """The products of probabilities and values, as float32, to a column of tokens or two."""
+    """The products of probabilities and values, to a column of tokens or two."""
     unit = splat(W, f32_at(table + CONTEXT))
+    inverse = f32_at(table + OUT)
     base = splat_i32(W, 0)
     if _BYTES:
         base = mul_i32(sums, splat_i32(W, 128 - i32_at(table + V_ZERO)))
@@ -238,14 +245,31 @@ def _context(W, probabilities, sums, keys, values, value_sums, columns, head_siz
             sum3 = dot(sum3, x, w + 3 * WEIGHT_BYTES)
             x += block_bytes(W)
             w += 4 * WEIGHT_BYTES
-        to, other = first + f * row, second + f * row
-        _store_columns(to, other, mul(to_f32(sum0), unit))
-        if f + 1 < head_size:
-            _store_columns(to + row, other + row, mul(to_f32(sum1), unit))
-        if f + 2 < head_size:
-            _store_columns(to + 2 * row, other + 2 * row, mul(to_f32(sum2), unit))
-        if f + 3 < head_size:
-            _store_columns(to + 3 * row, other + 3 * row, mul(to_f32(sum3), unit))
+        real0 = mul(to_f32(sum0), unit)
+        real1 = mul(to_f32(sum1), unit)
+        real2 = mul(to_f32(sum2), unit)
+        real3 = mul(to_f32(sum3), unit)
+        if inverse != 0:
+            block = f * row * WEIGHT_BYTES // 16
+            _store_rounded_columns(
+                first + block,
+                second + block,
+                row,
+                mul(real0, splat(W, inverse)),
+                mul(real1, splat(W, inverse)),
+                mul(real2, splat(W, inverse)),
+                mul(real3, splat(W, inverse)),
+                i32_at(table + OUT_ZERO),
+            )
+        else:
+            to, other = first + f * row, second + f * row
+            _store_columns(to, other, real0)
+            if f + 1 < head_size:
+                _store_columns(to + row, other + row, real1)
+            if f + 2 < head_size:
+                _store_columns(to + 2 * row, other + 2 * row, real2)
+            if f + 3 < head_size:
+                _store_columns(to + 3 * row, other + 3 * row, real3)
 
 
 @jit
@@ -282,7 +306,8 @@ def attention8(
         mask: address of what is added to the scores of the keys, float32; or 0.
         table: address of an `attention_table`.
         scratch: address of `scratch_bytes(keys, head_size)`, aligned to 64.
-        context: address of all heads' float32 rows in the first tile; `context_stride` bytes to the next tile.
+        context: address of all heads' float32 rows in the first tile, or of its 8-bit activations, as the table says;
+            `context_stride` bytes to the next tile.
     """
     columns, chosen = (keys + 15) // 16, (last - first) // 16
     tokens, blocks = (keys + 31) // 32 * 32, (head_size + 3) // 4
@@ -302,6 +327,8 @@ def attention8(
         sum_values(values, columns, (keys + 3) // 4 * 4, head_size, v_zero, -i32_at(table + P_ZERO), value_sums)
     operands = packed_keys, key_sums, values, value_sums
     out = context + feature * row_bytes(V)
+    if f32_at(table + OUT) != 0:
+        out = context + feature // 4 * block_bytes(V)
     at = first
     while at + lanes_of(WIDE) <= last:
         x = queries + packed_column((at - first) // 16, head_size)

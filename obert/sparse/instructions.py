@@ -93,11 +93,14 @@ class _Builder:
         self.activations: dict[str, Activate] = {}  # likewise
         self.roundings: dict[tuple[str, Rounding], Value] = {}
         self.uses: dict[str, int] = defaultdict(int)
+        self.readers: dict[str, set[Rounding | None]] = defaultdict(set)  # how those round a value that read it
         for operation in program.operations:
             for name in _reads(operation):
                 self.uses[name] += 1
+                self.readers[name].add(operation.weight.rounding if isinstance(operation, Linear) else None)
         for output in program.outputs:
             self.uses[output.x] += 1
+            self.readers[output.x].add(None)
 
     def add(self, operation: Operation) -> None:
         """Make the instructions of an operation, or keep it until its reader comes."""
@@ -130,6 +133,9 @@ class _Builder:
                 query, key, _, value = operation.roundings
                 operands = tuple(map(self._rounded, read, (query, key, value)))
             self.values[out] = value = Value(operands[2].features, 0)
+            if len(self.readers[out]) == 1 and value.features // operation.heads % 4 == 0:
+                (value.rounding,) = self.readers[out]  # heads then lie in whole blocks of four features
+                self.roundings[out, value.rounding] = value
             self.segments.append(Segment(ATTENTION, 0, attention=operation, operands=operands, out=value))
         else:
             x = self.float_of(operation.x)

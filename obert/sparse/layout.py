@@ -76,7 +76,7 @@ class Layout:
         if attention.roundings is None:
             row[at.S_TABLE // 8] = self._keep([float(attention.scale)], np.float32)
         else:
-            table = attention_table(attention)
+            table = attention_table(attention, segment.out.rounding)
             self._kept.append(table)
             row[at.S_TABLE // 8] = table.ctypes.data
         return row

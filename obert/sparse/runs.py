@@ -13,6 +13,7 @@ from obert.sparse.bounds import raise_if_violated
 from obert.sparse.cache import announce
 from obert.sparse.layout import Layout
 from obert.sparse.places import PARTS
+from obert.sparse.processor import lanes as widest
 from obert.sparse.program import Output
 from obert.sparse.threads import Team
 from obert.sparse.tokens import COLUMN, Stream
@@ -126,6 +127,8 @@ def _cut(places: int, threads: int) -> tuple[int, bool]:
     """Tokens of a tile, and whether threads share its instructions, for the least time by a simple model of it."""
     best = (math.inf, COLUMN, False)
     for lanes, cost in _COSTS.items():
+        if lanes > widest():
+            continue
         tiles = -(-places // lanes)
         whole = -(-tiles // threads) * lanes * cost
         shared = tiles * lanes * cost / threads * _SPLIT_COST

@@ -42,23 +42,30 @@ def to_activations(values, lanes, zero_point):
     return keep(values, typ)
 
 
-def attend(op, operands, heads, start, lanes, mask=None, filler=0, chunk=None, keys=None):
+def from_activations(tiles):
+    """[tokens, features] of what `to_activations` gives; less the zero point where that does so."""
+    order = (0, 2, 1, 3) if BYTES else (0, 3, 1, 2, 4)
+    return tiles.transpose(order).reshape(-1, tiles.shape[1] * 4).astype(np.int64)
+
+
+def attend(op, operands, heads, start, lanes, mask=None, filler=0, chunk=None, rounding=None):
     """Context [keys, heads * head_size] of a sequence: operands are its integers, [tokens, heads * head_size].
 
-    What surrounds the sequence, and the scratch memory, hold the filler.
+    It is float32, or rounded if it is told how: integers with their zero point. What surrounds the sequence, and the scratch memory, hold the filler.
     """
-    count, features = operands[0].shape
-    keys, head_size = keys or count, features // heads
+    keys, features = operands[0].shape
+    head_size = features // heads
     columns = -(-keys // 16) * 16
     streams = []
     for number, values in zip((0, 1, 3), operands, strict=True):
         stream = np.full((start + columns + 16, features), filler)
-        stream[start : start + count] = values
+        stream[start : start + keys] = values
         streams.append(to_activations(stream, lanes, op.roundings[number].zero_point))
-    context = aligned((len(streams[0]), features, lanes))
+    shape = (len(streams[0]), features, lanes) if rounding is None else streams[0].shape
+    context = aligned(shape, np.float32 if rounding is None else streams[0].dtype)
     scratch = aligned(scratch_bytes(keys, head_size), np.uint8)
     scratch[:] = filler
-    table = attention_table(op)
+    table = attention_table(op, rounding)
     added = None if mask is None else keep(mask, np.float32)
     for head in range(heads):
         for first in range(0, columns, chunk or columns):
@@ -79,9 +86,9 @@ def attend(op, operands, heads, start, lanes, mask=None, filler=0, chunk=None, k
                 context.strides[0],
             )
     raise_if_violated()
-    found = from_tiles(context)
+    found = from_tiles(context) if rounding is None else from_activations(context)
     assert not found[:start].any() and not found[start + columns :].any()
-    return found[start : start + keys]
+    return found[start : start + keys] + (0 if rounding is None or BYTES else rounding.zero_point)
 
 
 def graph(op, operands, heads, mask=None):
@@ -184,6 +191,25 @@ def test_neither_place_nor_padding_nor_masked_keys_change_a_bit(lanes, start, ke
     np.testing.assert_array_equal(attend(op, before, 1, 0, lanes, mask)[20:], expected)
     behind = [np.concatenate([values, rng.integers(0, 256, (20, head_size))]) for values in operands]
     np.testing.assert_array_equal(attend(op, behind, 1, 0, lanes, mask[::-1])[:keys], expected)
+
+
+@SETTINGS
+@given(
+    lanes=st.sampled_from(LANES),
+    head_size=st.sampled_from((4, 12, 32, 64)),
+    heads=st.integers(1, 3),
+    start=st.integers(0, 4),
+    keys=st.integers(1, 70),
+    zero_point=st.sampled_from((0, 100, 255)),
+    scale=st.sampled_from((1e-4, 0.01, 0.1)),
+)
+def test_the_next_layer_gets_the_context_as_it_rounds_it(lanes, head_size, heads, start, keys, zero_point, scale):
+    rng = np.random.default_rng(keys)
+    operands = [rng.integers(0, 256, (keys, heads * head_size)) for _ in range(3)]
+    op, rounding = operation(head_size, (9, 90, 0, 120)), Rounding(np.float32(scale), zero_point)
+    floats = attend(op, operands, heads, 16 * start, lanes)
+    expected = np.clip(np.rint(floats * (np.float32(1) / rounding.scale)) + zero_point, 0, 255)
+    np.testing.assert_array_equal(attend(op, operands, heads, 16 * start, lanes, rounding=rounding), expected)
 
 
 @pytest.mark.parametrize("lanes", LANES)
