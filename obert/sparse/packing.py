@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from obert.sparse.arrays import keep
+from obert.sparse.processor import lanes
 
 SIDES = 4  # rows that a kernel computes at a time: a unit
 ROW = 64  # bytes of a row of 16 lanes: offsets are multiples of it, which kernels scale to wider kinds
 ENTRY = 32  # bytes of a block's entry in the table
 UNIT = 10  # bytes of a unit's four rows and its number of steps
+_BLOCK_COLUMNS = {64: 128, 32: 192}[lanes()]  # 32 KB or 24 KB of activations
 _BLOCK_ROWS = 96  # at most; more would gain 1 %, but fewer threads could share a layer
 _GROUP_ROWS = 768  # of the row blocks that share inputs in the first cache: their outputs stay in the second
 _DENSE = 0.9  # share of nonzeros from which on zeros are stored too
@@ -34,7 +36,7 @@ class PackedLinear:
         """Pack values, [rows, columns], and bias, [rows], both float32."""
         rows, columns = values.shape
         density = np.count_nonzero(values) / max(values.size, 1)
-        block_columns = 128 if density > 0.06 else 192
+        block_columns = _BLOCK_COLUMNS if density > 0.06 else _BLOCK_COLUMNS * 3 // 2
         self.blocks = max(1, -(-rows // _BLOCK_ROWS))
         block_rows = -(-rows // (self.blocks * SIDES)) * SIDES
         group = max(1, _GROUP_ROWS // block_rows)

@@ -1,8 +1,8 @@
 """An exported run as a whole: texts in, labels, numbers or answers out.
 
-This needs the packages `tokenizers` and `pydantic` besides NumPy and Numba (and `transformers` for multiple choice, where
-the task puts sequences together), and no PyTorch. The options of a task, and the rules by which scores become
-predictions, are those of `obert.tasks`.
+This needs the packages `tokenizers` and `pydantic` besides NumPy and Numba, and for multiple choice `transformers`, as
+there the task puts sequences together. Options, and the rules by which scores become predictions, are those of
+`obert.tasks`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class Pipeline:
 
         Args:
             folder: of the run, as `results/runs/<experiment>/export/...`; or a folder that holds copies of its
-                `model.onnx` and `metrics.json`, and of the trained model's `config.json` and `tokenizer.json`.
+                `model.onnx` and `metrics.json`, and of the trained model's `config.json` and `tokenizer.json` (and
+                `tokenizer_config.json`, for multiple choice).
             threads: as in `SparseModel.load`.
 
         Raises:
@@ -54,7 +55,7 @@ class Pipeline:
         self.model = SparseModel.load(_present(folder / ONNX, "an exported model", _hint(folder)), threads)
         self._pad = config.get("pad_token_id") or 0
         tokenizer = _present(trained / TOKENIZER, "a tokenizer", "Run the stage that trains the model again")
-        self._predictor = predictor(self.task, self.labels, tokenizer)
+        self._predictor = predictor(self.task, self.labels, tokenizer, self.model.inputs)
 
     def predict(self, inputs: Sequence[Any], batch_size: int = 32) -> list[dict[str, Any]]:
         """One prediction for each input, in their order.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from obert.sparse.functions import gelu, tanh
+from obert.sparse.functions import gelu, relu, tanh
 from obert.sparse.transpose import transpose
 from obert.sparse.vectors import (
     Kind,
@@ -22,7 +22,6 @@ from obert.sparse.vectors import (
     lanes_of,
     load,
     load_i32,
-    maximum,
     mul,
     row_bytes,
     splat,
@@ -99,9 +98,8 @@ def activate(kind, activation, x, first, last):
             halved = mul(value, half)
             store(place, fma(halved, tanh(inner), halved))
     elif activation == 2:
-        zero = splat(COLUMN, np.float32(0))
         for place in range(begin, end, step):
-            store(place, maximum(zero, load(COLUMN, place)))
+            store(place, relu(load(COLUMN, place)))
     else:
         for place in range(begin, end, step):
             store(place, tanh(load(COLUMN, place)))

@@ -39,9 +39,10 @@ class Predictor(ABC):
         task: with its options.
         labels: names of the classes.
         tokenizer: its file.
+        names: of the model's inputs.
     """
 
-    def __init__(self, task: Any, labels: tuple[str, ...], tokenizer: Path):
+    def __init__(self, task: Any, labels: tuple[str, ...], tokenizer: Path, names: tuple[str, ...]):
         self.task, self.labels = task, labels
         self._tokenizer = _tokenizer(tokenizer)
         self._tokenizer.enable_truncation(task.max_length, **self.truncation())
@@ -82,8 +83,8 @@ class Numbers(Classes):
 class Spans(Predictor):
     """A span of a context that answers a question."""
 
-    def __init__(self, task: Any, labels: tuple[str, ...], tokenizer: Path):
-        super().__init__(task, labels, tokenizer)
+    def __init__(self, task: Any, labels: tuple[str, ...], tokenizer: Path, names: tuple[str, ...]):
+        super().__init__(task, labels, tokenizer, names)
         self._plain = _tokenizer(tokenizer)  # without any cut
         self._may_lack_answers = getattr(task, "may_lack_answers", False)
 
@@ -155,11 +156,13 @@ class Tags(Predictor):
 class Choices(Predictor):
     """One of a question's choices, each a sequence that the task puts together."""
 
-    def __init__(self, task: Any, labels: tuple[str, ...], tokenizer: Path):
+    def __init__(self, task: Any, labels: tuple[str, ...], tokenizer: Path, names: tuple[str, ...]):
         from transformers import PreTrainedTokenizerFast
 
-        self.task = task
-        self._whole = PreTrainedTokenizerFast.from_pretrained(tokenizer.parent)
+        super().__init__(task, labels, tokenizer, names)
+        if not (settings := tokenizer.with_name("tokenizer_config.json")).is_file():
+            raise UserError(f"{settings}, which names the special tokens, is missing: put the trained model's there")
+        self._whole = PreTrainedTokenizerFast.from_pretrained(tokenizer.parent, model_input_names=list(names))
 
     def predictions(self, inputs: Sequence[Any], run: Run) -> list[dict[str, Any]]:
         from obert.tasks._multiple_choice import Option
@@ -182,15 +185,15 @@ class Choices(Predictor):
 _KINDS = {ClassHead: Classes, NumberHead: Numbers, SpanHead: Spans, TagHead: Tags, ChoiceHead: Choices}
 
 
-def predictor(task: Any, labels: tuple[str, ...], tokenizer: Path) -> Predictor:
-    """What makes predictions of a task's model. Raises UserError for a head that has none here."""
+def predictor(task: Any, labels: tuple[str, ...], tokenizer: Path, names: tuple[str, ...]) -> Predictor:
+    """What makes predictions of a task's model; see `Predictor`. Raises UserError for a head that has none here."""
     kind = _KINDS.get(type(task.head))
     if kind is None:
         raise UserError(
             f"models with the head {type(task.head).__name__} have no predictions of texts here. Allowed: "
             f"{', '.join(head.__name__ for head in _KINDS)}. SparseModel.load runs them from arrays to arrays"
         )
-    return kind(task, labels, tokenizer)
+    return kind(task, labels, tokenizer, names)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

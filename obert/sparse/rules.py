@@ -241,6 +241,8 @@ def _gelu_operator(build: Builder, node: Node, x: Operand) -> Part:
 def _softmax(build: Builder, node: Node, x: Operand) -> Part:
     if not isinstance(x, Scores) or node.attributes.get("axis", -1) not in (-1, 3):
         raise NotKnown("it is no softmax over scores of attention")
+    if not 0 < x.scale <= 1:  # scores as large as a mask would not be hidden by it
+        raise NotKnown(f"the scores of attention are multiplied by {x.scale:g}, not by a number between 0 and 1")
     if build.has_mask and not x.masked:
         raise NotKnown("these scores of attention have no mask, though the model takes one")
     return Probabilities(x)

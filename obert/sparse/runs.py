@@ -100,7 +100,7 @@ class Run:
         found = memory[:, value.place + output.start : value.place + output.stop]
         found = np.moveaxis(found, 1, 2).reshape(-1, output.stop - output.start)
         found = found[: len(batch.starts)] if value.stream else batch.scatter(found[: len(batch.source)])
-        found = np.ascontiguousarray(found)
+        found = found.copy()  # a single column would be a view of what the next call overwrites
         return found[..., 0] if output.squeezed else found
 
     def seconds_by_part(self, seconds: float) -> dict[str, float]:

@@ -1,5 +1,9 @@
 """Attention in float32 against NumPy in float64, over shapes, places in the stream, masks and kinds."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -10,10 +14,12 @@ from tiles import from_tiles, to_tiles
 
 from obert.sparse.arrays import aligned, keep
 from obert.sparse.attention import attention, scratch_bytes
+from obert.sparse.bounds import CHECKED, raise_if_violated
 from obert.sparse.vectors import Kind
 
 MASKED = np.float32(np.finfo(np.float32).min)
-SETTINGS = settings(max_examples=60, deadline=None)
+LANES = st.sampled_from((32,) if CHECKED else (16, 32, 64))
+SETTINGS = settings(max_examples=5 if CHECKED else 60, deadline=None)
 
 
 def attend(x, heads, head_size, start, keys, lanes, mask=None, filler=np.nan, chunk=None):
@@ -62,13 +68,19 @@ def exact(x, heads, head_size, mask=None):
     return np.einsum("hqk,khd->qhd", probabilities, v).reshape(len(x), -1)
 
 
+@pytest.fixture(autouse=True)
+def _within_bounds():
+    yield
+    raise_if_violated()
+
+
 def normal(seed, *shape):
     return np.random.default_rng(seed).standard_normal(shape, np.float32)
 
 
 @SETTINGS
 @given(
-    lanes=st.sampled_from((16, 32, 64)),
+    lanes=LANES,
     head_size=st.sampled_from((1, 8, 16, 20, 32, 64, 67)),
     heads=st.integers(1, 2),
     start=st.integers(0, 4),
@@ -90,7 +102,7 @@ def test_attention_is_that_of_float64(lanes, head_size, heads, start, keys, mask
 
 @SETTINGS
 @given(
-    lanes=st.sampled_from((16, 32, 64)),
+    lanes=LANES,
     start=st.integers(0, 4),
     keys=st.integers(1, 100),
     head_size=st.sampled_from((16, 32)),
@@ -105,7 +117,7 @@ def test_neither_place_nor_padding_nor_masked_keys_change_a_bit(lanes, start, ke
     np.testing.assert_array_equal(attend(longer, 1, head_size, 0, keys + 20, lanes, mask)[:keys], expected)
 
 
-@pytest.mark.parametrize("lanes", (16, 32, 64))
+@pytest.mark.parametrize("lanes", (32,) if CHECKED else (16, 32, 64))
 def test_a_sequence_with_every_key_masked_attends_to_all_alike(lanes):
     x = normal(0, 21, 48)
     found = attend(x, 1, 16, 16, 21, lanes, np.full(21, MASKED))
@@ -134,3 +146,11 @@ def test_infinities_and_nan_spread_as_in_onnx_runtime(place, value):
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     np.testing.assert_allclose(found, session.run(None, inputs)[0], atol=1e-5)
+
+
+@pytest.mark.skipif(CHECKED, reason="this is the run with checks")
+def test_no_kernel_reaches_beyond_its_arrays():
+    environment = {**os.environ, "OBERT_SPARSE_BOUNDS": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:]

@@ -210,14 +210,14 @@ def test_values_that_live_at_once_have_places_of_their_own(exported):
             steps += [([v for v in (i.x, i.y) if v], i.out) for i in segment.instructions]
             if segment.out is not None:
                 steps.append((list(segment.operands), segment.out))
-        last = {value: time for time, (read_, out) in enumerate(steps) for value in (*read_, out)}
+        last = {value: step for step, (read_, out) in enumerate(steps) for value in (*read_, out)}
         last |= {value: len(steps) for value in plan.outputs.values()}
         live = {}
-        for time, (_, out) in enumerate(steps):
+        for step, (_, out) in enumerate(steps):
             memory = out.stream if out.lasting else "scratch"
             rows = range(out.place, out.place + (-(-out.features // 4) * 2 if out.rounding else out.features))
             for other, (where, taken) in live.items():
-                if last[other] > time and where == memory:
+                if last[other] > step and where == memory:
                     assert not set(rows) & set(taken)
             live[out] = memory, rows
 
@@ -266,7 +266,8 @@ def test_a_killed_process_leaves_no_lock(bert, tmp_path):
     )
     environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
     for word in (b"loaded", b"ran"):
-        with subprocess.Popen([sys.executable, "-c", code, bert[0]], stdout=subprocess.PIPE, env=environment) as process:
+        command = [sys.executable, "-c", code, bert[0]]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
             while word not in process.stdout.readline():
                 pass
             process.kill()

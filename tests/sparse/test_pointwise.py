@@ -1,5 +1,9 @@
 """What kernels do with each token by itself, against NumPy and PyTorch in float64."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -11,16 +15,23 @@ from tiles import from_tiles, to_tiles
 
 from obert.sparse import pointwise
 from obert.sparse.arrays import aligned, keep
+from obert.sparse.bounds import CHECKED, raise_if_violated
 from obert.sparse.vectors import Kind
 
-LANES = st.sampled_from((16, 32, 64))
+LANES = st.sampled_from((32,) if CHECKED else (16, 32, 64))
 EXACT = {
     "gelu": torch.nn.functional.gelu,
     "gelu_tanh": lambda x: torch.nn.functional.gelu(x, approximate="tanh"),
     "relu": torch.relu,
     "tanh": torch.tanh,
 }
-SETTINGS = settings(max_examples=40, deadline=None)
+SETTINGS = settings(max_examples=5 if CHECKED else 40, deadline=None)
+
+
+@pytest.fixture(autouse=True)
+def _within_bounds():
+    yield
+    raise_if_violated()
 
 
 def normal(seed, *shape):
@@ -249,3 +260,11 @@ def test_a_token_does_not_depend_on_the_others_of_its_tile(name):
         getattr(pointwise, name)(Kind(32), tiles.ctypes.data, *scale, *parameters, out.ctypes.data)
         found.append(from_tiles(out)[:16])
     np.testing.assert_array_equal(*found)
+
+
+@pytest.mark.skipif(CHECKED, reason="this is the run with checks")
+def test_no_kernel_reaches_beyond_its_arrays():
+    environment = {**os.environ, "OBERT_SPARSE_BOUNDS": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:]

@@ -1,5 +1,8 @@
 """Programs read from exported files, against what ONNX Runtime and ONNX's own evaluator make of the same files."""
 
+import subprocess
+import sys
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -8,7 +11,8 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 from sparse.reference import batch, run
 
-from obert.sparse.program import Embed
+from obert.foundation.errors import UserError
+from obert.sparse.program import Embed, Linear
 from obert.sparse.reading import read
 
 HEADS = ("sequence_classification", "question_answering", "regression", "token_classification", "multiple_choice")
@@ -66,3 +70,47 @@ def test_an_integer_file_computes_what_its_operators_say(exported, name, head):
     differences = np.concatenate(differences)
     assert np.median(differences) < 1e-6
     assert differences.max() < 1e-2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, operator", [("deberta_v3", "Mul"), ("mpnet", "Abs"), ("modernbert", "Abs")])
+def test_other_encoders_are_refused_by_their_first_strange_operator(exported, name, operator):
+    for path in exported(name, "sequence_classification"):
+        with pytest.raises(UserError) as error:
+            read(path)
+        assert str(path) in str(error.value) and f"'{operator}' node_" in str(error.value)
+
+
+def test_names_positions_and_the_pad_token(exported):
+    bert, roberta = (read(exported(*case)[0]) for case in OF_EACH[:2])
+    assert (bert.positions, bert.pad_token) == (64, None)
+    assert (roberta.positions, roberta.pad_token) == (64, 1)
+    assert bert.inputs == ("input_ids", "token_type_ids", "attention_mask")
+    assert [output.name for output in bert.outputs] == ["start_logits", "end_logits"]
+    names = [operation.weight.name for operation in roberta.operations if isinstance(operation, Linear)]
+    assert names[:2] == [f"roberta.encoder.layer.0.attention.self.{part}" for part in ("query", "key")]
+    assert names[-1] == "classifier.out_proj"
+
+
+def test_a_layer_that_runs_several_times_has_one_weight(exported):
+    for path in exported("albert", "regression"):
+        weights = [o.weight for o in read(path).operations if isinstance(o, Linear)]
+        shared = [weight for weight in weights if weight.name.endswith(".ffn")]
+        assert len(shared) == 3
+        assert len({id(weight) for weight in shared}) == 1
+
+
+def test_weights_are_views_of_the_file(exported):
+    for path in exported("bert", "question_answering"):
+        for operation in read(path).operations:
+            if isinstance(operation, Linear):
+                assert not operation.weight.values.flags.owndata
+
+
+def test_reading_needs_numpy_alone(exported):
+    """Of what is installed beside, nothing is imported."""
+    path, _ = exported("bert", "question_answering")
+    code = f"import sys; from obert.sparse.reading import read; read({str(path)!r}); print(*sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name.split(".")[0] for name in ran.stdout.split()}
+    assert not loaded & {"onnx", "onnxruntime", "scipy", "torch", "transformers", "google"}
