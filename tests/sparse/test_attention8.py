@@ -51,7 +51,7 @@ def from_activations(tiles):
 def attend(op, operands, heads, start, lanes, mask=None, filler=0, chunk=None, rounding=None):
     """Context [keys, heads * head_size] of a sequence: operands are its integers, [tokens, heads * head_size].
 
-    It is float32, or, told how to round it, integers with their zero point. What surrounds the sequence, and the scratch
+    It is float32, or, told how to round it, integers with their zero point. What surrounds the sequence and the scratch
     memory, hold the filler.
     """
     keys, features = operands[0].shape
