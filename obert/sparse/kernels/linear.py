@@ -9,8 +9,8 @@ from obert.sparse.kernels.sides import (
     add_sides,
     begin_sides,
     load_sides,
+    multiply_row,
     multiply_sides,
-    same_sides,
     sides_of,
     store_sides,
 )
@@ -43,8 +43,7 @@ def _block(V, entry, x, out, bias, residual, zeros):
                     sums = multiply_sides(sums, numbers + 16 * step, rows)
             else:
                 for step in range(steps):
-                    rows = same_sides(V, load(V, x + step * row_bytes(V)))
-                    sums = multiply_sides(sums, numbers + 16 * step, rows)
+                    sums = multiply_row(sums, numbers + 16 * step, load(V, x + step * row_bytes(V)))
             store_sides(out, places, sums)
         if offsets != 0:
             offsets += 8 * steps
