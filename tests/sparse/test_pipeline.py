@@ -41,7 +41,7 @@ OPTIONS = {"source": "nowhere", "max_length": 24}
 def exported(folder, name, options, classes, decided=None):
     """A random model of a task as a user would copy it to another machine, its task, and the model."""
     task = registry.load("tasks", name).model_validate(OPTIONS | options)
-    torch.manual_seed(1)
+    torch.manual_seed(3)
     network, tokenizer = load_pretrained(Model(source=TINY), task.head, classes)
     with torch.no_grad():
         for part, parameter in network.named_parameters():
