@@ -68,6 +68,7 @@ OTHERS = {
     "a mask that hides too little": ("Add", {"mask": FORMS["mask"]["added"].replace("hidden", "few")}),
     "a mask the wrong way round": ("Add", {"mask": FORMS["mask"]["added"].replace("m2, hidden", "m1, hidden")}),
     "no mask": ("Softmax", {"scores": "s0 = MatMul(q, k)\n    masked = Mul(s0, scale)"}),
+    "scores as large as the mask": ("Softmax", {"scores": FORMS["scores"]["after"].replace("scale", "four")}),
     "positions from one": ("Gather", {"positions": "counted = Add(count, one)\n    index = Range(one, counted, one)"}),
     "a fixed length": ("Add", {"positions": "index = Range(zero, nine, one)"}),
     "softmax over queries": (
