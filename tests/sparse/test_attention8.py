@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiles import from_tiles
 
-from obert.sparse.arrays import aligned, keep
-from obert.sparse.attention8 import attention8, attention_table, scratch_bytes
-from obert.sparse.bounds import CHECKED, raise_if_violated
-from obert.sparse.dots import BYTES
+from obert.sparse.kernels.arrays import aligned, keep
+from obert.sparse.kernels.attention8 import attention8, attention_table, scratch_bytes
+from obert.sparse.kernels.bounds import CHECKED, raise_if_violated
+from obert.sparse.kernels.dots import BYTES
+from obert.sparse.kernels.vectors import Kind
 from obert.sparse.program import Attention, Rounding
-from obert.sparse.vectors import Kind
 
 MASKED = np.float32(np.finfo(np.float32).min)
 LANES = (32,) if CHECKED else (16, 32, 64)  # with checks nothing is compiled in advance

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from obert.sparse.arrays import aligned, keep
-from obert.sparse.bounds import OutOfBounds, raise_if_violated
-from obert.sparse.linear import linear
-from obert.sparse.packing import PackedLinear
-from obert.sparse.vectors import Kind
+from obert.sparse.kernels.arrays import aligned, keep
+from obert.sparse.kernels.bounds import OutOfBounds, raise_if_violated
+from obert.sparse.kernels.linear import linear
+from obert.sparse.kernels.packing import PackedLinear
+from obert.sparse.kernels.vectors import Kind
 
 LANES = (16, 32, 64)
 UNTOUCHED = np.float32(-7.25)
