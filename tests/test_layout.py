@@ -108,16 +108,3 @@ def test_a_module_has_one_purpose():
     assert not [
         path for path in FILES if path.stem.strip("_") in WITHOUT_PURPOSE or path.parent.name in WITHOUT_PURPOSE
     ]
-
-
-def test_the_sparse_engine_needs_numpy_and_numba_alone():
-    """But for what answers texts, which has a tokenizer and tasks."""
-    allowed = (*sys.stdlib_module_names, "numpy", "numba", "llvmlite")
-
-    def is_forbidden(path: Path, module: str) -> bool:
-        if path.name in ("pipeline.py", "predictions.py"):
-            return False
-        own = module.startswith((f"{PACKAGE.name}.sparse", f"{PACKAGE.name}.foundation.errors"))
-        return not own and module.partition(".")[0] not in allowed
-
-    assert not offences("sparse", is_forbidden)

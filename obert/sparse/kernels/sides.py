@@ -13,6 +13,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from obert.sparse.kernels.bounds import checked_address
+from obert.sparse.kernels.packing import ROW, SIDES
 from obert.sparse.kernels.processor import REGISTER, REGISTERS, SHUFFLES
 from obert.sparse.kernels.vectors import (
     F32,
@@ -25,7 +26,6 @@ from obert.sparse.kernels.vectors import (
     emit_store,
     f32x,
 )
-from obert.sparse.kernels.packing import ROW, SIDES
 
 
 def _sides(kind: KindType) -> int:
