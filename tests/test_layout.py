@@ -1,6 +1,7 @@
 """The rooms: what each may import, how many there are, and that each says what it is for."""
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -108,3 +109,10 @@ def test_a_module_has_one_purpose():
     assert not [
         path for path in FILES if path.stem.strip("_") in WITHOUT_PURPOSE or path.parent.name in WITHOUT_PURPOSE
     ]
+
+
+def test_tests_that_scripts_name_are_there():
+    root = PACKAGE.parent
+    for script in (root / ".ci" / "run", root / ".ci" / "newest", root / "tests" / "gpu" / "run.sh"):
+        for name in re.findall(r"\btests/[\w/]+(?:\.py)?", script.read_text(encoding="utf-8")):
+            assert (root / name).exists(), f"{script.name} names {name}"
