@@ -1,6 +1,7 @@
 """The rooms: what each may import, how many there are, and that each says what it is for."""
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = sorted({path.parent for path in FILES} - {PACKAGE})
 # They work on tensors and graphs alone; what is not named here is the harness, and what one imports the others may.
 NUMERICAL = ("masks", "second_order", "pruning", "quantization")
-MAX_LINES, MAX_ENTRIES = 400, 26  # of a module, and of `ls obert`: half a screen
+MAX_LINES, MAX_ENTRIES = 400, 27  # of a module, and of `ls obert`: half a screen
 WITHOUT_PURPOSE = ("utils", "util", "helpers", "common", "misc")
 
 
@@ -66,6 +67,16 @@ def test_the_numerical_rooms_import_nothing_of_the_harness(room):
 
 def test_the_foundation_imports_no_other_room():
     assert not offences("foundation", lambda _, module: is_outside(module, ("foundation",)))
+
+
+def test_the_sparse_engine_needs_numpy_and_numba_alone():
+    """But for what adds a run's tokenizer and task, which is imported when it is asked for."""
+    own = ("numpy", "numba", "llvmlite", "obert.sparse", "obert.foundation.errors", *sys.stdlib_module_names)
+
+    def is_foreign(path, module):
+        return path.stem not in ("pipeline", "predictions") and not any(f"{module}.".startswith(f"{o}.") for o in own)
+
+    assert not offences("sparse", is_foreign)
 
 
 def test_only_tracking_imports_mlflow():

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from obert.foundation.errors import UserError
-from obert.sparse.dots import BYTES
-from obert.sparse.instructions import schedule
-from obert.sparse.layout import Layout
+from obert.sparse.execution.instructions import schedule
+from obert.sparse.execution.layout import Layout
+from obert.sparse.execution.runs import Run
+from obert.sparse.execution.threads import Team, available_cores
+from obert.sparse.execution.tokens import Stream, stream
+from obert.sparse.kernels.dots import BYTES
 from obert.sparse.program import Program
 from obert.sparse.reading import read
-from obert.sparse.runs import Run
-from obert.sparse.threads import Team, available_cores
-from obert.sparse.tokens import Stream, stream
 
 if TYPE_CHECKING:
     from obert.sparse.pipeline import Pipeline

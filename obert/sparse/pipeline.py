@@ -1,8 +1,8 @@
 """An exported run as a whole: texts in, labels, numbers or answers out.
 
-This needs the packages `tokenizers` and `pydantic` besides NumPy and Numba, and for multiple choice, where the task puts
-sequences together, `transformers`. It needs no PyTorch. The options of a task, and the rules by which scores become
-predictions, are those of `obert.tasks`.
+This needs the packages `tokenizers` and `pydantic` besides NumPy and Numba, and for multiple choice `transformers`, as
+there the task puts sequences together. Options, and the rules by which scores become predictions, are those of
+`obert.tasks`.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from numba import njit
 
-from obert.sparse.arrays import aligned
-from obert.sparse.vectors import Kind, add, fma, load, row_bytes, store
+from obert.sparse.kernels.arrays import aligned
+from obert.sparse.kernels.vectors import Kind, add, fma, load, row_bytes, store
 
 SUMS, LANES = 6, (16, 32)  # with AVX2 and AVX-512 12 sums of a register each, which hide the latency and fit
 ROUNDS, REPETITIONS = 1 << 20, 8

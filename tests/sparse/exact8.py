@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from obert.sparse import dots
-from obert.sparse.arrays import aligned, keep
-from obert.sparse.bounds import raise_if_violated
-from obert.sparse.linear8 import linear8
-from obert.sparse.packing8 import PackedLinear8
-from obert.sparse.pointwise8 import gelu_quantize, quantize, relu_quantize, scaled_quantize
+from obert.sparse.kernels import dots
+from obert.sparse.kernels.arrays import aligned, keep
+from obert.sparse.kernels.bounds import raise_if_violated
+from obert.sparse.kernels.linear8 import linear8
+from obert.sparse.kernels.packing8 import PackedLinear8
+from obert.sparse.kernels.pointwise8 import gelu_quantize, quantize, relu_quantize, scaled_quantize
+from obert.sparse.kernels.vectors import Kind
 from obert.sparse.program import Rounding, Weight
-from obert.sparse.vectors import Kind
 
 LANES = (16, 32, 64)
 UNTOUCHED = -1234567

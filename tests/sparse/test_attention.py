@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from tiles import from_tiles, to_tiles
 
-from obert.sparse.arrays import aligned, keep
-from obert.sparse.attention import attention, scratch_bytes
-from obert.sparse.bounds import CHECKED, raise_if_violated
-from obert.sparse.vectors import Kind
+from obert.sparse.kernels.arrays import aligned, keep
+from obert.sparse.kernels.attention import attention, scratch_bytes
+from obert.sparse.kernels.bounds import CHECKED, raise_if_violated
+from obert.sparse.kernels.vectors import Kind
 
 MASKED = np.float32(np.finfo(np.float32).min)
 LANES = st.sampled_from((32,) if CHECKED else (16, 32, 64))

@@ -9,8 +9,8 @@ ROOT = Path(__file__).parents[2]
 CODE = """
 import sys
 import numpy as np
-from obert.sparse.bounds import OutOfBounds
-from obert.sparse.interpreter import I_OUT
+from obert.sparse.kernels.bounds import OutOfBounds
+from obert.sparse.execution.interpreter import I_OUT
 from obert.sparse.model import SparseModel
 
 rng = np.random.default_rng(0)

@@ -26,7 +26,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from obert.sparse.packing8 import PackedLinear8
+from obert.sparse.kernels.packing8 import PackedLinear8
 
 HERE = Path(__file__).parent
 # What a processor is called, what it can do, how it multiplies, and the instruction and registers that it does it by.
@@ -39,9 +39,9 @@ PROCESSORS = {
 HOST = {name for name, has in llvm.get_host_cpu_features().items() if has}
 COMPILED = """
 from numba.core import types
-from obert.sparse import dots
-from obert.sparse.linear8 import linear8
-from obert.sparse.vectors import Kind, KindType
+from obert.sparse.kernels import dots
+from obert.sparse.kernels.linear8 import linear8
+from obert.sparse.kernels.vectors import Kind, KindType
 print(dots.DOT)
 linear8.compile((KindType(32, True), *[types.int64] * 5))
 print(*linear8.inspect_asm().values())

@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from obert.foundation.errors import UserError
-from obert.sparse.instructions import schedule
+from obert.sparse.execution.instructions import schedule
+from obert.sparse.execution.runs import Run
+from obert.sparse.execution.threads import Team
+from obert.sparse.execution.tokens import COLUMN, stream
 from obert.sparse.model import SparseModel
 from obert.sparse.program import Activate, Add, Embed, Linear, Lookup, Norm, Output, Program, Weight
-from obert.sparse.runs import Run
-from obert.sparse.threads import Team
-from obert.sparse.tokens import COLUMN, stream
 
 OF_EACH = (
     ("bert", "question_answering"),

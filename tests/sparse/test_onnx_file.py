@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from obert.foundation.errors import UserError
-from obert.sparse.onnx_file import load
 from obert.sparse.reading import read
+from obert.sparse.reading.onnx_file import load
 
 TYPES = (
     np.float32, np.uint8, np.int8, np.uint16, np.int16, np.int32, np.int64, np.bool_, np.float16, np.float64, np.uint32,

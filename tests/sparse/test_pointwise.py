@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from tiles import from_tiles, to_tiles
 
-from obert.sparse import pointwise
-from obert.sparse.arrays import aligned, keep
-from obert.sparse.bounds import CHECKED, raise_if_violated
-from obert.sparse.vectors import Kind
+from obert.sparse.kernels import pointwise
+from obert.sparse.kernels.arrays import aligned, keep
+from obert.sparse.kernels.bounds import CHECKED, raise_if_violated
+from obert.sparse.kernels.vectors import Kind
 
 LANES = st.sampled_from((32,) if CHECKED else (16, 32, 64))
 EXACT = {

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from obert.sparse.arrays import aligned
+from obert.sparse.kernels.arrays import aligned
 
 
 def to_tiles(values: np.ndarray, lanes: int, filler: float = np.nan) -> np.ndarray:
