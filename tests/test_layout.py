@@ -114,5 +114,5 @@ def test_a_module_has_one_purpose():
 def test_tests_that_scripts_name_are_there():
     root = PACKAGE.parent
     for script in (root / ".ci" / "run", root / ".ci" / "newest", root / "tests" / "gpu" / "run.sh"):
-        for name in re.findall(r"\btests/[\w/]+(?:\.py)?", script.read_text(encoding="utf-8")):
+        for name in re.findall(r"\btests/[\w/]+(?:\.\w+)?", script.read_text(encoding="utf-8")):
             assert (root / name).exists(), f"{script.name} names {name}"
