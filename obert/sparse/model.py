@@ -46,7 +46,7 @@ class SparseModel:
         self.inputs = program.inputs
         self.outputs = tuple(output.name for output in program.outputs)
         self._program = program
-        self._layout = Layout(schedule(program, 1 if BYTES else 2))
+        self._layout = Layout(schedule(program, 1 if BYTES else 2), self.threads)
         self._team = Team(self.threads)
         self._idle: list[Run] = []
         self._lock = threading.Lock()

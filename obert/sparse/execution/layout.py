@@ -43,8 +43,8 @@ class Layout:
         nbytes: of the packed weights, biases, and tables of embeddings.
     """
 
-    def __init__(self, schedule: Schedule):
-        self.schedule = schedule
+    def __init__(self, schedule: Schedule, threads: int):
+        self.schedule, self._threads = schedule, threads
         self.indices: list[tuple[str, int, int]] = []
         self.nbytes = 0
         self._kept: list[Any] = []
@@ -108,7 +108,10 @@ class Layout:
         return [instruction.code, parts, part, *operands, features, *places]
 
     def _packed(self, weight: Weight) -> PackedLinear | PackedLinear8:
-        packed = PackedLinear(weight.values, weight.bias) if weight.rounding is None else PackedLinear8(weight)
+        if weight.rounding is None:
+            packed = PackedLinear(weight.values, weight.bias, self._threads)
+        else:
+            packed = PackedLinear8(weight)
         self._kept.append(packed)
         self.nbytes += packed.nbytes
         return packed
