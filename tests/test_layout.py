@@ -1,6 +1,7 @@
 """The rooms: what each may import, how many there are, and that each says what it is for."""
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -110,14 +111,8 @@ def test_a_module_has_one_purpose():
     ]
 
 
-def test_the_sparse_engine_needs_numpy_and_numba_alone():
-    """But for what answers texts, which has a tokenizer and tasks."""
-    allowed = (*sys.stdlib_module_names, "numpy", "numba", "llvmlite")
-
-    def is_forbidden(path: Path, module: str) -> bool:
-        if path.name in ("pipeline.py", "predictions.py"):
-            return False
-        own = module.startswith((f"{PACKAGE.name}.sparse", f"{PACKAGE.name}.foundation.errors"))
-        return not own and module.partition(".")[0] not in allowed
-
-    assert not offences("sparse", is_forbidden)
+def test_tests_that_scripts_name_are_there():
+    root = PACKAGE.parent
+    for script in (root / ".ci" / "run", root / ".ci" / "newest", root / "tests" / "gpu" / "run.sh"):
+        for name in re.findall(r"\btests/[\w/]+(?:\.\w+)?", script.read_text(encoding="utf-8")):
+            assert (root / name).exists(), f"{script.name} names {name}"
