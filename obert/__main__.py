@@ -1,8 +1,8 @@
-"""`python -m obert`: see `obert.cli`."""
+"""`python -m obert`: see `obert.commands.cli`."""
 
 import sys
 
-from obert.cli import main
+from obert.commands.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -9,7 +9,7 @@ import yaml
 from samples import HEADS
 from tables.examples import record
 
-from obert.cli import main
+from obert.commands.cli import main
 from obert.deployment.export import export_onnx
 from obert.experiment.plan import Plan
 from obert.experiment.reading import merge

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from obert.cli import main
+from obert.commands.cli import main
 from obert.contracts import check_method
 from obert.experiment.plan import Plan
 from obert.experiment.recipes import load_recipe

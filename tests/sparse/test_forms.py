@@ -99,3 +99,15 @@ def test_what_is_no_such_encoder_is_refused_by_its_operator(tmp_path, what):
     message = str(error.value)
     assert str(path) in message and named in message, message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("twice, again, words", [(60, 0, "its result would have shape"), (17, 200, "is too large")])
+def test_a_graph_that_computes_without_end_is_refused(tmp_path, twice, again, words):
+    """Each step twice as much as the one before, or as much as one may be, again and again."""
+    steps = [f"n{i + 1} = Concat<axis = 0>(n{i}, n{i})" for i in range(twice)]
+    steps += [f"n{i + 1} = Add(n{i}, one)" for i in range(twice, twice + again)]
+    steps = ["n0 = Identity(length)", *steps, f"last = Slice(n{twice + again}, zero_, one_)"]
+    steps += ["end = Squeeze(last, zero_)", "index = Range(zero, end, one)"]
+    path = written(tmp_path / "m.onnx", positions="\n    ".join(steps))
+    with pytest.raises(UserError, match=words):
+        read(path)

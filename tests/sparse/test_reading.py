@@ -20,11 +20,14 @@ OF_EACH = (
     ("bert", "question_answering"),
     ("roberta", "sequence_classification"),
     ("distilbert", "token_classification"),
-    ("electra", "multiple_choice"),
     ("mobilebert", "sequence_classification"),
     ("albert", "regression"),
 )
-REST = (("xlm_roberta", "question_answering"), *((name, head) for name in ("bert", "roberta") for head in HEADS))
+REST = (
+    ("xlm_roberta", "question_answering"),
+    ("electra", "multiple_choice"),
+    *((name, head) for name in ("bert", "roberta") for head in HEADS),
+)
 CASES = [*OF_EACH, *(pytest.param(*case, marks=pytest.mark.slow) for case in REST if case not in OF_EACH)]
 LENGTHS = ([7], [3, 9, 5], [20, 1, 13, 20])
 

@@ -19,8 +19,10 @@ from obert.sparse.kernels.processor import lanes as widest
 from obert.sparse.kernels.vectors import Kind
 from obert.sparse.program import Output
 
-# Relative time of a token in tiles of so many: a narrow tile uses each weight for fewer of them.
+# Relative time of a token in tiles of so many: a narrow tile uses each weight for fewer of them, and of 8-bit integers
+# those of more than 32 are not near the processor for as long.
 _COSTS = {64: 1.0, 32: 1.25, 16: 1.9}
+_COSTS_OF_8_BITS = {64: 1.08, 32: 1.0, 16: 1.2}
 _SPLIT_COST = 1.15  # of instructions that threads share, for waiting and for what is not split
 _FEWEST_ITEMS = 4  # attentions a thread, below which queries are shared between threads
 
@@ -37,7 +39,7 @@ class Run:
     def compute(self, team: Team, batch: Stream, indices: list[np.ndarray], measured: bool) -> None:
         """Run all segments on a batch; `indices`: rows of each table, [places]."""
         layout, schedule, places = self._layout, self._layout.schedule, len(batch.source)
-        lanes, split = _cut(places, team.threads)
+        lanes, split = _cut(places, team.threads, _COSTS_OF_8_BITS if schedule.eight_bits else _COSTS)
         row = 4 * lanes
         tiles, sequence_tiles = -(-places // lanes), -(-len(batch.starts) // lanes)
         self._lanes = lanes
@@ -123,10 +125,10 @@ class Run:
         return array.ctypes.data
 
 
-def _cut(places: int, threads: int) -> tuple[int, bool]:
+def _cut(places: int, threads: int, costs: dict[int, float]) -> tuple[int, bool]:
     """Tokens of a tile, and whether threads share its instructions, for the least time by a simple model of it."""
     best = (math.inf, COLUMN, False)
-    for lanes, cost in _COSTS.items():
+    for lanes, cost in costs.items():
         if lanes > widest():
             continue
         tiles = -(-places // lanes)

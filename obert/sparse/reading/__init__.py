@@ -16,11 +16,11 @@ from obert.sparse.reading.rules import RULES
 from obert.sparse.reading.views import Part
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-_LONGEST = 1024  # tokens of a sample
+_LONGEST = 512  # tokens of a sample
 OLDEST_OPSET = 13  # Softmax and Squeeze were others before
 _ALL_RULES = RULES | ARRANGEMENTS
 _ADVICE = (
-    "It runs encoders like BERT, RoBERTa, DistilBERT, ELECTRA and MobileBERT, exported by `obert`; "
+    "It runs encoders like BERT, RoBERTa, DistilBERT, ELECTRA, MobileBERT and ALBERT; "
     "run this one in onnxruntime or openvino"
 )
 
@@ -50,13 +50,13 @@ def read(path: Path) -> Program:
 def _interpreted(file: OnnxFile, shapes: Shapes) -> tuple[Builder, list[Part | Known]]:
     """What all operators make of samples of these shapes, and the outputs."""
     samples = make_samples(file, shapes)
-    build = Builder(samples, Evaluation(file), file.inputs)
+    build, evaluate = Builder(samples, file.inputs), Evaluation(file)
     tensors: dict[str, Part | Known] = {name: Known((array,), name) for name, array in file.constants.items()}
     tensors |= {name: Known(samples.inputs[name]) for name in file.inputs}
     for node in _needed(file):
         try:
             inputs = [_tensor(tensors, name) if name else None for name in node.inputs]
-            made = _result(build, node, inputs)
+            made = _applied(build, node, inputs) if _is_activation(node, inputs) else evaluate(node, inputs)
         except NotKnown as error:
             operator = f"'{shown(node.kind)}' {shown(node.name)}".rstrip()
             raise UserError(
@@ -96,10 +96,18 @@ def _tensor(tensors: dict[str, Part | Known], name: str) -> Part | Known:
     return tensors[name]
 
 
-def _result(build: Builder, node: Node, inputs: list[Part | Known | None]) -> list[Part | Known]:
-    """What a node's outputs are."""
-    if all(known is None or isinstance(known, Known) for known in inputs) and not _looks_up(node, inputs):
-        return build.evaluate(node, inputs)
+def _is_activation(node: Node, inputs: list[Part | Known | None]) -> bool:
+    """Whether an operator's result is no index, mask or shape: it is given an activation, or looks rows up."""
+    if any(not isinstance(part, Known | None) for part in inputs):
+        return True
+    if node.kind != "Gather" or len(inputs) != 2:
+        return False
+    table, index = (known.constant for known in inputs)
+    return index is None and table is not None and table.ndim == 2 and table.dtype in (np.float32, np.int8)
+
+
+def _applied(build: Builder, node: Node, inputs: list[Part | Known | None]) -> list[Part | Known]:
+    """What the rule for an operator says that its outputs are."""
     rule = _ALL_RULES.get(node.kind)
     if rule is None:
         raise NotKnown("there is no rule for it")
@@ -108,11 +116,3 @@ def _result(build: Builder, node: Node, inputs: list[Part | Known | None]) -> li
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise NotKnown(f"it has not the inputs or attributes that it should have ({shown(str(error))})") from error
     return made if isinstance(made, list) else [made]
-
-
-def _looks_up(node: Node, inputs: list[Known | None]) -> bool:
-    """Whether it takes rows of a table by what the caller gives."""
-    if node.kind != "Gather" or len(inputs) != 2:
-        return False
-    table, index = (known.constant for known in inputs)
-    return index is None and table is not None and table.ndim == 2 and table.dtype in (np.float32, np.int8)

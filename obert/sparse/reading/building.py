@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from obert.sparse import program
-from obert.sparse.reading.index_graph import Evaluation, Known, NotKnown, Samples, check_mask, index_of
+from obert.sparse.reading.index_graph import Known, NotKnown, Samples, check_mask, index_of
 from obert.sparse.reading.onnx_file import shown
 from obert.sparse.reading.views import (
     BATCH,
@@ -44,9 +44,8 @@ class Builder:
         given: names of the model's inputs.
     """
 
-    def __init__(self, samples: Samples, evaluate: Evaluation, given: tuple[str, ...]):
+    def __init__(self, samples: Samples, given: tuple[str, ...]):
         self.samples = samples
-        self.evaluate = evaluate
         self.has_mask = "attention_mask" in given
         self.operations: list[program.Operation] = []
         self.pad_tokens: set[int | None] = set()

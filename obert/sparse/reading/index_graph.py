@@ -19,7 +19,7 @@ _HIDDEN = -1e4  # what a mask adds is this or less: e to its power is 0 in float
 Shapes = tuple[tuple[int, int], ...]
 SHORT: Shapes = ((2, 7), (3, 5), (1, 6), (4, 8), (2, 3))  # batch, tokens: no two numbers of a pair are equal
 _MOST_AXES = 8
-_LARGEST = 1 << 22  # elements of a result; a mask of 1024 x 1024 is one
+_LARGEST, _IN_ALL = 1 << 21, 1 << 26  # elements of a result, and of all: a mask of 512 x 512 takes many steps
 
 
 class NotKnown(Exception):
@@ -164,6 +164,7 @@ class Evaluation:
 
     def __init__(self, file: OnnxFile):
         self._most = max(file.size, _LARGEST)
+        self._left = _IN_ALL + 8 * file.size
 
     def __call__(self, node: Node, inputs: list[Known | None]) -> list[Known]:
         """The results of a node, by sample.
@@ -184,6 +185,9 @@ class Evaluation:
             except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
                 raise NotKnown(f"it cannot be computed ({shown(str(error))})") from None
             self._limit(result.shape)
+            self._left -= result.size
+            if self._left < 0:
+                raise NotKnown("all that the graph computes before it is too large")
             results.append(result)
         name = inputs[0].name if node.kind in ("Identity", "Transpose") and inputs[0] else ""
         return [Known(tuple(results), name)]

@@ -39,14 +39,14 @@ _HALF_ROOT, _OF_TANH, _CUBE = 0.5**0.5, (2 / np.pi) ** 0.5, 0.044715
 def vector(known: Operand, width: int, kind: type = np.float32) -> np.ndarray | None:
     """A constant with a number for each feature, [width]; None if it is something else."""
     values = known.constant if isinstance(known, Known) else None
-    if values is None or values.dtype != kind or values.size != width or values.shape[-1:] != (width,):
+    if values is None or values.dtype != kind or values.shape not in ((width,), (1, width)):
         return None
     return values.reshape(-1)
 
 
 def number(operand: Operand) -> float | None:
-    """The number that a tensor is; None if it is something else."""
-    return operand.number if isinstance(operand, Known) else None
+    """The number that a tensor is; None if it is something else. More axes than two could make more of a result."""
+    return operand.number if isinstance(operand, Known) and operand.values[0].ndim <= 2 else None
 
 
 def _add(build: Builder, node: Node, x: Operand, y: Operand) -> Part:
