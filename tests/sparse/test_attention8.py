@@ -194,6 +194,14 @@ def test_neither_place_nor_padding_nor_masked_keys_change_a_bit(lanes, start, ke
     np.testing.assert_array_equal(attend(op, behind, 1, 0, lanes, mask[::-1])[:keys], expected)
 
 
+@pytest.mark.parametrize("keys", range(1, 9))
+def test_what_stands_behind_the_last_key_counts_for_nothing_however_great_its_score(keys):
+    rng = np.random.default_rng(keys)
+    operands = [np.full((keys, 32), 255), rng.integers(0, 9, (keys, 32)), rng.integers(0, 256, (keys, 32))]
+    op = operation(32, units=(0.02, 0.03, 1 / 255, 0.01))
+    check(attend(op, operands, 1, 16, 32, filler=255), *graph(op, operands, 1))
+
+
 @SETTINGS
 @given(
     lanes=st.sampled_from(LANES),

@@ -16,6 +16,7 @@ from obert.sparse.kernels.arrays import aligned, keep
 from obert.sparse.kernels.bounds import OutOfBounds, raise_if_violated
 from obert.sparse.kernels.linear import linear
 from obert.sparse.kernels.packing import PackedLinear
+from obert.sparse.kernels.processor import FEATURES
 from obert.sparse.kernels.vectors import Kind
 
 LANES = (16, 32, 64)
@@ -127,23 +128,44 @@ def test_a_layer_of_bert_base_is_packed_at_once():
     assert time.perf_counter() - begin < 1
 
 
-def run_checked():
+@pytest.mark.parametrize("lanes", LANES)
+@pytest.mark.parametrize("rows", range(1, 10))
+def test_a_layer_without_zeros_keeps_infinity(rows, lanes):
+    run_infinite(rows, lanes)
+
+
+def run_infinite(rows, lanes):
+    values, bias = np.ones((rows, 500), np.float32), np.ones(rows, np.float32)
+    x = np.ones((500, lanes), np.float32)
+    x[::250, 3] = np.inf
+    found = multiply(PackedLinear(values, bias), x, rows)
+    assert np.isposinf(found[:, 3]).all() and np.isfinite(np.delete(found, 3, 1)).all()
+
+
+def run_checked(lanes):
     """What `test_no_address_is_wrong` runs."""
     rng = np.random.default_rng(0)
-    for lanes in LANES:
-        for rows, columns, sparsity in ((1, 1, 0.0), (7, 5, 1.0), (101, 131, 0.8), (9, 300, 0.97), (50, 140, 0.0)):
-            values, bias = layer(rows, columns, sparsity, 1, 0.1 if sparsity else 0, 0)
-            x, residual = normal(rng, columns, lanes), normal(rng, rows, lanes)
-            assert_near(multiply(PackedLinear(values, bias), x, rows, residual), values, bias, x, residual)
+    for rows, columns, sparsity in ((1, 1, 0.0), (7, 5, 1.0), (101, 131, 0.8), (9, 300, 0.97), (50, 140, 0.0)):
+        values, bias = layer(rows, columns, sparsity, 1, 0.1 if sparsity else 0, 0)
+        x, residual = normal(rng, columns, lanes), normal(rng, rows, lanes)
+        assert_near(multiply(PackedLinear(values, bias), x, rows, residual), values, bias, x, residual)
+    for rows in range(1, 6):
+        run_infinite(rows, lanes)
     packed = PackedLinear(*layer(8, 8, 0.5, 1, 0.0, 0))
     offsets = packed._arrays[1]
     offsets[-1] = 65535
     with pytest.raises(OutOfBounds):
-        multiply(packed, normal(rng, 8, 64), 8)
+        multiply(packed, normal(rng, 8, lanes), 8)
 
 
-def test_no_address_is_wrong():
+@pytest.mark.parametrize("processor", ["", "haswell", "znver3"])
+def test_no_address_is_wrong(processor):
+    """Also with the instructions of processors that have half the registers, with and without spare shuffles."""
     here = Path(__file__).parent
     environment = {**os.environ, "OBERT_SPARSE_BOUNDS": "1", "PYTHONPATH": f"{here.parents[1]}:{here}"}
-    code = "import test_linear; test_linear.run_checked()"
+    if processor:
+        if not {"avx2", "fma"} <= FEATURES:
+            pytest.skip("this processor has no AVX2")
+        environment |= {"NUMBA_CPU_NAME": processor, "NUMBA_CPU_FEATURES": "+avx,+avx2,+fma,+bmi,+bmi2"}
+    code = "import test_linear, obert.sparse.kernels.processor as p; test_linear.run_checked(p.lanes())"
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)

@@ -38,21 +38,40 @@ CHOICES = [
 OPTIONS = {"source": "nowhere", "max_length": 24}
 
 
-def exported(folder, name, options, classes, decided=None):
-    """A random model of a task as a user would copy it to another machine, its task, and the model."""
+@pytest.fixture(scope="module")
+def deployed(tmp_path_factory):
+    """Puts a random model of a task into a folder, as a user would copy it to another machine; each is made once.
+
+    Returns its task and the model.
+    """
+    made = {}
+
+    def put(folder, name, options, classes, decided=None):
+        key = name, str(options), classes
+        if key not in made:
+            home = tmp_path_factory.mktemp(name)
+            made[key] = home, *export(home, name, options, classes)
+        source, task, network = made[key]
+        shutil.copytree(source, folder, dirs_exist_ok=True)
+        record = {"key": {"task": name}, "spec": {"task": task.model_dump(mode="json")}, "details": {}}
+        if decided:
+            record["details"]["decided"] = decided
+        (folder / "metrics.json").write_text(json.dumps(record))
+        return task, network
+
+    return put
+
+
+def export(folder, name, options, classes):
     task = registry.load("tasks", name).model_validate(OPTIONS | options)
     torch.manual_seed(3)
-    network, tokenizer = load_pretrained(Model(source=TINY), task.head, classes)
+    network, tokenizer = load_pretrained(Model(source=str(ROOT / TINY)), task.head, classes)
     with torch.no_grad():
         for part, parameter in network.named_parameters():
             parameter.mul_(3 if part.startswith("bert.") else 50)  # or all texts would be alike to it
     save(network, tokenizer, folder)
     network = load_trained(folder, task.head, attn_implementation="eager")
     export_onnx(network, task.head, folder / "model.onnx", tokenizer.model_input_names)
-    record = {"key": {"task": name}, "spec": {"task": task.model_dump(mode="json")}, "details": {}}
-    if decided:
-        record["details"]["decided"] = decided
-    (folder / "metrics.json").write_text(json.dumps(record))
     return task, network
 
 
@@ -69,8 +88,8 @@ def with_labels(columns):
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 32])
-def test_classes_of_texts(root, tmp_path, batch_size):
-    task, network = exported(tmp_path, "classification", {"text": "text"}, LABELS)
+def test_classes_of_texts(deployed, root, tmp_path, batch_size):
+    task, network = deployed(tmp_path, "classification", {"text": "text"}, LABELS)
     rows = [{"text": text, "label": 0} for text in TEXTS]
     logits, right = expected(task, network, tmp_path, rows, with_labels({"text": Value("string")}))
     found = SparseModel.from_run(tmp_path, threads=1).predict(TEXTS, batch_size)
@@ -83,8 +102,8 @@ def test_classes_of_texts(root, tmp_path, batch_size):
         assert one["probability"] == max(one["probabilities"].values())
 
 
-def test_classes_of_pairs(root, tmp_path):
-    task, network = exported(tmp_path, "classification", {"text": ["first", "second"]}, LABELS)
+def test_classes_of_pairs(deployed, root, tmp_path):
+    task, network = deployed(tmp_path, "classification", {"text": ["first", "second"]}, LABELS)
     rows = [{"first": one, "second": two, "label": 0} for one, two in PAIRS]
     columns = {"first": Value("string"), "second": Value("string")}
     _, right = expected(task, network, tmp_path, rows, with_labels(columns))
@@ -92,16 +111,16 @@ def test_classes_of_pairs(root, tmp_path):
     assert [one["label"] for one in found] == [row["prediction"] for row in right]
 
 
-def test_numbers_of_texts(root, tmp_path):
-    task, network = exported(tmp_path, "regression", {"text": "text"}, ())
+def test_numbers_of_texts(deployed, root, tmp_path):
+    task, network = deployed(tmp_path, "regression", {"text": "text"}, ())
     _, right = expected(task, network, tmp_path, [{"text": text, "label": 0.5} for text in TEXTS])
     found = SparseModel.from_run(tmp_path, threads=1).predict(TEXTS)
     assert [one["value"] for one in found] == pytest.approx([row["prediction"] for row in right], abs=1e-4)
 
 
-def answers(name, tmp_path, decided=None):
+def answers(deployed, name, tmp_path, decided=None):
     options = {"max_length": 48, "doc_stride": 8}
-    task, network = exported(tmp_path, name, options, (), decided)
+    task, network = deployed(tmp_path, name, options, (), decided)
     task = task.model_copy(update=decided or {})
     rows = [
         {"question": question, "context": context, "answers": {"text": ["lies"], "answer_start": [7]}}
@@ -111,8 +130,8 @@ def answers(name, tmp_path, decided=None):
     return right, SparseModel.from_run(tmp_path, threads=1).predict(QUESTIONS)
 
 
-def test_answers_to_questions_whose_context_takes_several_windows(root, tmp_path):
-    right, found = answers("squad", tmp_path)
+def test_answers_to_questions_whose_context_takes_several_windows(deployed, root, tmp_path):
+    right, found = answers(deployed, "squad", tmp_path)
     assert [one["answer"] for one in found] == [row["prediction"] for row in right]
     for (_, context), one in zip(QUESTIONS, found, strict=True):
         assert one["answer"] == context[one["start"] : one["stop"]] != ""
@@ -120,17 +139,17 @@ def test_answers_to_questions_whose_context_takes_several_windows(root, tmp_path
 
 
 @pytest.mark.parametrize(("threshold", "empty"), [(1e9, False), (-1e9, True)])
-def test_a_question_may_have_no_answer(root, tmp_path, threshold, empty):
+def test_a_question_may_have_no_answer(deployed, root, tmp_path, threshold, empty):
     """The threshold is what the trained model decided."""
-    right, found = answers("squad_v2", tmp_path, {"null_threshold": threshold})
+    right, found = answers(deployed, "squad_v2", tmp_path, {"null_threshold": threshold})
     assert [one["answer"] for one in found] == [row["prediction"] for row in right]
     assert [one["answer"] == "" for one in found] == [empty] * 2
     assert [one["start"] is None for one in found] == [empty] * 2
 
 
-def test_tags_of_words(root, tmp_path):
+def test_tags_of_words(deployed, root, tmp_path):
     tags = ("O", "B-PER", "I-PER")
-    task, network = exported(tmp_path, "tagging", {"max_length": 16}, tags)
+    task, network = deployed(tmp_path, "tagging", {"max_length": 16}, tags)
     columns = {"id": Value("string"), "tokens": List(Value("string")), "ner_tags": List(ClassLabel(names=list(tags)))}
     rows = [{"tokens": text.split(), "ner_tags": [0] * len(text.split())} for text in TEXTS]
     _, right = expected(task, network, tmp_path, rows, Features(columns))
@@ -142,8 +161,8 @@ def test_tags_of_words(root, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["race", "commonsense_qa"])
-def test_choices_of_questions(root, tmp_path, name):
-    task, network = exported(tmp_path, name, {"max_length": 64}, ())
+def test_choices_of_questions(deployed, root, tmp_path, name):
+    task, network = deployed(tmp_path, name, {"max_length": 64}, ())
     logits, right = expected(task, network, tmp_path, [{**one, "label": 0} for one in CHOICES])
     found = SparseModel.from_run(tmp_path, threads=1).predict(CHOICES, batch_size=4)
     assert [one["choice"] for one in found] == [row["prediction"] for row in right]
@@ -151,9 +170,9 @@ def test_choices_of_questions(root, tmp_path, name):
         assert one["probabilities"] == pytest.approx(row.tolist(), abs=1e-5)
 
 
-def test_nothing_gives_nothing(root, tmp_path):
+def test_nothing_gives_nothing(deployed, root, tmp_path):
     for name in ("classification", "race"):
-        exported(tmp_path / name, name, {"text": "text"} if name == "classification" else {}, LABELS)
+        deployed(tmp_path / name, name, {"text": "text"} if name == "classification" else {}, LABELS)
         assert SparseModel.from_run(tmp_path / name, threads=1).predict([]) == []
 
 
@@ -167,14 +186,14 @@ def test_nothing_gives_nothing(root, tmp_path):
         ("race", {}, [{"question": "why?", "choices": []}], "input 0 is of type dict: a mapping of a text `question`"),
     ],
 )
-def test_inputs_that_are_none_are_named(root, tmp_path, name, options, inputs, message):
-    exported(tmp_path, name, options, LABELS)
+def test_inputs_that_are_none_are_named(deployed, root, tmp_path, name, options, inputs, message):
+    deployed(tmp_path, name, options, LABELS)
     with pytest.raises(UserError, match=message):
         SparseModel.from_run(tmp_path, threads=1).predict(inputs)
 
 
-def test_what_is_missing_or_damaged_is_named(root, tmp_path):
-    exported(tmp_path, "classification", {"text": "text"}, LABELS)
+def test_what_is_missing_or_damaged_is_named(deployed, root, tmp_path):
+    deployed(tmp_path, "classification", {"text": "text"}, LABELS)
     (tmp_path / "tokenizer.json").rename(tmp_path / "moved.json")
     with pytest.raises(UserError, match=r"has no tokenizer\.json, and the run that it was made from is not there"):
         SparseModel.from_run(tmp_path)
@@ -192,15 +211,15 @@ def test_what_is_missing_or_damaged_is_named(root, tmp_path):
         SparseModel.from_run(tmp_path / "nowhere")
 
 
-def test_a_head_without_predictions_is_named(root, tmp_path):
-    exported(tmp_path, "winogrande", {"scoring": "masked_lm"}, ())
+def test_a_head_without_predictions_is_named(deployed, root, tmp_path):
+    deployed(tmp_path, "winogrande", {"scoring": "masked_lm"}, ())
     with pytest.raises(UserError, match="models with the head MaskedChoice have no predictions"):
         SparseModel.from_run(tmp_path)
 
 
-def test_texts_are_classified_without_torch_and_transformers(root, tmp_path):
+def test_texts_are_classified_without_torch_and_transformers(deployed, root, tmp_path):
     """What a deployment would have to install is what the documents say."""
-    exported(tmp_path, "classification", {"text": "text"}, LABELS)
+    deployed(tmp_path, "classification", {"text": "text"}, LABELS)
     code = (
         "import sys\nfor name in ('torch', 'transformers', 'datasets', 'onnx', 'pandas'): sys.modules[name] = None\n"
         "from obert.sparse import SparseModel\n"
@@ -211,11 +230,11 @@ def test_texts_are_classified_without_torch_and_transformers(root, tmp_path):
     assert done.stdout.strip() in LABELS
 
 
-def test_the_tokenizer_of_a_run_is_found_where_it_was_trained(root, tmp_path):
+def test_the_tokenizer_of_a_run_is_found_where_it_was_trained(deployed, root, tmp_path):
     """A run's folder holds the export alone; the model that it was made from lies in another run's."""
     source, run = "downstream/mine/gradual/obert-0.8/seed0", tmp_path / "export/mine/gradual/obert-0.8/seed0"
     trained = tmp_path / source / "model"
-    exported(trained, "classification", {"text": "text"}, LABELS)
+    deployed(trained, "classification", {"text": "text"}, LABELS)
     run.mkdir(parents=True)
     record = json.loads((trained / "metrics.json").read_text())
     (run / "metrics.json").write_text(json.dumps({**record, "inputs": {source: "a hash"}}))

@@ -133,7 +133,9 @@ def test_export_before_training_names_the_missing_record(plan):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_benchmark_of_a_pruned_model(plan, task):
+def test_benchmark_of_a_pruned_model(make_plan, task):
+    baselines = {"pytorch": "reference", "onnxruntime": "dense", "sparse": "reference"}
+    plan = make_plan(engines=list(baselines))
     teacher, pruned = write_exports(plan, task)
     record = make(at(plan, pruned, "benchmark"))
     assert set(record.inputs) == {str(at(plan, run, "export").key.path) for run in (teacher, pruned)}
@@ -145,7 +147,7 @@ def test_benchmark_of_a_pruned_model(plan, task):
     assert raw["unit"] == "s"
     # The engines score what the model scores: predictions of the same logits, from padded batches of one shape.
     own = _scores_of_the_model(plan, pruned)
-    for engine, baseline in (("pytorch", "reference"), ("onnxruntime", "dense")):
+    for engine, baseline in baselines.items():
         assert set(raw["engines"][engine]) == {"dense", "candidate", baseline}
         dense, candidate = (raw["engines"][engine][role] for role in (baseline, "candidate"))
         assert len(dense) == len(candidate) == 6
@@ -166,7 +168,8 @@ def test_benchmark_of_a_pruned_model(plan, task):
         assert details["threads"] == {"dense": 1, "candidate": 1}
         low, high = details["speedup_interval"]
         assert low <= expected["speedup"] <= high
-    assert len(record.metrics) == 2 * (5 + len(own))
+    assert len(record.metrics) == 3 * (5 + len(own))
+    assert set(record.details["engines"]["sparse"]["linear_seconds"]) == {"dense", "candidate"}
 
 
 def _scores_of_the_model(plan, run):

@@ -19,11 +19,14 @@ from obert.sparse.kernels.vectors import (
     add,
     div,
     f32_at,
+    inner,
     jit,
     lanes_of,
     load,
     maximum,
     mul,
+    prefetch,
+    prefetch_to_read,
     row_bytes,
     splat,
     store,
@@ -42,7 +45,7 @@ def scratch_bytes(keys: int, head_size: int) -> int:
     return (-(-keys // COLUMN.lanes) * COLUMN.lanes + head_size) * GROUP.lanes * 4
 
 
-@jit
+@inner
 def _copy_columns(group, head_size, source, source_step, source_stride, target, target_step, target_stride):
     """Copy a group's columns, each [head_size][16], which are `stride` bytes apart."""
     for _ in range(0, lanes_of(group), lanes_of(COLUMN)):
@@ -52,8 +55,8 @@ def _copy_columns(group, head_size, source, source_step, source_stride, target, 
         target += target_stride
 
 
-@jit
-def _scores(kind, group, queries, step, k, stride, start, keys, head_size, scores):
+@inner
+def _scores(kind, group, queries, step, k, v, stride, start, keys, head_size, scores):
     """Products of all keys, rounded up to SHARED of them: what lies behind the sequence is computed and never used."""
     row, lanes = row_bytes(kind), lanes_of(kind)
     one = splat(group, np.float32(1))
@@ -62,10 +65,11 @@ def _scores(kind, group, queries, step, k, stride, start, keys, head_size, score
         sums = zeros_each(group, SHARED)
         for feature in range(head_size):
             sums = multiply_each(sums, load(group, queries + feature * step), place + feature * row, 4)
+            prefetch_to_read(place + feature * row + (v - k))  # the values are needed next
         store_each(scores + key * row_bytes(group), row_bytes(group), sums, one)
 
 
-@jit
+@inner
 def _softmax(group, scores, keys, mask, scale):
     """Numerators of the softmax over the keys, in place; returns the inverse of their sum."""
     step = row_bytes(group)
@@ -86,7 +90,7 @@ def _softmax(group, scores, keys, mask, scale):
     return div(splat(group, np.float32(1)), total)
 
 
-@jit
+@inner
 def _weigh(kind, group, probabilities, inverse, v, stride, start, keys, head_size, out, step):
     """Sums of values weighted with probabilities, SHARED features at a time, or one where a head has fewer."""
     row, lanes = row_bytes(kind), lanes_of(kind)
@@ -95,6 +99,9 @@ def _weigh(kind, group, probabilities, inverse, v, stride, start, keys, head_siz
         count, value_step, out_step = 1, 0, 0
     for begin in range(0, head_size, count):
         feature = min(begin, head_size - count)  # the last ones may be computed twice
+        for place in range(out + feature * step, out + (feature + count) * step, step):
+            prefetch(place)
+            prefetch(place + row_bytes(group) - 4)
         sums = zeros_each(group, SHARED)
         key = 0
         while key < keys:
@@ -108,29 +115,26 @@ def _weigh(kind, group, probabilities, inverse, v, stride, start, keys, head_siz
         store_each(out + feature * step, out_step, sums, inverse)
 
 
-@jit
+@inner
 def _attend(kind, group, q, k, v, stride, start, keys, token, head_size, mask, scale, scratch, context, context_stride):
     """Attention of one group of queries, the first of which is at `token` of the stream."""
     row, lanes = row_bytes(kind), lanes_of(kind)
-    packed, step = scratch, row_bytes(group)
-    scores = packed + head_size * step
-    column = token % lanes
+    column, step, to_next = token % lanes, row_bytes(group), row_bytes(COLUMN)
     q += token // lanes * stride + column * 4
     context += token // lanes * context_stride + column * 4
-    if column + lanes_of(group) <= lanes:
-        _scores(kind, group, q, row, k, stride, start, keys, head_size, scores)
-        inverse = _softmax(group, scores, keys, mask, scale)
-        _weigh(kind, group, scores, inverse, v, stride, start, keys, head_size, context, row)
-    else:
-        to_next = row_bytes(COLUMN)  # from one column to the next
-        q_next, context_next = to_next, to_next
-        if column + lanes_of(COLUMN) == lanes:
-            q_next, context_next = stride - column * 4, context_stride - column * 4
-        _copy_columns(group, head_size, q, row, q_next, packed, step, to_next)
-        _scores(kind, group, packed, step, k, stride, start, keys, head_size, scores)
-        inverse = _softmax(group, scores, keys, mask, scale)
-        _weigh(kind, group, scores, inverse, v, stride, start, keys, head_size, packed, step)
-        _copy_columns(group, head_size, packed, step, to_next, context, row, context_next)
+    queries, out, tile_step, scores = q, context, row, scratch + head_size * step
+    together = column + lanes_of(group) <= lanes
+    q_next, context_next = to_next, to_next  # from one column to the next
+    if column + lanes_of(COLUMN) == lanes:
+        q_next, context_next = stride - column * 4, context_stride - column * 4
+    if not together:
+        queries, out, tile_step = scratch, scratch, step
+        _copy_columns(group, head_size, q, row, q_next, scratch, step, to_next)
+    _scores(kind, group, queries, tile_step, k, v, stride, start, keys, head_size, scores)
+    inverse = _softmax(group, scores, keys, mask, scale)
+    _weigh(kind, group, scores, inverse, v, stride, start, keys, head_size, out, tile_step)
+    if not together:
+        _copy_columns(group, head_size, scratch, step, to_next, context, row, context_next)
 
 
 @jit

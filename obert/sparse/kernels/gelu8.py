@@ -51,26 +51,28 @@ def _polynomial() -> np.ndarray:
     return _fitted(_h(_BOUND * np.sqrt((at + 1) / 2)), at, 1, _DEGREE).astype(np.float32)
 
 
-def _by_intervals(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
-    """For vectors of one AVX-512 register."""
+def _by_intervals(b: ir.IRBuilder, x: ir.Value, scale: ir.Value, factor: ir.Value) -> ir.Value:
+    """For vectors of one AVX-512 register. Constants are multiplied by the scales before the loop that this is in."""
     typ, integers = x.type, ir.VectorType(I32, x.type.count)
-    place = b.fmul(emit_call(b, "llvm.fabs", x), constant(typ, _SCALE))
-    shifted = b.fadd(place, constant(typ, _MAGIC))
-    last = constant(typ, _MAGIC + _INTERVALS - 1)
-    shifted = b.select(b.fcmp_ordered("<", shifted, last), shifted, last)
-    rest = b.fsub(place, b.fsub(shifted, constant(typ, _MAGIC)))
-    interval = b.bitcast(shifted, integers)
+    a, scale_to_places = emit_call(b, "llvm.fabs", x), b.fmul(scale, constant(typ, _SCALE))
+    interval = b.bitcast(emit_call(b, "llvm.fma", a, scale_to_places, constant(typ, _MAGIC)), integers)
+    last = b.bitcast(constant(typ, _MAGIC + _INTERVALS - 1), integers)
+    interval = b.select(b.icmp_signed("<", interval, last), interval, last)  # as floats would compare, and cheaper
+    middle = b.fsub(b.bitcast(interval, typ), constant(typ, _MAGIC))
+    rest = emit_call(b, "llvm.fma", a, scale_to_places, b.fneg(middle))
     signature = ir.FunctionType(typ, [typ, integers])
     look_up = get_or_insert_function(b.module, signature, "llvm.x86.avx512.permvar.sf.512")
     y = None
     for row in _quartics()[::-1]:
-        coefficient = b.call(look_up, [ir.Constant(typ, [float(c) for c in row]), interval])
+        table = b.fmul(factor, ir.Constant(typ, [float(c) for c in row]))
+        coefficient = b.call(look_up, [table, interval])
         y = coefficient if y is None else emit_call(b, "llvm.fma", y, rest, coefficient)
-    return emit_call(b, "llvm.fma", x, constant(typ, 0.5), y)
+    return emit_call(b, "llvm.fma", x, b.fmul(b.fmul(scale, factor), constant(typ, 0.5)), y)
 
 
-def _by_polynomial(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
+def _by_polynomial(b: ir.IRBuilder, x: ir.Value, scale: ir.Value, factor: ir.Value) -> ir.Value:
     typ = x.type
+    x = b.fmul(x, scale)
     a = emit_call(b, "llvm.fabs", x)
     bound = constant(typ, _BOUND)
     near = b.select(b.fcmp_ordered("<", a, bound), a, bound)
@@ -81,9 +83,9 @@ def _by_polynomial(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
         y = emit_call(b, "llvm.fma", y, t, constant(typ, c))
     half = constant(typ, 0.5)
     beyond = emit_call(b, "llvm.fma", b.fsub(a, near), half, y)
-    return emit_call(b, "llvm.fma", x, half, beyond)
+    return b.fmul(emit_call(b, "llvm.fma", x, half, beyond), factor)
 
 
-def emit_near_gelu(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
-    """GELU of float32 lanes, a register of them, to 1e-6."""
-    return (_by_intervals if x.type.count == 16 else _by_polynomial)(b, x)
+def emit_near_gelu(b: ir.IRBuilder, x: ir.Value, scale: ir.Value, factor: ir.Value) -> ir.Value:
+    """factor * gelu(scale * x), GELU to 1e-6, of a register of float32 lanes; scale and factor are in every lane."""
+    return (_by_intervals if x.type.count == 16 else _by_polynomial)(b, x, scale, factor)

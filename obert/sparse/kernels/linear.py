@@ -9,8 +9,8 @@ from obert.sparse.kernels.sides import (
     add_sides,
     begin_sides,
     load_sides,
+    multiply_row,
     multiply_sides,
-    same_sides,
     sides_of,
     store_sides,
 )
@@ -30,6 +30,8 @@ def _block(V, entry, x, out, bias, residual, zeros):
         steps = u16_at(unit + 2 * _SIDES)
         for side in range(0, _SIDES, sides_of(V)):
             places = i64_at(unit) >> (16 * side)
+            if sides_of(V) < _SIDES and side == 0 and (places >> 16) & 65535 == (places >> 48) & 65535:
+                continue  # none of these rows is there
             if bias == 0:
                 sums = load_sides(V, out, places)
             else:
@@ -43,8 +45,7 @@ def _block(V, entry, x, out, bias, residual, zeros):
                     sums = multiply_sides(sums, numbers + 16 * step, rows)
             else:
                 for step in range(steps):
-                    rows = same_sides(V, load(V, x + step * row_bytes(V)))
-                    sums = multiply_sides(sums, numbers + 16 * step, rows)
+                    sums = multiply_row(sums, numbers + 16 * step, load(V, x + step * row_bytes(V)))
             store_sides(out, places, sums)
         if offsets != 0:
             offsets += 8 * steps

@@ -57,15 +57,13 @@ def _block(V, entry, x, out, begins):
             for line in range(0, row_bytes(V), 64):
                 prefetch(following + line)
         sums = begin_sums(V, biases)
-        both = min(shared, single // 2)
+        both = min(shared, single)
         for s in range(both):  # what one wants of loads, the other wants of products
             sums = step_of_pairs(V, sums, x, pairs + s * _PAIRS, pair_weights + s * _WEIGHTS)
-            t = 2 * s
-            sums = step_of_rows(V, sums, x, own + t * _OWN, own_weights + t * _WEIGHTS)
-            sums = step_of_rows(V, sums, x, own + (t + 1) * _OWN, own_weights + (t + 1) * _WEIGHTS)
+            sums = step_of_rows(V, sums, x, own + s * _OWN, own_weights + s * _WEIGHTS)
         for s in range(both, shared):
             sums = step_of_pairs(V, sums, x, pairs + s * _PAIRS, pair_weights + s * _WEIGHTS)
-        for s in range(2 * both, single):
+        for s in range(both, single):
             sums = step_of_rows(V, sums, x, own + s * _OWN, own_weights + s * _WEIGHTS)
         if not begins:
             sums = add_sums(V, sums, out, rows)

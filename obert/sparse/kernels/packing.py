@@ -42,73 +42,65 @@ class PackedLinear:
         group = max(1, _GROUP_ROWS // block_rows)
         column_blocks = -(-columns // block_columns)
         dense = density >= _DENSE
-        stored = np.ones(values.shape, bool) if dense else values != 0
         # cells: [group of row blocks, column block, row block], which is their order in memory
         cells = -(-self.blocks // group), column_blocks, group
-        units, offsets, weights, counts, starts = _pack(values, stored, block_rows, block_columns, cells)
-        self._arrays = [keep(units), keep(offsets[:0] if dense else offsets), keep(weights), keep(bias, np.float32)]
+        stored = np.ones(values.shape, bool) if dense else values != 0
+        units, target, starts = _arrange(stored, block_rows, block_columns, cells)
+        weights = np.zeros(SIDES * int(units[:, SIDES].sum(dtype=np.int64)), np.float32)
+        weights[target] = values[stored]
+        offsets = np.zeros(0 if dense else len(weights), np.uint16)
+        if not dense:
+            offsets[target] = np.nonzero(stored)[1] % block_columns * ROW
+        self._arrays = [keep(units), keep(offsets), keep(weights), keep(bias, np.float32)]
         addresses = [array.ctypes.data for array in self._arrays]
-        entries = np.stack([counts, *(a + s for a, s in zip(addresses, starts, strict=False))], 1).astype(np.int64)
+        starts[:, 1:] += addresses[:3]
         if dense:
-            entries[:, 2] = 0
-        entries = entries.reshape(*cells, -1).transpose(0, 2, 1, 3).reshape(cells[0] * group, column_blocks, -1)
-        self._entries = keep(entries)
+            starts[:, 2] = 0
+        self._entries = keep(starts.reshape(*cells, -1).transpose(0, 2, 1, 3))
         sizes = rows, columns, block_rows, block_columns, self.blocks, column_blocks, group, not dense
         self._table = keep([*sizes, addresses[3], self._entries.ctypes.data], np.int64)
         self.address = self._table.ctypes.data
         self.nbytes = sum(array.nbytes for array in (self._table, self._entries, *self._arrays))
 
 
-def _pack(
-    values: np.ndarray, stored: np.ndarray, block_rows: int, block_columns: int, cells: tuple[int, int, int]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, list[np.ndarray]]:
-    """Units, offsets and weights; how many units each cell has; and where in each of the three it begins, in bytes.
+def _arrange(
+    stored: np.ndarray, block_rows: int, block_columns: int, cells: tuple[int, int, int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where weights go, of which `stored` says which there are.
 
-    Rows that are missing in the first unit of a cell are the same as its last row, which is stored last, so that what
-    they add to is of no account.
+    Returns:
+        Units, [units, places of the rows and number of steps]; the place of each weight, row by row; and of each cell
+        how many units it has, and where its units, offsets and weights begin, in bytes.
     """
     _, column_blocks, group = cells
-    row, column = np.nonzero(stored)
-    segment = row * column_blocks + column // block_columns  # a row of a block
-    begin = np.flatnonzero(np.diff(segment, prepend=-1))
-    count = np.diff(begin, append=len(segment))
-    step = np.arange(len(segment)) - np.repeat(begin, count)
-    # Segments: all of the first column block, whose kernel begins the sums, and else those that have nonzeros.
-    empty = np.flatnonzero(~stored[:, :block_columns].any(1))
-    at_row, at_block = np.append(row[begin], empty), np.append(column[begin] // block_columns, 0 * empty)
-    lengths = np.append(count, 0 * empty)
-    # Segments in the order of memory.
-    cell = _cell(at_row // block_rows, at_block, column_blocks, group)
-    order = np.lexsort((lengths, cell))
-    cell, lengths, place = cell[order], lengths[order], at_row[order] % block_rows * ROW
+    counts = np.add.reduceat(stored, np.arange(0, stored.shape[1], block_columns), axis=1, dtype=np.int64)
+    # Rows of cells: all of the first column block, whose kernel begins the sums, and else those that have weights.
+    row, block = np.nonzero((counts > 0) | (np.arange(column_blocks) == 0))
+    count = counts[row, block]
+    cell = (row // block_rows // group * column_blocks + block) * group + row // block_rows % group
+    order = np.lexsort((count, cell))
+    cell, place = cell[order], row[order] % block_rows * ROW
     size = np.bincount(cell, minlength=int(np.prod(cells)))
-    missing = -size % SIDES
+    missing = -size % SIDES  # in the first unit
     rank = np.arange(len(cell)) - _starts(size)[cell] + missing[cell]
-    units = (size + missing) // SIDES
-    unit, side = _starts(units)[cell] + rank // SIDES, rank % SIDES
-    table = np.zeros((int(units.sum()), UNIT // 2), np.uint16)
-    table[unit, side] = place
+    number = (size + missing) // SIDES
+    unit, side = _starts(number)[cell] + rank // SIDES, rank % SIDES
+    units = np.zeros((int(number.sum()), SIDES + 1), np.uint16)
+    units[unit, side] = place
     last = side == SIDES - 1
-    table[unit[last], SIDES] = lengths[last]
-    for absent in range(SIDES - 1):
-        at = (rank // SIDES == 0) & last & (missing[cell] > absent)
-        table[unit[at], absent] = place[at]
-    # Nonzeros.
-    unit_start = _starts(table[:, SIDES].astype(np.int64))
-    total = int(table[:, SIDES].sum(dtype=np.int64)) * SIDES
-    target = np.empty(len(order), np.int64)
-    target[order] = unit_start[unit] * SIDES + side
-    target = np.repeat(target[: len(begin)], count) + step * SIDES
-    offsets, weights = np.zeros(total, np.uint16), np.zeros(total, np.float32)
-    offsets[target] = column % block_columns * ROW
-    weights[target] = values[row, column]
-    first = _starts(units)
-    nonzeros = np.append(unit_start, total // SIDES)[first] * SIDES
-    return table, offsets, weights, units, [first * UNIT, nonzeros * 2, nonzeros * 4]
-
-
-def _cell(row_block: np.ndarray, column_block: np.ndarray, column_blocks: int, group: int) -> np.ndarray:
-    return (row_block // group * column_blocks + column_block) * group + row_block % group
+    units[unit[last], SIDES] = count[order][last]
+    # A missing row is the same as one that is stored after it, so that what it adds to is of no account.
+    of_first, absent = _starts(number)[missing > 0], missing[missing > 0]
+    twin = np.where(absent == 1, 1, SIDES - 1)
+    for side_ in range(SIDES - 1):
+        lacks = absent > side_
+        units[of_first[lacks], side_] = units[of_first[lacks], twin[lacks]]
+    steps = units[:, SIDES].astype(np.int64)
+    begin = np.empty(len(row), np.int64)
+    begin[order] = _starts(steps)[unit] * SIDES + side
+    target = np.repeat(begin - SIDES * _starts(count), count) + SIDES * np.arange(count.sum())
+    first = np.append(_starts(steps), steps.sum())[_starts(number)] * SIDES
+    return units, target, np.stack([number, _starts(number) * UNIT, first * 2, first * 4], 1)
 
 
 def _starts(sizes: np.ndarray) -> np.ndarray:

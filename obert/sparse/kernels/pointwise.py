@@ -18,6 +18,7 @@ from obert.sparse.kernels.vectors import (
     f32_to,
     fma,
     i64_at,
+    inner,
     jit,
     lanes_of,
     load,
@@ -105,7 +106,7 @@ def activate(kind, activation, x, first, last):
             store(place, tanh(load(COLUMN, place)))
 
 
-@jit
+@inner
 def _moments(kind, x, first, last, shift, mean, squares):
     """Mean and sum of squared distances of a tile's features up to `last`, from those up to `first`.
 
@@ -126,7 +127,7 @@ def _moments(kind, x, first, last, shift, mean, squares):
     return fma(step, splat(kind, np.float32(share)), mean), squares
 
 
-@jit
+@inner
 def _normalise(kind, x, shift, mean, squares, weight, bias, epsilon, features, out):
     """LayerNorm of a tile whose moments are known."""
     row = row_bytes(kind)

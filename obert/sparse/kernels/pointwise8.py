@@ -51,19 +51,23 @@ def _packing(row_type: ir.Type, compute: Callable) -> Any:
     return pack_rows
 
 
-def _scaled(b: ir.IRBuilder, x: ir.Value, scale: ir.Value) -> ir.Value:
-    return b.fmul(b.sitofp(x, _FLOATS), scale)
+def _emit_scaled(b: ir.IRBuilder, x: ir.Value, scale: ir.Value, inverse: ir.Value) -> ir.Value:
+    return b.fmul(b.fmul(b.sitofp(x, _FLOATS), scale), inverse)
 
 
-def _emit_relu(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
-    zero = constant(_FLOATS, 0)
-    return b.select(b.fcmp_ordered(">", x, zero), x, zero)
+def _emit_gelu(b: ir.IRBuilder, x: ir.Value, scale: ir.Value, inverse: ir.Value) -> ir.Value:
+    return emit_near_gelu(b, b.sitofp(x, _FLOATS), scale, inverse)
+
+
+def _emit_relu(b: ir.IRBuilder, x: ir.Value, scale: ir.Value, inverse: ir.Value) -> ir.Value:
+    positive = b.select(b.icmp_signed(">", x, constant(_INTEGERS, 0)), x, constant(_INTEGERS, 0))
+    return _emit_scaled(b, positive, scale, inverse)
 
 
 _pack_floats = _packing(_FLOATS, lambda b, x, scale, inverse: b.fmul(x, inverse))
-_pack_scaled = _packing(_INTEGERS, lambda b, x, scale, inverse: b.fmul(_scaled(b, x, scale), inverse))
-_pack_gelu = _packing(_INTEGERS, lambda b, x, scale, inverse: b.fmul(emit_near_gelu(b, _scaled(b, x, scale)), inverse))
-_pack_relu = _packing(_INTEGERS, lambda b, x, scale, inverse: b.fmul(_emit_relu(b, _scaled(b, x, scale)), inverse))
+_pack_scaled = _packing(_INTEGERS, _emit_scaled)
+_pack_gelu = _packing(_INTEGERS, _emit_gelu)
+_pack_relu = _packing(_INTEGERS, _emit_relu)
 
 
 @jit

@@ -14,7 +14,7 @@ from numba.extending import intrinsic
 
 from obert.sparse.kernels.bounds import checked_address
 from obert.sparse.kernels.packing import ROW, SIDES
-from obert.sparse.kernels.processor import REGISTER, REGISTERS
+from obert.sparse.kernels.processor import REGISTER, REGISTERS, SHUFFLES
 from obert.sparse.kernels.vectors import (
     F32,
     I32,
@@ -113,29 +113,43 @@ def add_sides(typingctx, rows, others):
     return rows(rows, rows), code
 
 
-@intrinsic
-def same_sides(typingctx, kind, row):
-    """One row for all sides."""
-    rows = _rows(kind)
-    return rows(kind, rows.dtype), lambda c, b, s, a: _pack(b, rows, lambda side: a[1])
+def _by_loads(builder: ir.IRBuilder, address: ir.Value, lanes: int, count: int) -> list[ir.Value]:
+    """So many float32 from an address on, each in every lane."""
+    addresses = (builder.add(address, I64(4 * side)) for side in range(count))
+    return [emit_splat(builder, emit_load(builder, place, F32), lanes) for place in addresses]
+
+
+def _by_shuffles(builder: ir.IRBuilder, address: ir.Value, lanes: int, count: int) -> list[ir.Value]:
+    """The same by one load."""
+    pointer = builder.inttoptr(checked_address(builder, address, 4 * count), ir.VectorType(F32, count).as_pointer())
+    vector = _LoadAsItIs(builder.block, pointer)
+    vector.align = 4
+    builder._insert(vector)
+    masks = (ir.Constant(ir.VectorType(I32, lanes), [side] * lanes) for side in range(count))
+    return [builder.shuffle_vector(vector, vector, mask) for mask in masks]
+
+
+def _multiply(spread: Callable[..., list[ir.Value]], shared: bool) -> Callable:
+    def code(context, builder, signature, arguments):
+        sums, rows = signature.args[0], arguments[2]
+        weights = spread(builder, arguments[1], sums.dtype.lanes, sums.count)
+
+        def multiply(side: int) -> ir.Value:
+            row = rows if shared else builder.extract_value(rows, side)
+            return emit_call(builder, "llvm.fma", weights[side], row, builder.extract_value(arguments[0], side))
+
+        return _pack(builder, sums, multiply)
+
+    return code
 
 
 @intrinsic
 def multiply_sides(typingctx, sums, weights, rows):
     """sums + the weight of each side, which lie one after the other, times its row."""
+    return sums(sums, types.int64, sums), _multiply(_by_shuffles if SHUFFLES else _by_loads, shared=False)
 
-    def code(c, b, s, a):
-        vector = ir.VectorType(F32, sums.count)
-        pointer = b.inttoptr(checked_address(b, a[1], 4 * sums.count), vector.as_pointer())
-        quad = _LoadAsItIs(b.block, pointer)
-        quad.align = 4
-        b._insert(quad)
 
-        def multiply(side: int) -> ir.Value:
-            lanes = ir.Constant(ir.VectorType(I32, sums.dtype.lanes), [side] * sums.dtype.lanes)
-            weight = b.shuffle_vector(quad, quad, lanes)
-            return emit_call(b, "llvm.fma", weight, b.extract_value(a[2], side), b.extract_value(a[0], side))
-
-        return _pack(b, sums, multiply)
-
-    return sums(sums, types.int64, sums), code
+@intrinsic
+def multiply_row(typingctx, sums, weights, row):
+    """The same with one row for all sides: loads are few."""
+    return sums(sums, types.int64, row), _multiply(_by_loads, shared=True)

@@ -24,7 +24,7 @@ from numba.extending import (
 )
 
 from obert.sparse.kernels.bounds import checked_address
-from obert.sparse.kernels.cache import jit  # noqa: F401 - every file of kernels takes it with the vectors
+from obert.sparse.kernels.cache import inner, jit  # noqa: F401 - every file of kernels takes them with the vectors
 
 F32, I8, I16, I32, I64 = ir.FloatType(), ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64)
 _BYTES = {F32: 4, I8: 1, I16: 2, I32: 4, I64: 8}
@@ -237,18 +237,24 @@ def f32_to(typingctx, address, value):
     return types.void(types.int64, types.float32), code
 
 
-@intrinsic
-def prefetch(typingctx, address):
-    """Bring the cache line of an address near, to be read and written. Any address will do."""
+def _prefetch(writes: bool) -> Any:
+    @intrinsic
+    def fetch(typingctx, address):
+        def code(c, b, s, a):
+            pointer = I8.as_pointer()
+            function = ir.FunctionType(ir.VoidType(), [pointer, I32, I32, I32])
+            call = get_or_insert_function(b.module, function, "llvm.prefetch.p0")
+            b.call(call, [b.inttoptr(a[0], pointer), I32(int(writes)), I32(3), I32(1)])
+            return c.get_dummy_value()
 
-    def code(c, b, s, a):
-        pointer = I8.as_pointer()
-        function = ir.FunctionType(ir.VoidType(), [pointer, I32, I32, I32])
-        fetch = get_or_insert_function(b.module, function, "llvm.prefetch.p0")
-        b.call(fetch, [b.inttoptr(a[0], pointer), I32(1), I32(3), I32(1)])
-        return c.get_dummy_value()
+        return types.void(types.int64), code
 
-    return types.void(types.int64), code
+    return fetch
+
+
+# Bring the cache line of an address near. Any address will do. What is written, other cores lose.
+prefetch = _prefetch(True)
+prefetch_to_read = _prefetch(False)
 
 
 # Arithmetic, lane by lane
