@@ -45,7 +45,7 @@ class SparseModel:
         self.threads = threads or available_cores()
         self.inputs = program.inputs
         self.outputs = tuple(output.name for output in program.outputs)
-        self._outputs, self._positions, self._pad = program.outputs, program.positions, program.pad_token
+        self._outputs, self._longest, self._pad = program.outputs, program.positions, program.pad_token
         self._layout = Layout(schedule(program, 1 if BYTES else 2))
         self._team = Team(self.threads)
         self._idle: list[Run] = []
@@ -145,7 +145,7 @@ class SparseModel:
         real = rows[batch.source >= 0] if not shift else rows[rows >= 0]
         wrong = real[(real < 0) | (real >= entries)]
         if wrong.size and index == "positions":
-            raise UserError(f"{batch.length} tokens: the model has positions for {self._positions}")
+            raise UserError(f"{batch.length} tokens: the model has positions for {self._longest}")
         if wrong.size:
             raise UserError(f"{name} holds {wrong[0]}: allowed is 0 to {entries - 1}")
         return rows
