@@ -1,7 +1,8 @@
 """Products of four 8-bit activations and four 8-bit weights, added to int32 lanes, exact on every processor.
 
-`vnni512` and `vnni256` multiply uint8 by int8 in one instruction. `pmaddwd` (AVX2) takes pairs of int16, which never
-saturate. `plain` is the same in operations that LLVM knows for every processor. Without VNNI activations are int16.
+`vnni512` and `vnni256` multiply uint8 by int8 in one instruction. `pmaddwd` (AVX2) multiplies pairs of int16, to which
+8-bit integers are widened; or of 8 bits, to pairs' sums in int16, where weights are so small that no sum saturates.
+`plain` does it in operations that LLVM knows for every processor, and its activations and weights are int16.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ from obert.sparse.kernels.vectors import (
 )
 
 DOT = processor.dot
-BYTES = DOT.startswith("vnni")  # activations are uint8 with their zero point, else int16 without it
+BYTES = DOT != "plain"  # activations are uint8 with their zero point, else int16 without it
 WEIGHT = np.int8 if BYTES else np.int16
+LARGEST_PAIR = 128 if DOT == "pmaddwd" else None  # what two neighbours of one sign may sum to in `step_of_...`
 BLOCK = 4  # neighbouring columns whose weights are multiplied at once
 WORDS = np.dtype(WEIGHT).itemsize  # 32-bit words of a block of weights, and of a token's activations for it
 ROWS = 4 if DOT == "vnni512" else 2  # whose sums are kept in registers at once: 32 tokens in half of the registers
@@ -60,12 +62,29 @@ def _vnni(builder: ir.IRBuilder, sum_: ir.Value, x: ir.Value, weights: ir.Value)
     return builder.call(function, [sum_, builder.bitcast(x, octets), builder.bitcast(weights, octets)])
 
 
+def _avx2(builder: ir.IRBuilder, name: str, x: ir.Value, y: ir.Value) -> ir.Value:
+    """Sums of neighbours' products: pmadd.wd of int16 to int32, pmadd.ub.sw of uint8 and int8 to int16, saturated."""
+    words = ir.VectorType(I16, REGISTER * 2)
+    of, to = (words, ir.VectorType(I32, REGISTER)) if name == "pmadd.wd" else (ir.VectorType(I8, REGISTER * 4), words)
+    function = get_or_insert_function(builder.module, ir.FunctionType(to, [of, of]), f"llvm.x86.avx2.{name}")
+    return builder.call(function, [builder.bitcast(x, of), builder.bitcast(y, of)])
+
+
 def _pmaddwd(builder: ir.IRBuilder, sum_: ir.Value, x: ir.Value, weights: ir.Value) -> ir.Value:
     words = ir.VectorType(I16, REGISTER * 2)
-    signature = ir.FunctionType(sum_.type, [words, words])
-    function = get_or_insert_function(builder.module, signature, "llvm.x86.avx2.pmadd.wd")
-    product = builder.call(function, [builder.bitcast(x, words), builder.bitcast(weights, words)])
-    return builder.add(sum_, product)
+    eight = ir.Constant(words, [8] * REGISTER * 2)
+    x, weights = builder.bitcast(x, words), builder.bitcast(weights, words)
+    even = builder.and_(x, ir.Constant(words, [0xFF] * REGISTER * 2)), builder.ashr(builder.shl(weights, eight), eight)
+    odd = builder.lshr(x, eight), builder.ashr(weights, eight)
+    for pair in (even, odd):
+        sum_ = builder.add(sum_, _avx2(builder, "pmadd.wd", *pair))
+    return sum_
+
+
+def _pmaddubsw(builder: ir.IRBuilder, sum_: ir.Value, x: ir.Value, weights: ir.Value) -> ir.Value:
+    ones = ir.Constant(ir.VectorType(I16, REGISTER * 2), [1] * REGISTER * 2)
+    pairs = _avx2(builder, "pmadd.ub.sw", x, weights)
+    return builder.add(sum_, _avx2(builder, "pmadd.wd", pairs, ones))
 
 
 def _plain(builder: ir.IRBuilder, sum_: ir.Value, x: ir.Value, weights: ir.Value) -> ir.Value:
@@ -77,6 +96,7 @@ def _plain(builder: ir.IRBuilder, sum_: ir.Value, x: ir.Value, weights: ir.Value
 
 
 _MULTIPLY = {"vnni512": _vnni, "vnni256": _vnni, "pmaddwd": _pmaddwd, "plain": _plain}[DOT]
+_MULTIPLY_SMALL = _pmaddubsw if LARGEST_PAIR else _MULTIPLY
 
 
 @intrinsic
@@ -181,7 +201,10 @@ def _offsets(builder: ir.IRBuilder, address: ir.Value, count: int) -> list[ir.Va
 
 
 def _step(shared: int):
-    """An intrinsic that adds a block's products to each sum; `shared` rows have a block of columns in common."""
+    """An intrinsic that adds a block's products to each sum; `shared` rows have a block of columns in common.
+
+    Two neighbouring weights of one sign sum to LARGEST_PAIR at most.
+    """
 
     @intrinsic
     def step(typingctx, kind, sums, x, columns, weights):
@@ -197,7 +220,7 @@ def _step(shared: int):
                         activations = emit_load(b, b.add(base, place), vector)
                         for row in range(n * shared, (n + 1) * shared):
                             weight = weights[row * WORDS + word]
-                            sums[row][part] = _MULTIPLY(b, sums[row][part], activations, weight)
+                            sums[row][part] = _MULTIPLY_SMALL(b, sums[row][part], activations, weight)
             return c.make_tuple(b, s.return_type, [_joined(b, parts) for parts in sums])
 
         return sums(kind, sums, types.int64, types.int64, types.int64), code

@@ -53,6 +53,8 @@ class PackedLinear8:
     def _strip(self, values: np.ndarray, bias: np.ndarray, keeps_rows: bool) -> list[list[int]]:
         """The fields of each block but the first; `keeps_rows`: a block's rows are the same in every strip."""
         blocks = np.ascontiguousarray(values).reshape(len(values), -1, dots.BLOCK)
+        count = blocks.shape[1]
+        blocks = _in_small_pairs(blocks)
         used = (blocks.view(np.int32) != 0)[..., 0]
         if keeps_rows:
             of_blocks = np.array_split(np.arange(len(values)), self.blocks)
@@ -73,7 +75,7 @@ class PackedLinear8:
             aligned((n, width), np.uint16) for n, width in zip(steps, (dots.ROWS // 2, dots.ROWS), strict=True)
         )
         weights = tuple(aligned((n, dots.ROWS, dots.BLOCK), dots.WEIGHT) for n in steps)
-        fill(blocks, used, rows, shared, single, dots.UNIT, columns, weights)
+        fill(blocks, used, rows, shared, single, count, dots.UNIT, columns, weights)
         arrays = [listed, keep(bias[rows]), columns[0], weights[0], columns[1], weights[1]]
         self._arrays += arrays
 
@@ -83,3 +85,19 @@ class PackedLinear8:
         places = [first, first, before[0], before[0], before[1], before[1]]
         addresses = [array.ctypes.data + place * array.strides[0] for array, place in zip(arrays, places, strict=True)]
         return np.stack([counts, *addresses], 1).tolist()
+
+
+def _in_small_pairs(blocks: np.ndarray) -> np.ndarray:
+    """int8 [rows, blocks, 4], and once more as many behind them where a block is too large to be multiplied at once.
+
+    Such a block is halved: one half is in its place, the other so many blocks further on.
+    """
+    if dots.LARGEST_PAIR is None:
+        return blocks
+    pairs = blocks.reshape(*blocks.shape[:2], 2, 2).astype(np.int16)
+    sums = np.maximum(np.maximum(pairs, 0).sum(3), np.maximum(-pairs, 0).sum(3))
+    large = (sums > dots.LARGEST_PAIR).any(2)
+    if not large.any():
+        return blocks
+    halves = np.where(large[..., None], blocks // 2, 0).astype(np.int8)
+    return np.concatenate([blocks - halves, halves], 1)

@@ -82,7 +82,7 @@ def units(used: np.ndarray, rows: np.ndarray, size: int) -> np.ndarray:
 
 
 @jit
-def fill(blocks, used, rows, shared, single, unit, columns, weights):
+def fill(blocks, used, rows, shared, single, count, unit, columns, weights):
     """Write what the kernel reads of units: offsets of columns, and weights; [shared, own] of each.
 
     Args:
@@ -91,6 +91,7 @@ def fill(blocks, used, rows, shared, single, unit, columns, weights):
         rows: [units, rows of one].
         shared: of each unit, how many blocks each pair shares.
         single: of each unit, how many others a row has at most.
+        count: how many blocks there are before they repeat.
         unit: bytes from a block's activations to the next one's.
         columns: of shared blocks [steps, pairs], and of others [steps, rows]; zeros.
         weights: of them, [steps, rows, 4]; zeros.
@@ -104,19 +105,19 @@ def fill(blocks, used, rows, shared, single, unit, columns, weights):
             for block in range(used.shape[1]):
                 in_a, in_b = used[a, block], used[b, block]
                 if in_a and in_b and step < shared[u]:
-                    columns[0][pair_step + step, first // 2] = block * unit
+                    columns[0][pair_step + step, first // 2] = block % count * unit
                     for n in range(4):
                         weights[0][pair_step + step, first, n] = blocks[a, block, n]
                         weights[0][pair_step + step, first + 1, n] = blocks[b, block, n]
                     step += 1
                     continue
                 if in_a:
-                    columns[1][own_step + others_a, first] = block * unit
+                    columns[1][own_step + others_a, first] = block % count * unit
                     for n in range(4):
                         weights[1][own_step + others_a, first, n] = blocks[a, block, n]
                     others_a += 1
                 if in_b:
-                    columns[1][own_step + others_b, first + 1] = block * unit
+                    columns[1][own_step + others_b, first + 1] = block % count * unit
                     for n in range(4):
                         weights[1][own_step + others_b, first + 1, n] = blocks[b, block, n]
                     others_b += 1
