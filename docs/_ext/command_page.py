@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 def parser() -> argparse.ArgumentParser:
     """The parser of the `obert` command. The one place here that knows where it is defined."""
-    from obert import cli
+    from obert.commands import cli
 
     return cli.parser()
 

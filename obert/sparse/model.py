@@ -45,7 +45,7 @@ class SparseModel:
         self.threads = threads or available_cores()
         self.inputs = program.inputs
         self.outputs = tuple(output.name for output in program.outputs)
-        self._program = program
+        self._outputs, self._longest, self._pad = program.outputs, program.positions, program.pad_token
         self._layout = Layout(schedule(program, 1 if BYTES else 2))
         self._team = Team(self.threads)
         self._idle: list[Run] = []
@@ -102,7 +102,7 @@ class SparseModel:
             started = time.perf_counter()
             run.compute(self._team, batch, indices, measured)
             seconds = time.perf_counter() - started
-            outputs = [run.output(output, batch) for output in self._program.outputs]
+            outputs = [run.output(output, batch) for output in self._outputs]
             return outputs, run.seconds_by_part(seconds) if measured else {}
         finally:
             with self._lock:
@@ -133,11 +133,10 @@ class SparseModel:
         return arrays
 
     def _positions(self, ids: np.ndarray) -> np.ndarray:
-        pad = self._program.pad_token
-        if pad is None:
+        if self._pad is None:
             return np.broadcast_to(np.arange(ids.shape[1]), ids.shape)
-        real = ids != pad
-        return np.cumsum(real, axis=1) * real + pad
+        real = ids != self._pad
+        return np.cumsum(real, axis=1) * real + self._pad
 
     def _index(self, batch: Stream, arrays: dict[str, np.ndarray], index: str, shift: int, entries: int) -> np.ndarray:
         """Rows of a table for the places of the stream; -1 gives zeros."""
@@ -146,7 +145,7 @@ class SparseModel:
         real = rows[batch.source >= 0] if not shift else rows[rows >= 0]
         wrong = real[(real < 0) | (real >= entries)]
         if wrong.size and index == "positions":
-            raise UserError(f"{batch.length} tokens: the model has positions for {self._program.positions}")
+            raise UserError(f"{batch.length} tokens: the model has positions for {self._longest}")
         if wrong.size:
             raise UserError(f"{name} holds {wrong[0]}: allowed is 0 to {entries - 1}")
         return rows

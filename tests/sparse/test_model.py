@@ -1,10 +1,12 @@
 """Whole models in the engine, against ONNX Runtime, and what a caller may rely on."""
 
+import gc
 import os
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -163,6 +165,17 @@ def test_weights_are_in_memory_once_and_without_their_zeros():
         sizes.append(SparseModel(program, 4).packed_bytes - 100 * 512 * 4)
     assert 6 * 0.1 * 512**2 < sizes[0] < 8 * 0.1 * 512**2 + 20_000
     assert sizes[1] < 6.2 * 512**2
+
+
+def test_the_weights_of_the_file_are_let_go():
+    table = np.ones((100, 16), np.float32)
+    program = mlp(table, [("x", "y", np.ones((16, 16), np.float32))])
+    held = [weakref.ref(operation) for operation in program.operations]
+    model = SparseModel(program, 1)
+    del program
+    gc.collect()
+    assert model.packed_bytes > 0
+    assert not any(reference() for reference in held)
 
 
 def mlp(table, layers):

@@ -265,6 +265,6 @@ def test_a_token_does_not_depend_on_the_others_of_its_tile(name):
 @pytest.mark.skipif(CHECKED, reason="this is the run with checks")
 def test_no_kernel_reaches_beyond_its_arrays():
     environment = {**os.environ, "OBERT_SPARSE_BOUNDS": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "not activations", __file__]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:]

@@ -7,9 +7,12 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
+from architectures.models import make
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 from sparse.reference import batch, run
+from transformers import AutoModelForQuestionAnswering
 
 from obert.foundation.errors import UserError
 from obert.sparse.program import Embed, Linear
@@ -19,17 +22,31 @@ HEADS = ("sequence_classification", "question_answering", "regression", "token_c
 OF_EACH = (
     ("bert", "question_answering"),
     ("roberta", "sequence_classification"),
-    ("distilbert", "token_classification"),
     ("mobilebert", "sequence_classification"),
     ("albert", "regression"),
 )
 REST = (
     ("xlm_roberta", "question_answering"),
+    ("distilbert", "token_classification"),
     ("electra", "multiple_choice"),
     *((name, head) for name in ("bert", "roberta") for head in HEADS),
 )
 CASES = [*OF_EACH, *(pytest.param(*case, marks=pytest.mark.slow) for case in REST if case not in OF_EACH)]
 LENGTHS = ([7], [3, 9, 5], [20, 1, 13, 20])
+
+
+ORDER = ("input_ids", "attention_mask", "token_type_ids")
+
+
+class ByPosition(torch.nn.Module):
+    """A model whose inputs have no names, as tracing needs it."""
+
+    def __init__(self, network: torch.nn.Module, names: list[str]):
+        super().__init__()
+        self.network, self.names = network, names
+
+    def forward(self, *values):
+        return self.network(**dict(zip(self.names, values, strict=True)), return_dict=False)
 
 
 class GatherElements(OpRun):
@@ -46,9 +63,8 @@ def batches(program):
         yield batch(program, lengths, words, number, program.pad_token or 0)
 
 
-@pytest.mark.parametrize("name, head", CASES)
-def test_a_float_file_computes_what_onnx_runtime_does(exported, name, head):
-    path, _ = exported(name, head)
+def compare(path):
+    """The program of a file with ONNX Runtime's results."""
     program = read(path)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     for inputs in batches(program):
@@ -56,6 +72,11 @@ def test_a_float_file_computes_what_onnx_runtime_does(exported, name, head):
         for output, expected in zip(session.get_outputs(), session.run(None, inputs), strict=True):
             assert found[output.name].shape == expected.shape
             np.testing.assert_allclose(found[output.name], expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name, head", CASES)
+def test_a_float_file_computes_what_onnx_runtime_does(exported, name, head):
+    compare(exported(name, head)[0])
 
 
 @pytest.mark.parametrize("name, head", CASES)
@@ -73,6 +94,27 @@ def test_an_integer_file_computes_what_its_operators_say(exported, name, head):
     differences = np.concatenate(differences)
     assert np.median(differences) < 1e-6
     assert differences.max() < 1e-2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize(
+    "options", [{"dynamo": True, "opset_version": 20}, {"dynamo": False, "opset_version": 14}], ids=["dynamo", "traced"]
+)
+@pytest.mark.parametrize("name", ["bert", "roberta", "distilbert", "mobilebert"])
+def test_what_pytorchs_own_exporters_write(tmp_path, name, options, attention):
+    """Traced graphs, as most published files are, and fused attention."""
+    made = AutoModelForQuestionAnswering.from_pretrained(make(name, tmp_path), attn_implementation=attention).eval()
+    network = ByPosition(made, [*ORDER[: 3 if name in ("bert", "mobilebert") else 2]])
+    mask = torch.tensor([[1] * 8, [1] * 5 + [0] * 3])
+    example = dict(zip(network.names, (mask * 7, mask, torch.zeros_like(mask)), strict=False))
+    axes = {each: {0: "batch", 1: "tokens"} for each in network.names}
+    shapes = {"dynamic_shapes": (tuple(axes.values()),)} if options["dynamo"] else {"dynamic_axes": axes}
+    path = tmp_path / "m.onnx"
+    torch.onnx.export(
+        network, tuple(example.values()), str(path), input_names=network.names, external_data=False, **shapes, **options
+    )
+    compare(path)
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from planned import made, make, results_in
 from safetensors.torch import load_file
 from test_methods_in_training import RECIPE, with_recipe
 
-from obert import cli
+from obert.commands import cli
 from obert.experiment.plan import Plan
 from obert.foundation import files
 from obert.masks import counts

@@ -35,7 +35,10 @@ _NO_VALUE = -1
 class Layout:
     """Tables of segments and instructions, and all that they refer to.
 
+    It keeps nothing of the program, whose weights are in the file's memory.
+
     Attributes:
+        outputs, eight_bits, lasting, scratch: as in the schedule.
         segments, instructions: int64 tables of the columns that `interpreter` names.
         indices: of each row of a run's indices, in the tables' order: `words`, `types`, `positions` or `first`; shift;
             how many entries its table has.
@@ -44,7 +47,8 @@ class Layout:
     """
 
     def __init__(self, schedule: Schedule):
-        self.schedule = schedule
+        self.outputs, self.eight_bits = schedule.outputs, schedule.eight_bits
+        self.lasting, self.scratch = schedule.lasting, schedule.scratch
         self.indices: list[tuple[str, int, int]] = []
         self.nbytes = 0
         self._kept: list[Any] = []

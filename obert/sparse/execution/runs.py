@@ -38,16 +38,16 @@ class Run:
 
     def compute(self, team: Team, batch: Stream, indices: list[np.ndarray], measured: bool) -> None:
         """Run all segments on a batch; `indices`: rows of each table, [places]."""
-        layout, schedule, places = self._layout, self._layout.schedule, len(batch.source)
-        lanes, split = _cut(places, team.threads, _COSTS_OF_8_BITS if schedule.eight_bits else _COSTS)
+        layout, places = self._layout, len(batch.source)
+        lanes, split = _cut(places, team.threads, _COSTS_OF_8_BITS if layout.eight_bits else _COSTS)
         row = 4 * lanes
         tiles, sequence_tiles = -(-places // lanes), -(-len(batch.starts) // lanes)
         self._lanes = lanes
         padded = np.full((max(1, len(indices)), tiles * lanes), -1, np.int64)
         for number, index in enumerate(indices):
             padded[number, :places] = index
-        scratch_stride = max(1, schedule.scratch) * row
-        needed = attention8.scratch_bytes if schedule.eight_bits else attention.scratch_bytes
+        scratch_stride = max(1, layout.scratch) * row
+        needed = attention8.scratch_bytes if layout.eight_bits else attention.scratch_bytes
         attention_stride = -(-needed(int(batch.kept.max()), layout.head_size) // CACHE_LINE) * CACHE_LINE
         items = len(batch.starts) * layout.heads
         queries = -(-int(batch.kept.max()) // COLUMN)
@@ -66,10 +66,10 @@ class Run:
             at.J_SPLIT: split,
             at.J_TILES: tiles,
             at.J_SEQUENCE_TILES: sequence_tiles,
-            at.J_LASTING: self._bytes("lasting", tiles * schedule.lasting[0] * row),
-            at.J_LASTING_STRIDE: schedule.lasting[0] * row,
-            at.J_SEQUENCE_LASTING: self._bytes("sequences", sequence_tiles * schedule.lasting[1] * row),
-            at.J_SEQUENCE_STRIDE: schedule.lasting[1] * row,
+            at.J_LASTING: self._bytes("lasting", tiles * layout.lasting[0] * row),
+            at.J_LASTING_STRIDE: layout.lasting[0] * row,
+            at.J_SEQUENCE_LASTING: self._bytes("sequences", sequence_tiles * layout.lasting[1] * row),
+            at.J_SEQUENCE_STRIDE: layout.lasting[1] * row,
             at.J_SCRATCH: self._bytes("scratch", scratches * scratch_stride),
             at.J_SCRATCH_STRIDE: scratch_stride,
             at.J_ATTENTION: self._bytes("attention", team.threads * attention_stride),
@@ -87,15 +87,15 @@ class Run:
         }
         for column, value in addresses.items():
             self._job[column // 8] = value
-        kind = Kind(lanes, schedule.eight_bits)
-        announce(f"{'8-bit' if schedule.eight_bits else 'float32'} tiles of {lanes} tokens")
+        kind = Kind(lanes, layout.eight_bits)
+        announce(f"{'8-bit' if layout.eight_bits else 'float32'} tiles of {lanes} tokens")
         team.run(lambda thread: at.work(kind, self._job.ctypes.data, thread))
         raise_if_violated()
 
     def output(self, output: Output, batch: Stream) -> np.ndarray:
         """What the last call has left of an output."""
-        value = self._layout.schedule.outputs[output.x]
-        rows = self._layout.schedule.lasting[value.stream]
+        value = self._layout.outputs[output.x]
+        rows = self._layout.lasting[value.stream]
         name = "sequences" if value.stream else "lasting"
         tiles = -(-(len(batch.starts) if value.stream else len(batch.source)) // self._lanes)
         memory = self._memory[name][: tiles * rows * self._lanes * 4].view(np.float32).reshape(tiles, rows, self._lanes)

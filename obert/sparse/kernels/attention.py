@@ -155,7 +155,7 @@ def attention(
         last: the first query that is not computed: a multiple of 16.
         head_size: features of a head.
         mask: the address of a number for each key, which is added to its scores; or 0.
-        scale: of scores.
+        scale: of scores, positive.
         scratch: `scratch_bytes(keys, head_size)` of memory, aligned, of no other thread.
         context: the head's first feature of the stream's first token in the result.
         context_stride: bytes from one tile of the result to the next.

@@ -151,11 +151,11 @@ def norm(kind, x, residual, weight, bias, epsilon, features, out):
         shift = add(shift, load(kind, residual))
     for first in range(0, features, NEAR):
         last = min(features, first + NEAR)
+        total = x
         if residual != 0:
             add_rows(kind, x, residual, out, first, last)
-            mean, squares = _moments(kind, out, first, last, shift, mean, squares)
-        else:
-            mean, squares = _moments(kind, x, first, last, shift, mean, squares)
+            total = out
+        mean, squares = _moments(kind, total, first, last, shift, mean, squares)
     if residual != 0:
         x = out
     _normalise(kind, x, shift, mean, squares, weight, bias, epsilon, features, out)

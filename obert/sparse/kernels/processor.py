@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import platform
-
 from llvmlite.binding import get_host_cpu_name
 from numba.core import config
 from numba.core.codegen import get_host_cpu_features
@@ -16,8 +14,7 @@ def _features() -> set[str]:
 
 
 FEATURES = _features()
-ARM = platform.machine().lower() in ("aarch64", "arm64")
-REGISTERS = 32 if ARM or "avx512f" in FEATURES else 16  # of vectors
+REGISTERS = 32 if "avx512f" in FEATURES else 16  # of vectors; half of ARM's hold what x86 takes from memory
 _NAME = config.CPU_NAME or get_host_cpu_name()
 SHUFFLES = _NAME.startswith("znver")  # are they free beside FMA? Else loads that spread a number are no worse.
 REGISTER = 16 if "avx512f" in FEATURES else 8 if "avx2" in FEATURES else 4  # float32 lanes of one
