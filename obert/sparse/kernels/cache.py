@@ -49,7 +49,8 @@ def jit(function: Callable[..., Any]) -> Any:
     try:
         if not CHECKED:  # addresses of this process are in that code
             numba.config.CACHE_DIR = str(folder())
-        return njit(nogil=True, cache=not CHECKED, error_model="numpy", boundscheck=False)(function)
+        options = {"nogil": True, "cache": not CHECKED, "error_model": "numpy", "boundscheck": False}
+        return njit(**options, no_cfunc_wrapper=True)(function)  # which only C would call, and takes time to make
     finally:
         numba.config.CACHE_DIR = before
 
