@@ -146,12 +146,11 @@ class _Builder:
         """A value as float32, made now if it is not there yet."""
         if name in self.sums:
             operation = Add(name, *self.sums.pop(name))
-            x, y = self._operand(operation.x), self._operand(operation.y)
-            if y.scale is not None:
-                x, y = y, x
-            if y.scale is not None:
-                y = self.float_of(operation.y if self.values[operation.y] is y else operation.x)
-            self._emit(ADD, operation, x, name, Value(x.features, x.stream), y)
+            x, y = self._terms(operation.x, operation.y)
+            if y is None:
+                self.values[name] = x
+            else:
+                self._emit(ADD, operation, x, name, Value(x.features, x.stream), y)
         elif name in self.activations:
             operation = self.activations.pop(name)
             x = self._operand(operation.x)
@@ -167,13 +166,25 @@ class _Builder:
 
     def _sum_of(self, name: str) -> tuple[Value, Value | None]:
         """The two terms of a sum that nobody else reads, the first perhaps in int32; or a value alone."""
-        if name not in self.sums:
-            return self._operand(name), None
-        one, other = self.sums.pop(name)
+        return self._terms(*self.sums.pop(name)) if name in self.sums else (self._operand(name), None)
+
+    def _terms(self, one: str, other: str) -> tuple[Value, Value | None]:
+        """Two values, of which the first may be in int32; or one alone, if the product that makes it adds the other."""
         x, y = self._operand(one), self._operand(other)
+        for name, product, added in ((one, x, y), (other, y, x)):
+            if self.uses[name] == 1 and added.scale is None and self._adds(product, added):
+                return product, None
         if y.scale is not None:
             x, y, other = y, x, one
         return x, y if y.scale is None else self.float_of(other)
+
+    def _adds(self, product: Value, added: Value) -> bool:
+        """Whether the last instruction makes this product in float32; then it adds the other value as well."""
+        last = self.segments[-1].instructions[-1] if self.segments[-1].instructions else None
+        if last is None or last.code != LINEAR or last.out is not product or product.scale is not None:
+            return False
+        last.y = added
+        return True
 
     def _linear(self, operation: Linear) -> None:
         weight = operation.weight

@@ -22,8 +22,9 @@ from obert.sparse.program import Output
 # Relative time of a token in tiles of so many: a narrow tile uses each weight for fewer of them, and of 8-bit integers
 # those of more than 32 are not near the processor for as long.
 _COSTS = {64: 1.0, 32: 1.25, 16: 1.9}
-_COSTS_OF_8_BITS = {64: 1.08, 32: 1.0, 16: 1.2}
+_COSTS_OF_8_BITS = {32: 1.0, 16: 1.2}
 _SPLIT_COST = 1.15  # of instructions that threads share, for waiting and for what is not split
+_QUERIES = 2 * COLUMN  # that attention takes at once
 _FEWEST_ITEMS = 4  # attentions a thread, below which queries are shared between threads
 
 
@@ -50,9 +51,9 @@ class Run:
         needed = attention8.scratch_bytes if layout.eight_bits else attention.scratch_bytes
         attention_stride = -(-needed(int(batch.kept.max()), layout.head_size) // CACHE_LINE) * CACHE_LINE
         items = len(batch.starts) * layout.heads
-        queries = -(-int(batch.kept.max()) // COLUMN)
+        queries = -(-int(batch.kept.max()) // _QUERIES)
         chunks = min(queries, max(1, _FEWEST_ITEMS * team.threads // items)) if team.threads > 1 else 1
-        chunk = -(-queries // chunks) * COLUMN
+        chunk = -(-queries // chunks) * _QUERIES
         scratches = max(team.threads, tiles if split else 0, sequence_tiles)
         counters = self._array("counters", 16, np.int64)
         counters[:] = 0
