@@ -114,7 +114,7 @@ def test_each_way_to_multiply_is_exact(dot):
 
 @pytest.mark.skipif("avx512vnni" not in HOST and "avxvnni" not in HOST, reason="this processor has no VNNI")
 def test_vnni_in_narrow_registers_is_exact(tmp_path):
-    narrow = "from obert.sparse import processor; processor.dot = 'vnni256'; import runpy; "
+    narrow = "from obert.sparse.kernels import processor; processor.dot = 'vnni256'; import runpy; "
     narrow += "runpy.run_module('exact8', run_name='__main__')"
     assert run("-c", narrow, NUMBA_CACHE_DIR=str(tmp_path)).split() == ["vnni256"]
 
