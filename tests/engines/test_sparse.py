@@ -2,7 +2,7 @@
 
 import onnx
 import pytest
-from obert.cli import main
+from obert.commands.cli import main
 
 from obert.engines import EngineError, ModelFiles, _integer_products
 from obert.engines.sparse import Sparse
