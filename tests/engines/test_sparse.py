@@ -2,8 +2,8 @@
 
 import onnx
 import pytest
-from obert.commands.cli import main
 
+from obert.commands.cli import main
 from obert.engines import EngineError, ModelFiles, _integer_products
 from obert.engines.sparse import Sparse
 from obert.sparse import SparseModel
