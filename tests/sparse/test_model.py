@@ -21,7 +21,7 @@ from obert.sparse.execution.runs import Run
 from obert.sparse.execution.threads import Team
 from obert.sparse.execution.tokens import COLUMN, stream
 from obert.sparse.model import SparseModel
-from obert.sparse.program import Activate, Add, Embed, Linear, Lookup, Norm, Output, Program, Weight
+from obert.sparse.program import Activate, Add, Embed, Linear, Lookup, Norm, Output, Program, Rounding, Weight
 
 OF_EACH = (
     ("bert", "question_answering"),
@@ -210,6 +210,14 @@ def test_sums_and_activations_that_several_read_are_kept_apart():
     bent = np.maximum(y, 0)
     expected = 2 * (x + y) + bent + bent @ one.T.astype(np.float64) + 1
     np.testing.assert_allclose(model(input_ids=ids)[0], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_an_integer_layer_whose_unit_is_worth_nothing_gives_nothing():
+    rounding = Rounding(np.float32(0.1), 100)
+    weight = Weight("empty", np.zeros((8, 8), np.int8), np.full(8, 7, np.int32), rounding, np.float32(0))
+    operations = Embed("x", (Lookup(np.ones((100, 8), np.float32), "words"),)), Linear("y", "x", weight)
+    program = Program(operations, (Output("y", "y", 0, 8),), ("input_ids",), None, None)
+    np.testing.assert_allclose(SparseModel(program, 1)(input_ids=np.ones((2, 5), int))[0], 0, atol=1e-30)
 
 
 def test_values_that_live_at_once_have_places_of_their_own(exported):

@@ -41,7 +41,8 @@ from obert.sparse.kernels.vectors import (
     ticks,
 )
 
-# Columns of the tables of int64 that the loop reads, in bytes; `layout.py` writes them.
+# Columns of the tables of int64 that the loop reads, in bytes; `layout.py` writes them. I_PART is how many features a
+# part has; of embeddings, which have no parts, the first row of indices.
 I_CODE, I_PARTS, I_PART, I_X, I_Y, I_OUT, I_FEATURES, I_TABLE, I_SECOND, I_NUMBER, I_FLOATS = range(0, 88, 8)
 INSTRUCTION = 88
 S_KIND, S_STREAM, S_FIRST, S_COUNT, S_QUERY, S_KEY, S_VALUE, S_OUT, S_HEADS, S_HEAD_SIZE, S_TABLE = range(0, 88, 8)

@@ -30,6 +30,7 @@ from obert.sparse.program import Embed, Weight
 
 ROWS_A_PART = 64  # features that a thread takes at once of what is done feature by feature
 _NO_VALUE = -1
+_SMALLEST = float(np.finfo(np.float32).tiny)
 
 
 class Layout:
@@ -90,7 +91,8 @@ class Layout:
         x, y, out, source = instruction.x, instruction.y, instruction.out, instruction.source
         features, part, table, second, number = out.features, ROWS_A_PART, 0, 0, 0
         parts = -(-features // part)
-        floats = [0.0 if x is None or x.scale is None else x.scale, 0.0, 0.0]
+        # A scale of 0 says that x is float32; one that is 0 itself is as good as the smallest.
+        floats = [0.0 if x is None or x.scale is None else max(x.scale, _SMALLEST), 0.0, 0.0]
         if instruction.code == LINEAR:
             packed = self._packed(source.weight)
             features, parts, part, table = packed.blocks, packed.blocks, 1, packed.address
