@@ -26,10 +26,9 @@ class Team:
         self._pool: ThreadPoolExecutor | None = None
         self._process = 0
 
-    def run(self, work: Callable[[int], None], threads: int | None = None) -> None:
+    def run(self, work: Callable[[int], None]) -> None:
         """Call `work` with 0 in this thread, and with 1, 2, ... in others. Raises what any of them raises."""
-        count = self.threads if threads is None else min(threads, self.threads)
-        futures = [self._helpers().submit(work, number) for number in range(1, count)]
+        futures = [self._helpers().submit(work, number) for number in range(1, self.threads)]
         try:
             work(0)
         finally:

@@ -95,9 +95,9 @@ def activate(kind, activation, x, first, last):
         half = splat(COLUMN, np.float32(0.5))
         for place in range(begin, end, step):
             value = load(COLUMN, place)
-            inner = mul(value, fma(mul(value, value), cubic, linear))
+            argument = mul(value, fma(mul(value, value), cubic, linear))
             halved = mul(value, half)
-            store(place, fma(halved, tanh(inner), halved))
+            store(place, fma(halved, tanh(argument), halved))
     elif activation == 2:
         for place in range(begin, end, step):
             store(place, relu(load(COLUMN, place)))

@@ -223,7 +223,6 @@ f32_at = _scalar(F32, types.float32)
 i64_at = _scalar(I64, types.int64)
 i32_at = _scalar(I32, types.int64, lambda b, value: b.sext(value, I64))
 u16_at = _scalar(I16, types.int64, lambda b, value: b.zext(value, I64))
-u8_at = _scalar(I8, types.int64, lambda b, value: b.zext(value, I64))
 
 
 @intrinsic
@@ -283,16 +282,14 @@ def lanewise(count: int, emit: Callable) -> Any:
     return operation
 
 
-# Minimum and maximum return the second operand where either is NaN, as x86 does.
+# The maximum is the second operand where either is NaN, as on x86.
 fma = lanewise(3, lambda b, x, y, z: emit_call(b, "llvm.fma", x, y, z))
 add = lanewise(2, lambda b, x, y: b.fadd(x, y))
 sub = lanewise(2, lambda b, x, y: b.fsub(x, y))
 mul = lanewise(2, lambda b, x, y: b.fmul(x, y))
 div = lanewise(2, lambda b, x, y: b.fdiv(x, y))
 maximum = lanewise(2, lambda b, x, y: b.select(b.fcmp_ordered(">", x, y), x, y))
-minimum = lanewise(2, lambda b, x, y: b.select(b.fcmp_ordered("<", x, y), x, y))
 sqrt = lanewise(1, lambda b, x: emit_call(b, "llvm.sqrt", x))
-exp = lanewise(1, emit_exp)
 add_i32 = lanewise(2, lambda b, x, y: b.add(x, y))
 
 
@@ -301,13 +298,6 @@ def to_f32(typingctx, x):
     """int32 lanes as float32."""
     vector = Vector("f32", x.lanes)
     return vector(x), lambda c, b, s, a: b.sitofp(a[0], vector.llvm)
-
-
-@intrinsic
-def to_i32(typingctx, x):
-    """float32 lanes that hold integers, as int32."""
-    vector = Vector("i32", x.lanes)
-    return vector(x), lambda c, b, s, a: b.fptosi(a[0], vector.llvm)
 
 
 # Between threads
