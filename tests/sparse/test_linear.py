@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from obert.sparse.kernels.arrays import aligned, keep
 from obert.sparse.kernels.bounds import OutOfBounds, raise_if_violated
 from obert.sparse.kernels.linear import linear
-from obert.sparse.kernels.packing import PackedLinear
+from obert.sparse.kernels.packing import ROW, PackedLinear
 from obert.sparse.kernels.processor import FEATURES
 from obert.sparse.kernels.vectors import Kind
 
@@ -155,7 +155,7 @@ def run_checked(lanes):
         run_infinite(rows, lanes)
     packed = PackedLinear(*layer(8, 8, 0.5, 1, 0.0, 0))
     offsets = packed._arrays[1]
-    offsets[-1] = 65535
+    offsets[-1] = 8 * ROW  # the row behind the last
     with pytest.raises(OutOfBounds):
         multiply(packed, normal(rng, 8, lanes), 8)
 

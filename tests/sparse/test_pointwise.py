@@ -53,10 +53,13 @@ def exact_norm(x, weight, bias, epsilon):
 
 
 def allowed_of_norm(x, weight, exact):
-    """A number is known to half a unit in its last place, and the norm counts in deviations."""
+    """A number is known to half a unit in its last place, and the norm counts in deviations.
+
+    The largest number may be what others are counted from, and 32 of them are then added up: hence 5e-7, of 6e-8.
+    """
     steps = np.abs(x).max(1, keepdims=True) / x.astype(np.float64).std(1, keepdims=True)
     normalised = np.abs(exact_norm(x, np.float64(1), 0, 1e-12))
-    return 2e-7 * (1 + steps) * np.abs(weight) * (1 + normalised) + 2e-7 * np.abs(exact)
+    return 5e-7 * (1 + steps) * np.abs(weight) * (1 + normalised) + 2e-7 * np.abs(exact)
 
 
 @pytest.mark.parametrize("name", pointwise.ACTIVATIONS)

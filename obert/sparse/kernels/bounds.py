@@ -17,6 +17,7 @@ _LARGEST = 4096  # bytes of one access
 _REGIONS = np.zeros((1 << 16, 2), np.int64)  # first byte, and the first behind the last
 _STATE = np.zeros(2, np.int64)  # how many regions there are; the first wrong address
 _HARMLESS = np.zeros(_LARGEST + 64, np.uint8)  # what is read or written in its place
+_KEPT: list[np.ndarray] = []  # so that nothing else comes to lie where a registered array was
 
 
 class OutOfBounds(Exception):
@@ -26,6 +27,7 @@ class OutOfBounds(Exception):
 def register(array: np.ndarray) -> np.ndarray:
     """An array that kernels may reach for, from now on."""
     if CHECKED:
+        _KEPT.append(array)
         start = array.ctypes.data
         _REGIONS[_STATE[0]] = start, start + array.nbytes
         _STATE[0] += 1
