@@ -20,7 +20,7 @@ from obert.foundation.files import write_text
 from obert.masks.patterns import AnyPattern
 from obert.masks.selection import Distribution, dense_masks
 from obert.models.encoders import ENCODER, prunable_layers
-from obert.pruning import Context, Method, prune_event
+from obert.pruning import Context, Method, WeightsBehindMasks, prune_event
 from obert.training.features import Features
 
 MASKS, STATE, EVENTS = "masks.safetensors", "pruning_state.safetensors", "pruning_events.json"
@@ -103,7 +103,7 @@ class Pruner:
         self.layers = prunable_layers(network, scope)
         tied = _tied(network, self.layers)
         self.hook = method.training_hook(network, self.layers, pattern)
-        if self.hook.returns and tied:
+        if isinstance(self.hook, WeightsBehindMasks) and tied:
             raise UserError(
                 f"method {type(method).__name__} keeps pruned weights behind a mask, and '{tied}' is the weight of two "
                 "layers. Leave its part out of the recipe's scope"
@@ -117,10 +117,19 @@ class Pruner:
         """The target of the last event."""
         return self.events[-1]["sparsity"] if self.events else 0.0
 
-    def prune(self, sparsity: float, step: int = 0, optimizer: torch.optim.Optimizer | None = None) -> None:
+    def prune(
+        self,
+        sparsity: float,
+        step: int = 0,
+        optimizer: torch.optim.Optimizer | None = None,
+        progress: float = 0.0,
+    ) -> None:
         """Prune to a sparsity now, in evaluation mode; the mode is restored.
 
         The gradients' data order depends on the seed and the step, so that a resumed run draws the same.
+
+        Args:
+            progress: how far training is on its way to the last event, from 0 to 1.
         """
         started = time.perf_counter()
         device = next(self.network.parameters()).device
@@ -149,6 +158,7 @@ class Pruner:
             self.pattern,
             self.distribution,
             from_teacher if self.distillation and self.teacher is not None else None,
+            progress=progress,
         )
         was_training = self.network.training
         self.network.eval()
