@@ -183,9 +183,7 @@ def test_a_tied_weight_behind_a_mask_is_refused(root, tmp_path):
     assert network.get_output_embeddings().weight is network.get_input_embeddings().weight
     Pruner(network, Movement(), data, seeds, UNSTRUCTURED, scope=Scope(head=True))
     network, data = data_of(tmp_path, "bert", "mlm", MLM)
-    pruner = Pruner(
-        network, RigL(), data, seeds, UNSTRUCTURED, scope=Scope(embeddings=True)
-    )
+    pruner = Pruner(network, RigL(), data, seeds, UNSTRUCTURED, scope=Scope(embeddings=True))
     for _ in range(2):
         pruner.prune(0.5)
 
