@@ -15,6 +15,7 @@ from obert.masks.counts import Sparsity, _Part
 FILE_NAME = "metrics.json"
 MODEL, CURVES, PREDICTIONS = "model", "curves.csv", "predictions.jsonl"  # what may lie beside it
 DECIDED = "decided"  # in the details: options of the task that the trained model decided
+COMPONENTS = "components"  # in the details of an export: what the parts of the model cost
 
 
 class Score(_Part):
