@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from obert.experiment.recipe import Fraction, Name, Strict
+from obert.experiment.strict import Fraction, Name, Strict
 
 PRETRAINED = "pretrained"  # in place of an upstream run's recipe: the model as it comes
 RUN_RECIPE = r"^[a-z0-9_]+(@[a-z0-9_]+)*$"  # a recipe, then those of what the run starts from

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, SerializeAsAny, field_validator, model_validator
 
-from obert.experiment.recipe import Name, Strict
+from obert.experiment.strict import Name, Strict
 from obert.stages import stages
 
 NOT_SEARCHED = {"description", "source", "stage", "family"}  # what a recipe is, not how it does it

@@ -6,8 +6,9 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from obert.experiment.reading import read_yaml, validate
-from obert.experiment.recipe import Fraction, LearningRate, Name, SparsitySchedule, Strict
+from obert.experiment.recipe import LearningRate, SparsitySchedule
 from obert.experiment.schema import RUN_RECIPE
+from obert.experiment.strict import Fraction, Name, Strict
 
 SCORES = ("accuracy", "accuracy_mismatched", "exact_match", "f1", "matthews", "pearson", "spearman")
 PATH = Path("configs/published.yaml")

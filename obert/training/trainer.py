@@ -111,6 +111,8 @@ class CompressionTrainer(Trainer):
             gradient_accumulation_steps=accumulation,
             learning_rate=training.learning_rate.initial,
             weight_decay=training.weight_decay,
+            adam_beta2=training.adam_beta2,
+            adam_epsilon=training.adam_epsilon,
             max_grad_norm=training.max_grad_norm,
             logging_steps=1,
             logging_nan_inf_filter=False,
