@@ -117,6 +117,8 @@ class Export(Stage):
         target = source.sparsity.target if source.sparsity else 0.0
         scope = source.sparsity.layers if source.sparsity else None
         measured = exported_sparsity(files.onnx, network, target, scope)
+        if source.sparsity:
+            measured = measured.model_copy(update={"targets": source.sparsity.targets})
         if source.sparsity and not _fits(measured, source.sparsity, quantized):
             raise UserError(
                 f"{files.onnx} has {measured.measured:.6f} sparsity, the record of {source.key.path} says "
