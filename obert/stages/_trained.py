@@ -219,7 +219,8 @@ def record_trained(
     sparsity = measured_sparsity(network, scope, planned.key.sparsity or 0.0)
     held = {"pattern": pattern.check(weights, str(planned.key.path))} if pattern is not None else {}
     if pruner is not None:
-        assert_sparsity(sparsity, str(planned.key.path), pruner.pattern, pruner.distribution)
+        where, cuts = str(planned.key.path), pruner.cuts(planned.key.sparsity)
+        assert_sparsity(sparsity, where, pruner.pattern, pruner.distribution, cuts)
 
     (planned.folder / FILE_NAME).unlink(missing_ok=True)  # of a run before, whose model is now replaced
     shutil.rmtree(planned.folder / MODEL, ignore_errors=True)

@@ -34,6 +34,7 @@ class Ablation(Table):
         symbols: by parameter of which sweeps are drawn: of any method, or as `methods.<method>.<parameter>` of one.
     """
 
+    paper = "obert"
     section = "Published and measured"
     symbols: ClassVar[dict[str, str]]
 
