@@ -189,7 +189,13 @@ class Experiment(Strict):
     )
     benchmark: Benchmark | None = Field(None, description="what is exported and timed; nothing by default")
     sweeps: tuple[Name, ...] = Field((), description="files of configs/sweeps whose trials are in tables and figures")
-    tables: Literal["all"] | tuple[Name, ...] = Field("all", description="tables and figures that are made")
+    tables: Literal["all"] | tuple[Name, ...] = Field(
+        "all",
+        description="tables and figures that are made; `all` leaves out those that the experiment does not concern",
+    )
+    papers: tuple[Literal["obert", "how_to_prune"], ...] = Field(
+        ("obert",), description="papers whose tables are made where `tables` is `all`"
+    )
     tracking_uri: str = Field("sqlite:///results/tracking/mlflow.db", description="MLflow tracking server or database")
 
     @model_validator(mode="after")

@@ -86,8 +86,8 @@ def equal_zeros(sizes: Mapping[str, int], sparsity: float, to: Iterable[str] = (
     target = sparsity * whole / size
     if target >= 1:
         raise UserError(
-            f"{sparsity:g} of {whole:,} weights are more than {' and '.join(pruned)} can lose, {size:,} ({size / whole:.4f}"
-            "). Ask for a lower sparsity, or prune more parts"
+            f"{sparsity:g} of {whole:,} weights are more than {' and '.join(pruned)} can lose, {size:,} "
+            f"({size / whole:.4f}). Ask for a lower sparsity, or prune more parts"
         )
     return target
 
