@@ -70,7 +70,7 @@ class RigL(MeanGradient):
         weights = {name: weight.abs() for name, weight in context.weights.items()}
         steepest, largest = _largest(gradients), _largest(weights)
         start = all(bool(mask.all()) for mask in context.masks.values())  # nothing has been pruned: nothing is to grow
-        share = 0.0 if start else self.share * (1 + math.cos(math.pi * context.elapsed)) / 2
+        share = 0.0 if start else self.share * (1 + math.cos(math.pi * context.progress)) / 2
         scores = {}
         for name, kept in context.masks.items():
             exchanged = int(share * int(kept.sum()))

@@ -65,14 +65,14 @@ class Trace:
         self.optimizer.step()
         self.hook.after_step(self.masks, at_target)
 
-    def prune(self, sparsity, *gradients, elapsed=0.0):
+    def prune(self, sparsity, *gradients, progress=0.0):
         data = Given(gradients) if gradients else None
         generator = torch.Generator().manual_seed(3)
 
         def losses(gradient):
             return (gradient * self.layer.weight).sum()
 
-        context = Context(self.hook, self.masks, data, losses, generator, self.pattern, elapsed=elapsed)
+        context = Context(self.hook, self.masks, data, losses, generator, self.pattern, progress=progress)
         self.masks = prune_event(self.method, context, sparsity).masks
         self.hook.after_event(self.masks, self.optimizer)
 
@@ -235,12 +235,12 @@ def test_rigl():
     trace.step([[1.0, 0.0, 0.0], [0.0, -2.0, 1.0]])  # what has grown started at zero
     equal(trace.weight(), [[0.0, -2.0, 3.0], [-1.5, 1.0, 0.0]])
     # half way a quarter goes, the 1; without a gradient anywhere it is the largest weight of those that may grow
-    trace.prune(1 / 3, flat, elapsed=0.5)
+    trace.prune(1 / 3, flat, progress=0.5)
     assert trace.mask() == [[0, 1, 1], [1, 1, 0]]
-    trace.prune(1 / 3, [[-2.0, 0.0, 0.0], [0.0, 1.0, 1.0]], elapsed=0.5)
+    trace.prune(1 / 3, [[-2.0, 0.0, 0.0], [0.0, 1.0, 1.0]], progress=0.5)
     assert trace.mask() == [[1, 1, 1], [1, 0, 0]]
     equal(trace.weight(), [[0.0, -2.0, 3.0], [-1.5, 0.0, 0.0]])
-    trace.prune(1 / 3, [[0.0, 0.0, 0.0], [0.0, 9.0, 9.0]], elapsed=1.0)  # at the end nothing is exchanged
+    trace.prune(1 / 3, [[0.0, 0.0, 0.0], [0.0, 9.0, 9.0]], progress=1.0)  # at the end nothing is exchanged
     assert trace.mask() == [[1, 1, 1], [1, 0, 0]]
     # a rising sparsity: 0 and -1.5 are dropped, and one of the pruned grows
     trace.prune(1 / 2, [[0.5, 0.0, 0.0], [0.0, 1.0, 2.0]])
