@@ -1,6 +1,6 @@
 """The schema of a recipe (`configs/recipes/<name>.yaml`): how a model is trained or pruned."""
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
