@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from obert.experiment.recipe import LearningRate
 from obert.records.record import Record
 from obert.tables import Note, Results, Table
 from obert.tables._figures import DASHES, STYLE, empty_figure, panels, thinned
@@ -50,14 +51,24 @@ def curves_of(results: Results, belongs: Callable[[Record], bool] = lambda recor
     return pd.concat(parts, ignore_index=True)[list(COLUMNS)] if parts else pd.DataFrame(columns=list(COLUMNS))
 
 
+def curve_of(epochs: float, rate: LearningRate, events: dict[int, float], epoch_steps: int) -> pd.DataFrame:
+    """Epoch, sparsity and learning rate as a schedule has them, step by step.
+
+    Args:
+        events: sparsity by the step that a pruning event precedes.
+        epoch_steps: optimiser steps of an epoch.
+    """
+    total = max(1, round(epochs * epoch_steps))
+    steps = np.arange(total)
+    rates = [linear_with_rewinds(step, total, epoch_steps, rate) for step in steps]
+    sparsity = pd.Series(events).reindex(steps).ffill().fillna(0).to_numpy()
+    return thinned(pd.DataFrame({"epoch": steps / epoch_steps, "sparsity": sparsity, "learning_rate": rates}))
+
+
 def published_curve(schedule: Schedule, target: float = TARGET) -> pd.DataFrame:
     """A paper's schedule, step by step."""
-    total = round(schedule.epochs * STEPS)
-    steps = np.arange(total)
-    events = pd.Series(pruning_events(schedule.sparsity, STEPS, target))
-    rates = [linear_with_rewinds(step, total, STEPS, schedule.learning_rate) for step in steps]
-    sparsity = events.reindex(steps).ffill().fillna(0).to_numpy()
-    curve = thinned(pd.DataFrame({"epoch": steps / STEPS, "sparsity": sparsity, "learning_rate": rates}))
+    events = pruning_events(schedule.sparsity, STEPS, target)
+    curve = curve_of(schedule.epochs, schedule.learning_rate, events, STEPS)
     return curve.assign(task="squad", recipe=PUBLISHED, method="obert", target=target)[list(COLUMNS)]
 
 

@@ -103,7 +103,7 @@ class Ablation(Table):
 def _best_values(trials: pd.DataFrame, key: str) -> dict[str, object]:
     """What the best trial has for the searched keys but one."""
     best = trials.loc[trials["objective"].idxmax()]
-    return {name: best[name] for name in searched(trials) if name != key}
+    return {name: best[name] for name in searched(trials) if name != key and pd.notna(best[name])}
 
 
 def _scale(sweep: str, trials: pd.DataFrame, fixed: dict[str, object]) -> str:

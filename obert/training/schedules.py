@@ -1,8 +1,15 @@
 """Learning-rate and sparsity schedules as functions of the optimiser step."""
 
-from obert.experiment.recipe import LearningRate, SparsitySchedule
+import math
+
+from obert.experiment.recipe import LearningRate, SparsitySchedule, Training
 from obert.experiment.scaling import evenly
 from obert.foundation.errors import UserError
+
+
+def steps_per_epoch(training: Training, features: int) -> int:
+    """Optimiser steps of one pass over the features."""
+    return math.ceil(math.ceil(features / training.batch_size) / training.gradient_accumulation)
 
 
 def linear_with_rewinds(step: int, total_steps: int, steps_per_epoch: int, rate: LearningRate) -> float:
