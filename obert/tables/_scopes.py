@@ -1,6 +1,7 @@
 """Runs that differ in their scope alone: which weights were pruned, and which runs are a fair comparison."""
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import astuple, dataclass
 from typing import Any
@@ -10,7 +11,7 @@ import pandas as pd
 from obert.experiment.keys import RunKey
 from obert.masks.counts import Sparsity
 from obert.stages import stage
-from obert.statistics.estimates import Difference, Summary
+from obert.statistics.estimates import Summary
 from obert.statistics.formatting import format_number
 from obert.tables import Results
 from obert.tables._measured import Group, groups, recipe_of
@@ -18,6 +19,11 @@ from obert.tables._ranking import differences
 
 PARTS = ("encoder", "embeddings", "head")
 ENCODER, ALL = "encoder", "all"
+SPARSITIES = {"encoder_sparsity": "encoder %", "whole_model_sparsity": "whole model %"}  # columns, and on a page
+NEEDED = (
+    "Nothing to compare. Needed: runs of one method that share everything but the recipe's scope and the sparsity, "
+    "some of them with zeros in the encoder alone."
+)
 TOLERANCE = 0.005  # of the weights that two sparsities are fractions of
 DENSE_PARTS = {"encoder": True, "embeddings": False, "head": False}
 
@@ -40,6 +46,12 @@ def scope_name(recipe: dict[str, Any]) -> str:
         if len(named) > 1 and ENCODER in said:
             name += f", {said[ENCODER]}"
     return f"{name}, one cut" if sum(value is True for value in values.values()) > 1 else name
+
+
+def scope_words(recipe: dict[str, Any]) -> str:
+    """What sparsity is of, e.g. "encoder", "encoder and head", "whole model"."""
+    pruned = [part for part, value in scope_values(recipe).items() if value is not False]
+    return "whole model" if len(pruned) == len(PARTS) else " and ".join(pruned)
 
 
 def pruning_recipe(results: Results, key: RunKey) -> dict[str, Any]:
@@ -78,6 +90,12 @@ def whole_sparsity(group: Group) -> float:
     return mean_of(group, lambda sparsity: sparsity.whole_model)
 
 
+def is_wide(group: Group) -> bool:
+    """Whether more or other weights than the encoder's were pruned."""
+    encoder = encoder_sparsity(group)
+    return not math.isnan(encoder) and encoder != mean_of(group, lambda sparsity: sparsity.measured)
+
+
 @dataclass(frozen=True)
 class Family:
     """A task's runs of one setting: those that prune the encoder alone, and the others by the name of their scope."""
@@ -109,7 +127,7 @@ def families(results: Results, task: str) -> Iterator[Family]:
 def change(results: Results, group: Group, reference: Group) -> tuple[float, float, float]:
     """How much higher a group scores than a reference, with its 95 % paired-bootstrap interval over shared seeds."""
     if not group.score.n or not reference.score.n:
-        return astuple(Difference(float("nan"), float("nan"), float("nan")))
+        return math.nan, math.nan, math.nan
     return astuple(differences(results, [reference, group])[1, 0].interval())
 
 

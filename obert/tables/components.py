@@ -13,7 +13,17 @@ from obert.tables import Note, Results, Table
 from obert.tables._engines import OVER, SPEEDUP, engine_notes, engines_of
 from obert.tables._measured import DENSE, Group, metric_of
 from obert.tables._ranking import texts_by_row
-from obert.tables._scopes import PARTS, Family, change, encoder_sparsity, families, nearest, percent, whole_sparsity
+from obert.tables._scopes import (
+    NEEDED,
+    PARTS,
+    Family,
+    change,
+    encoder_sparsity,
+    families,
+    nearest,
+    percent,
+    whole_sparsity,
+)
 
 FLOAT, INTEGER = 4, 1  # bytes of a weight
 SIZES = (
@@ -87,7 +97,9 @@ class Components(Table):
         return pd.DataFrame(shown)
 
     def notes(self, results: Results) -> tuple[Note, ...]:
-        concerned = [task for task in results.tasks if any(families(results, task))]
+        concerned = [task for task in results.tasks if any(True for _ in families(results, task))]
+        if not concerned:
+            return (Note(NEEDED),)
         products = {}
         for task in concerned:
             costs = _costs(results, task)
@@ -98,7 +110,7 @@ class Components(Table):
                     f"Attention's products of activations are not in the table. For {costs['length']} tokens they are "
                     f"{others / 1e6:,.3f} M multiply-adds, {100 * others / (others + weights):.2f} % of the model's."
                 ] = None
-        return (*map(Note, products), *(engine_notes(results) if concerned else ()))
+        return (*map(Note, products), *engine_notes(results))
 
 
 def _change(mean: float, low: float, high: float, n: float, target: float = math.nan) -> str:

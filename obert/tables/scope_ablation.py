@@ -13,6 +13,7 @@ from obert.tables._measured import Group, groups, metric_of, recipe_of
 from obert.tables._ranking import DIFFERENCE, texts_by_row
 from obert.tables._scopes import (
     ENCODER,
+    NEEDED,
     TOLERANCE,
     Family,
     change,
@@ -64,6 +65,8 @@ class ScopeAblation(Table):
         return pd.DataFrame(shown)
 
     def notes(self, results: Results) -> tuple[Note, ...]:
+        if not any(True for task in results.tasks for _ in families(results, task)):
+            return (Note(NEEDED),)
         found = [group for task in results.tasks for group in groups(results, task)]
         wider = [g for g in found if g.key.method and scope_name(recipe_of(g.records[0])) != ENCODER]
         sizes: dict[tuple, set[float]] = {}

@@ -1,13 +1,17 @@
 """Tables of scopes, from hand-made records: which runs pair up, and the numbers of each part."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from obert.masks.counts import LayerSparsity, Sparsity
 from obert.records.record import COMPONENTS, Score
-from obert.tables._scopes import scope_name
+from obert.tables._scopes import NEEDED, scope_name
+from obert.tables.accuracy_vs_sparsity import AccuracyVsSparsity
 from obert.tables.components import Components
+from obert.tables.leaderboard_over_tasks import LeaderboardOverTasks
+from obert.tables.pareto_sparsity import ParetoSparsity
 from obert.tables.scope_ablation import EQUAL_ENCODER, EQUAL_ZEROS, SAME_TARGET, ScopeAblation
 from tables.examples import DENSE_RECIPE, record
 
@@ -182,5 +186,38 @@ def test_older_exports_without_costs_are_read(make_results):
 
 
 @pytest.mark.parametrize("table", [Components, ScopeAblation])
-def test_experiments_without_scopes_have_no_rows(table, two_tasks):
-    assert table().build(two_tasks).empty and table().notes(two_tasks) == ()
+def test_experiments_without_scopes_have_no_rows_and_say_what_is_needed(table, two_tasks):
+    assert table().build(two_tasks).empty
+    assert [note.text for note in table().notes(two_tasks)] == [NEEDED]
+
+
+def on_two_tasks(make_results, *runs):
+    made = [(record("teacher", 100.0, task=task), None, 0) for task in (TASK, "second")]
+    for run, scores, _ in runs:
+        made += [(run.model_copy(update={"key": replace(run.key, task=task)}), scores, 0) for task in (TASK, "second")]
+    return make_results(made)
+
+
+def test_leaderboards_and_fronts_tell_scopes_apart(make_results):
+    """At one target the model that is pruned as a whole has more zeros; the front puts it where they are."""
+    results = on_two_tasks(make_results, pruned("a", 0.5, 3), pruned("b", 0.5, 2, OWN))
+    rows = LeaderboardOverTasks().build(results).set_index("recipe")
+    assert rows.loc["b", ["encoder_sparsity", "whole_model_sparsity"]].tolist() == [0.5, 0.5]
+    assert rows.loc["a", ["encoder_sparsity", "whole_model_sparsity"]].tolist() == [0.5, 0.4]
+    assert "40.00" in LeaderboardOverTasks().display(rows.reset_index())["whole model %"].tolist()
+    front = ParetoSparsity().build(results)
+    assert front["whole_model_sparsity"].tolist()[:3] == [0, 0.4, 0.5] and front["on_front"].all()
+    (axis, _) = ParetoSparsity().draw(front).axes
+    assert axis.get_xlabel() == "sparsity of the whole model (%)"
+    curves = AccuracyVsSparsity().build(results)
+    assert curves.set_index("panel")["scope"].to_dict() == {"a": "encoder", "b": "whole model"}
+    labels = {axis.get_title(): axis.get_xlabel() for axis in AccuracyVsSparsity().draw(curves).axes}
+    assert labels[f"{TASK}, a"] == "sparsity of the encoder (%)"
+    assert labels[f"{TASK}, b"] == "sparsity of the whole model (%)"
+
+
+def test_nothing_is_said_of_scopes_where_all_are_the_encoder(make_results):
+    results = on_two_tasks(make_results, pruned("a", 0.5, 3), pruned("b", 0.5, 2))
+    for table in (LeaderboardOverTasks(), ParetoSparsity(), AccuracyVsSparsity()):
+        content = table.build(results)
+        assert not {"whole_model_sparsity", "scope"} & set(content.columns) and len(content)
