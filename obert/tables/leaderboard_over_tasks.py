@@ -11,7 +11,7 @@ from obert.statistics.formatting import DASH, format_difference, format_number, 
 from obert.tables import Note, Results, Table
 from obert.tables._measured import DENSE, Group, groups, recovery, score
 from obert.tables._ranking import DIFFERENCE, RULE, blocks, differences, pool_notes, ranks, texts_by_row
-from obert.tables._scopes import SPARSITIES, is_wide
+from obert.tables._scopes import SPARSITIES, encoder_sparsity, is_wide, whole_sparsity
 
 COLUMNS = (
     "sparsity", "recipe", "family", "rank", "method", "recovery_mean", "recovery_std", "n", *DIFFERENCE, "mean_rank",
