@@ -112,16 +112,20 @@ def nearest(candidates: Iterable[Group], group: Group, measure: Callable[[Group]
 
 
 def families(results: Results, task: str) -> Iterator[Family]:
-    """What can be compared on a task: settings in which more than one scope was run, in the order of the plan."""
-    found: dict[str, dict[str, list[Group]]] = {}
+    """What can be compared on a task: settings in which more than one scope was run, in the order of the plan.
+
+    Of two recipes that are the same but for their names, the first counts.
+    """
+    found: dict[str, dict[str, dict[float, Group]]] = {}
     for group in groups(results, task):
         if stage(group.key.stage).prunes and group.key.method is not None:
             by_scope = found.setdefault(setting_of(group), {})
-            by_scope.setdefault(scope_name(recipe_of(group.records[0])), []).append(group)
+            by_scope.setdefault(scope_name(recipe_of(group.records[0])), {}).setdefault(group.sparsity, group)
     for by_scope in found.values():
-        references = tuple(sorted(by_scope.pop(ENCODER, []), key=lambda group: group.sparsity))
+        references = by_scope.pop(ENCODER, {})
         if references and by_scope:
-            yield Family(references, {name: tuple(others) for name, others in by_scope.items()})
+            others = {name: tuple(of_scope.values()) for name, of_scope in by_scope.items()}
+            yield Family(tuple(references[sparsity] for sparsity in sorted(references)), others)
 
 
 def change(results: Results, group: Group, reference: Group) -> tuple[float, float, float]:
