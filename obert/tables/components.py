@@ -27,16 +27,9 @@ from obert.tables._scopes import (
 
 FLOAT, INTEGER = 4, 1  # bytes of a weight
 SIZES = (
-    "parameters",
-    "multiply_adds",
-    "length",
-    "share",
-    "part_sparsity",
-    "dense_mb",
-    "bitmap_mb",
-    "gzip_mb",
-    "int8_mb",
-)
+    "parameters", "multiply_adds", "length", "share", "part_sparsity", "remaining_share", "dense_mb", "bitmap_mb",
+    "gzip_mb", "int8_mb",
+)  # fmt: skip
 ENCODER_CHANGE = ("encoder_change", "encoder_change_low", "encoder_change_high", "encoder_change_n")
 ZEROS_CHANGE = ("zeros_change", "zeros_change_low", "zeros_change_high", "zeros_change_n", "zeros_target")
 SPEED = ("_latency_p50_ms", SPEEDUP, f"{SPEEDUP}_low", f"{SPEEDUP}_high")
@@ -85,6 +78,7 @@ class Components(Table):
         shown["length"] = per_row(lambda v: format_number(v, 0), "length")
         shown["share %"] = percent(content["share"], 3)
         shown["zeros of the part %"] = percent(content["part_sparsity"], 2)
+        shown["share of what remains %"] = percent(content["remaining_share"])
         for name in ("dense", "bitmap", "gzip", "int8"):
             shown[f"{name} MB"] = per_row(lambda v: format_number(v, 2), f"{name}_mb")
         shown["change at equal encoder sparsity"] = per_row(_change, *ENCODER_CHANGE)
@@ -174,6 +168,7 @@ def _sizes(results: Results, record: Record, part: str) -> dict[str, float]:
         row = {
             "parameters": size,
             "part_sparsity": zeros / size,
+            "remaining_share": (size - zeros) / sum(other.size - other.zeros for other in counted.parts.values()),
             "dense_mb": FLOAT * size / 1e6,
             "bitmap_mb": (size / 8 + FLOAT * (size - zeros)) / 1e6,
             "int8_mb": INTEGER * size / 1e6,

@@ -159,6 +159,7 @@ def test_components_hold_the_costs_of_each_part_and_the_change_of_pruning_it(mak
     assert dense[["dense_mb", "int8_mb", "gzip_mb"]].tolist() == [0.032, 0.008, 7.0]
     assert dense["bitmap_mb"] == 0.033  # a bit for each weight, which saves nothing yet
     assert embeddings["bitmap_mb"] == pytest.approx((1940 / 8 + 4 * 970) / 1e6)
+    assert embeddings["remaining_share"] == 970 / 5030 and dense["remaining_share"] == 0.8
     assert embeddings["part_sparsity"] == 0.5 and embeddings["gzip_mb"] == 5.0 and embeddings["share"] == 0
     changes = ["encoder_change", "encoder_change_n", "zeros_change", "zeros_change_n", "zeros_target"]
     assert embeddings[changes].tolist() == [-25.0, 1, -50.0, 1, 0.61875]
