@@ -2,6 +2,7 @@
 
 import math
 import random
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -179,6 +180,25 @@ def test_distillation_is_one_kl_a_question(scoring, head, network, tokenizer, te
     assert found.shape == (8,)
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-4, atol=1e-5)
     assert head.distillation_losses((own,), (own + 7,), temperature, batch).abs().max() < 1e-4
+
+
+def test_distillation_does_not_depend_on_padding_or_on_other_questions(scoring, head, network, tokenizer):
+    """Nor, where a masked language model scores, on the places that an option does not need."""
+    rows = features(scoring, 6)
+    teacher = deepcopy(network)
+    with torch.no_grad():
+        for parameter in teacher.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+
+    def losses(chosen):
+        batch = batch_of(head, chosen, tokenizer)
+        with torch.no_grad():
+            own, taught = (head.forward(model, batch) for model in (network, teacher))
+        return head.distillation_losses(own, taught, 2.0, batch)
+
+    together = losses(rows)
+    assert (together > 1e-3).all()
+    torch.testing.assert_close(together, torch.cat([losses([row]) for row in rows]), rtol=1e-3, atol=1e-5)
 
 
 def test_a_question_is_one_example_of_per_example_gradients(scoring, head, network, tokenizer):
