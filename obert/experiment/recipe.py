@@ -1,6 +1,6 @@
 """The schema of a recipe (`configs/recipes/<name>.yaml`): how a model is trained or pruned."""
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -94,28 +94,64 @@ class Distillation(Strict):
     temperature: float = Field(2.0, gt=0, description="by which the logits of both models are divided")
 
 
+OWN = "own"
+PartOfScope = bool | Literal["own"] | Annotated[float, Field(gt=0, lt=1)]
+
+
 class Scope(Strict):
     """Which weights are pruned, and count for sparsity. Biases and LayerNorm never are.
 
+    Parts that are `true` share one cut at the run's sparsity. A part that is `own` has a cut of its own at that
+    sparsity; one with a number has a cut of its own, and the number is its sparsity at the end.
     See docs/explanation/methods.md#what-sparsity-counts.
     """
 
-    encoder: bool = Field(True, description="linear layers of the encoder's layers")
-    embeddings: bool = Field(
+    encoder: PartOfScope = Field(True, description="linear layers of the encoder's layers")
+    embeddings: PartOfScope = Field(
         False, description="tables of tokens, positions and token types, and the projection of factorised embeddings"
     )
-    head: bool = Field(False, description="linear layers of the pooler and the task; a tied output is an embedding")
+    head: PartOfScope = Field(
+        False, description="linear layers of the pooler and the task; a tied output is an embedding"
+    )
+
+    @field_validator("encoder", "embeddings", "head", mode="before")
+    @classmethod
+    def _allowed(cls, value: Any) -> Any:
+        is_target = isinstance(value, int | float) and not isinstance(value, bool)
+        if is_target and 0 < value < 1:
+            return float(value)
+        if isinstance(value, bool) or value == OWN:
+            return value
+        hint = " (0 prunes nothing: write false)" if is_target and value == 0 else ""
+        raise ValueError(
+            f"found {value!r}{hint}; allowed are false, true (in the one cut at the run's sparsity), own (a cut of its "
+            "own at that sparsity), and a number above 0 and below 1 (a cut of its own, and the sparsity at its end)"
+        )
 
     @model_validator(mode="after")
     def _some(self):
         if not self.parts:
             raise ValueError("nothing would be pruned: set encoder, embeddings or head")
+        if len(self.targets) == len(self.parts):
+            raise ValueError("no part is pruned to the run's sparsity: make one of them true or own")
         return self
 
     @property
     def parts(self) -> tuple[str, ...]:
         """Names of the parts that are in scope."""
         return tuple(part for part in ("encoder", "embeddings", "head") if getattr(self, part))
+
+    @property
+    def targets(self) -> dict[str, float]:
+        """Of the parts with a sparsity of their own, what it is at the end."""
+        return {part: value for part in self.parts if isinstance(value := getattr(self, part), float)}
+
+    @property
+    def cuts(self) -> tuple[tuple[str, ...], ...]:
+        """The parts in scope, those together that share a cut."""
+        shared = tuple(part for part in self.parts if getattr(self, part) is True)
+        own = tuple((part,) for part in self.parts if part not in shared)
+        return (shared, *own) if shared else own
 
 
 class SparsitySchedule(Strict):
@@ -220,6 +256,10 @@ class Recipe(Strict):
                 f"schedule.rerank_until_epoch {self.schedule.rerank_until_epoch:g} is after training.epochs "
                 f"{self.training.epochs:g}"
             )
+        largest = parse_pattern(self.pattern).largest_sparsity
+        for part, target in self.scope.targets.items():
+            if target > largest:
+                raise ValueError(f"scope.{part} {target:g} is more than pattern {self.pattern} allows ({largest:g})")
         if self.family == "as published" and len(self.methods) > 1:
             raise ValueError("a recipe as published is for one method")
         return self

@@ -15,7 +15,7 @@ from obert.records.record import Record
 from obert.tables import Note, Results, Table
 from obert.tables._figures import DASHES, STYLE, empty_figure, panels, thinned
 from obert.tables._measured import recipe_of
-from obert.tables._planned import PAPER, as_planned, paper_notes
+from obert.tables._planned import as_planned, paper_notes
 from obert.tables._published import Schedule
 from obert.training.schedules import linear_with_rewinds, pruning_events
 
@@ -105,6 +105,7 @@ def draw_schedules(content: pd.DataFrame, quantities: Iterable[str]) -> Figure:
 class PaperSchedule(Table):
     """One quantity: the paper's schedule, then those of gradual runs of the same kind."""
 
+    paper = "obert"
     section = "Published and measured"
     epochs: ClassVar[int]
     quantity: ClassVar[str]
@@ -122,7 +123,7 @@ class PaperSchedule(Table):
         return is_own and training is not None and (len(rewinds) > 1) == self.rewinds_often
 
     def build(self, results: Results) -> pd.DataFrame:
-        paper = published_curve(results.published.schedule(PAPER, self.epochs))
+        paper = published_curve(results.published.schedule(self.paper, self.epochs))
         measured = curves_of(results, partial(self.belongs, results))
         return pd.concat([paper, measured], ignore_index=True) if len(measured) else paper
 
@@ -132,7 +133,7 @@ class PaperSchedule(Table):
             for record in as_planned(results).of_kind(prunes=True, on_task=True)
             if self.belongs(results, record)
         ]
-        return paper_notes(results, runs, self.needs)
+        return paper_notes(results, self.paper, runs, self.needs)
 
     def draw(self, content: pd.DataFrame) -> Figure:
         return draw_schedules(content, [self.quantity])

@@ -34,6 +34,7 @@ class Ablation(Table):
         symbols: by parameter of which sweeps are drawn: of any method, or as `methods.<method>.<parameter>` of one.
     """
 
+    paper = "obert"
     section = "Published and measured"
     symbols: ClassVar[dict[str, str]]
 
@@ -102,7 +103,7 @@ class Ablation(Table):
 def _best_values(trials: pd.DataFrame, key: str) -> dict[str, object]:
     """What the best trial has for the searched keys but one."""
     best = trials.loc[trials["objective"].idxmax()]
-    return {name: best[name] for name in searched(trials) if name != key}
+    return {name: best[name] for name in searched(trials) if name != key and pd.notna(best[name])}
 
 
 def _scale(sweep: str, trials: pd.DataFrame, fixed: dict[str, object]) -> str:

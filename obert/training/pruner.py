@@ -18,8 +18,8 @@ from obert.experiment.recipe import Distillation, Scope
 from obert.foundation.errors import UserError
 from obert.foundation.files import write_text
 from obert.masks.patterns import AnyPattern
-from obert.masks.selection import Distribution, dense_masks
-from obert.models.encoders import ENCODER, prunable_layers
+from obert.masks.selection import Cut, Distribution, dense_masks
+from obert.models.encoders import ENCODER, prunable_parts
 from obert.pruning import Context, Method, prune_event
 from obert.training.features import Features
 
@@ -100,7 +100,13 @@ class Pruner:
         self.distribution = distribution
         self.teacher = teacher
         self.distillation = distillation
-        self.layers = prunable_layers(network, scope)
+        self.scope = scope
+        parts = prunable_parts(network, scope)
+        if empty := [part for part, layers in parts.items() if not layers]:
+            raise UserError(f"scope.{empty[0]}: the model has no such weights. Leave it out of the recipe's scope")
+        self._names = {part: tuple(layers) for part, layers in parts.items()}
+        self.layers = {name: layer for layers in parts.values() for name, layer in layers.items()}
+        pattern.by_layer({name: layer.weight.shape for name, layer in self.layers.items()})
         tied = _tied(network, self.layers)
         self.hook = method.training_hook(network, self.layers, pattern)
         if self.hook.returns and tied:
@@ -117,10 +123,31 @@ class Pruner:
         """The target of the last event."""
         return self.events[-1]["sparsity"] if self.events else 0.0
 
-    def prune(self, sparsity: float, step: int = 0, optimizer: torch.optim.Optimizer | None = None) -> None:
+    def cuts(self, sparsity: float, progress: float = 1.0) -> tuple[Cut, ...]:
+        """What an event prunes to: parts of the scope that share a cut, and those with one of their own.
+
+        Args:
+            progress: `sparsity` over that at the end. A part with a target of its own is at that share of it.
+        """
+        targets = self._targets(progress)
+        return tuple(
+            Cut(tuple(name for part in parts for name in self._names[part]), targets.get(parts[0], sparsity))
+            for parts in self.scope.cuts
+        )
+
+    def prune(
+        self,
+        sparsity: float,
+        step: int = 0,
+        optimizer: torch.optim.Optimizer | None = None,
+        progress: float = 1.0,
+    ) -> None:
         """Prune to a sparsity now, in evaluation mode; the mode is restored.
 
         The gradients' data order depends on the seed and the step, so that a resumed run draws the same.
+
+        Args:
+            progress: as of `cuts`.
         """
         started = time.perf_counter()
         device = next(self.network.parameters()).device
@@ -153,7 +180,7 @@ class Pruner:
         was_training = self.network.training
         self.network.eval()
         try:
-            done = prune_event(self.method, context, sparsity)
+            done = prune_event(self.method, context, sparsity, self.cuts(sparsity, progress))
         except UserError as error:
             raise UserError(f"pruning to {sparsity:.4g} before step {step}: {error}") from None
         self.masks = done.masks
@@ -163,11 +190,15 @@ class Pruner:
             {
                 "step": step,
                 "sparsity": sparsity,
+                **({"targets": self._targets(progress)} if self.scope.targets else {}),
                 "seconds": time.perf_counter() - started,
                 "gradient_evaluations": evaluations,
                 **({"predicted_loss_increase": done.predicted_loss_increase} if done.predicted_loss_increase else {}),
             }
         )
+
+    def _targets(self, progress: float) -> dict[str, float]:
+        return {part: progress * target for part, target in self.scope.targets.items()}
 
     def save(self, folder: Path) -> None:
         """Write masks, events and the method's own state beside a checkpoint."""
