@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from obert.experiment.guidelines import METHODS
 from obert.experiment.plan import Plan
 from obert.experiment.reading import read_yaml
 from obert.foundation import registry
@@ -51,6 +52,17 @@ def parser() -> argparse.ArgumentParser:
     )
     _choose_runs(plan)
     plan.add_argument("--figure", type=Path, metavar="FILE", help="draw gradual schedules to this SVG or PNG file")
+    recipe = command(
+        "recipe",
+        "write a recipe by the guidelines for a task and a sparsity, after timing what it takes",
+        _write_recipe,
+    )
+    recipe.add_argument("--task", required=True, help="of the experiment")
+    recipe.add_argument("--sparsity", type=float, required=True, help="fraction of the encoder's weights to prune")
+    recipe.add_argument("--method", choices=METHODS, default=METHODS[0], help="what decides which weights are pruned")
+    recipe.add_argument("--model", metavar="SOURCE", help="pre-trained encoder; the experiment's by default")
+    recipe.add_argument("--budget-minutes", type=float, metavar="N", help="what one run may take; no limit by default")
+    recipe.add_argument("--name", help="of the recipe; guidelines_<task>_<percent> by default")
     assets = command("assets", "download and unpack pinned models and data", _fetch_assets)
     assets.add_argument("--name", help="one asset; all that the experiment needs by default")
     environment = command(
@@ -140,6 +152,11 @@ def _run_stage(arguments: argparse.Namespace) -> None:
 
         mirror_run(planned.folder, planned.experiment.tracking_uri)
     planned.drop_checkpoints()  # not before: a job that is killed meanwhile loses its outputs to Snakemake
+
+
+def _write_recipe(arguments: argparse.Namespace) -> None:
+    plan, given = Plan.load(arguments.config), ("task", "sparsity", "method", "model", "budget_minutes", "name")
+    print(_command("recipe").run(plan, arguments.config, **{name: getattr(arguments, name) for name in given}))
 
 
 def _fetch_assets(arguments: argparse.Namespace) -> None:

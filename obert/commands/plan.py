@@ -120,7 +120,7 @@ def run(plan: Plan, chosen: dict[str, Any], figure: Path | None = None) -> str:
     runs = [run for run in plan if all(getattr(run.key, name) == value for name, value in wanted.items())]
     if not runs:
         raise _no_run(plan, wanted)
-    parts = [f"experiment {plan.experiment.name}: {len(runs)} runs", _stages(runs)]
+    parts = [f"experiment {plan.experiment.name}: {_counted(len(runs), 'run')}", _stages(runs)]
     features = _features(runs)
     drawn = []
     trained = [run for run in runs if run.recipe is not None]
@@ -187,7 +187,7 @@ def _features(runs: Sequence[PlannedRun]) -> dict[str, int]:
 def _recipe(runs: Sequence[PlannedRun], tables: Sequence[Timetable]) -> str:
     """A recipe's runs, a table with a row for each task and target, and a picture for each schedule."""
     first = runs[0]
-    named = [f"{len(runs)} run{'s' if len(runs) > 1 else ''}"]
+    named = [_counted(len(runs), "run")]
     for what, name in (("methods", "method"), ("tasks", "task"), ("seeds", "seed")):
         if values := _distinct(getattr(run.key, name) for run in runs):
             named.append(f"{what} {', '.join(map(str, values))}")
@@ -203,6 +203,10 @@ def _recipe(runs: Sequence[PlannedRun], tables: Sequence[Timetable]) -> str:
     return "\n".join(lines)
 
 
+def _counted(number: float, what: str) -> str:
+    return f"{number:g} {what}{'' if number == 1 else 's'}"
+
+
 def _wrapped(text: str) -> str:
     return textwrap.fill(text, WIDTH, subsequent_indent="    ")
 
@@ -213,8 +217,9 @@ def _scaling(run: PlannedRun) -> str:
     equal = scaling.equal_compute
     control = f", the {equal.length} of {', '.join(f'{100 * s:g} %' for s in equal.of)} for each" if equal else ""
     return (
-        f"cycles of {scaling.unit_epochs:g} epochs, their number {rule} ({value}){control}; {scaling.dense_cycles:g} "
-        f"dense and {scaling.recovery_cycles:g} of recovery; {scaling.events_per_cycle:g} events a cycle"
+        f"cycles of {_counted(scaling.unit_epochs, 'epoch')}, their number {rule} ({value}){control}; "
+        f"{scaling.dense_cycles:g} dense and {scaling.recovery_cycles:g} of recovery; "
+        f"{_counted(scaling.events_per_cycle, 'event')} a cycle"
     )
 
 
@@ -238,7 +243,7 @@ def _schedule(same: Sequence[Timetable]) -> list[str]:
     rate = table.run.recipe.training.learning_rate
     finals = rate.final if isinstance(rate.final, tuple) else (rate.final,)
     said = f"learning rate {rate.initial:g} to {', '.join(f'{final:g}' for final in finals)}"
-    said += f", {rate.warmup_epochs:g} epochs of warm-up" if rate.warmup_epochs else ""
+    said += f", {_counted(rate.warmup_epochs, 'epoch')} of warm-up" if rate.warmup_epochs else ""
     said += f", constant to epoch {rate.constant_until_epoch:g}" if rate.constant_until_epoch else ""
     said += f", anew at {_epochs(rate.rewind_epochs)}" if rate.rewind_epochs else ""
     lines = _wrapped(f"  {target}{tasks}: {said}").split("\n")
@@ -247,7 +252,7 @@ def _schedule(same: Sequence[Timetable]) -> list[str]:
     moments = table.sampled(COLUMNS)
     lines += _picture("sparsity", f"{100 * table.sparsity:g} %", [m[1] / table.sparsity for m in moments])
     lines += _picture("rate", f"{rate.initial:g}", [m[2] / rate.initial for m in moments])
-    end = f"{table.run.recipe.training.epochs:g} epochs"
+    end = _counted(table.run.recipe.training.epochs, "epoch")
     return [*lines, f"{'0':>18}{end:>{COLUMNS}}"]
 
 

@@ -73,7 +73,7 @@ def published_curve(schedule: Schedule, target: float = TARGET) -> pd.DataFrame:
 
 
 def draw_schedules(content: pd.DataFrame, quantities: Iterable[str]) -> Figure:
-    """A row a recipe, a column a quantity; colours are target sparsities, dashes tasks."""
+    """A row a recipe, a column a quantity; colours are target sparsities, dashes tasks; a dot ends the rate."""
     with mpl.rc_context(STYLE):
         if content.empty:
             return empty_figure()
@@ -81,13 +81,15 @@ def draw_schedules(content: pd.DataFrame, quantities: Iterable[str]) -> Figure:
         targets, quantities = sorted(content["target"].unique()), list(quantities)
         figure, axes = panels(len(recipes), len(quantities), height=2.4, share="col")
         for row, recipe in zip(axes, recipes, strict=True):
-            for (task, target), run in content[content["recipe"] == recipe].groupby(["task", "target"]):
+            runs = list(content[content["recipe"] == recipe].groupby(["task", "target"]))
+            # The longest below: where a schedule scales with the target, shorter runs begin as longer ones do.
+            for (task, target), run in sorted(runs, key=lambda each: -each[1]["epoch"].max()):
                 look = {"color": f"C{targets.index(target) % 10}", "linestyle": DASHES[tasks.index(task) % 4]}
                 for axis, quantity in zip(row, quantities, strict=True):
                     if quantity == "sparsity":
                         axis.step(run["epoch"], 100 * run["sparsity"], where="post", **look)
                     else:
-                        axis.plot(run["epoch"], run["learning_rate"], **look)
+                        axis.plot(run["epoch"], run["learning_rate"], marker="o", markevery=[-1], **look)
             for axis, quantity in zip(row, quantities, strict=True):
                 axis.set_title(recipe)
                 axis.set_xlabel("epoch")
