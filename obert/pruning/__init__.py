@@ -55,6 +55,7 @@ class Context:
         distribution: one cut over all tensors, or the same sparsity in each.
         distillation_losses: distillation losses [batch] of a minibatch, where there is a teacher.
         draw: counts the recomputations of this event.
+        progress: how far training is on its way to the schedule's last event, from 0 to 1.
     """
 
     hook: TrainingHook
@@ -66,6 +67,7 @@ class Context:
     distribution: Distribution = "global"
     distillation_losses: Callable[[Any], Tensor] | None = None
     draw: int = 0
+    progress: float = 0.0
 
     @property
     def layers(self) -> dict[str, nn.Linear]:

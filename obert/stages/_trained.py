@@ -219,7 +219,7 @@ def record_trained(
     sparsity = measured_sparsity(network, scope, planned.key.sparsity or 0.0)
     held = {"pattern": pattern.check(weights, str(planned.key.path))} if pattern is not None else {}
     if pruner is not None:
-        where, cuts = str(planned.key.path), pruner.cuts(planned.key.sparsity)
+        where, cuts = str(planned.key.path), pruner.cuts(planned.key.sparsity, planned.key.sparsity)
         assert_sparsity(sparsity, where, pruner.pattern, pruner.distribution, cuts)
 
     (planned.folder / FILE_NAME).unlink(missing_ok=True)  # of a run before, whose model is now replaced

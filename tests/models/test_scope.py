@@ -22,6 +22,7 @@ from obert.models.encoders import load_pretrained, measured_sparsity
 from obert.pruning.magnitude import Magnitude
 from obert.pruning.movement import Movement
 from obert.pruning.obd import OptimalBrainDamage
+from obert.pruning.rigl import RigL
 from obert.records.record import read_record
 from obert.training.features import Features
 from obert.training.pruner import Pruner
@@ -277,6 +278,10 @@ def test_a_tied_weight_behind_a_mask_is_refused(root, tmp_path):
     assert counted["head"].zeros == round(0.3 * counted["head"].size)
     network, data = data_of(tmp_path, "bert", "mlm", MLM)
     Pruner(network, Movement(), data, seeds, UNSTRUCTURED, scope=Scope(head=True))
+    network, data = data_of(tmp_path, "bert", "mlm", MLM)
+    pruner = Pruner(network, RigL(), data, seeds, UNSTRUCTURED, scope=Scope(embeddings=True))
+    for _ in range(2):
+        pruner.prune(0.5)
 
 
 @pytest.mark.parametrize("name", ["deberta_v3", "albert", "modernbert", "mobilebert"])
