@@ -53,9 +53,10 @@ class Place:
 
     @property
     def label(self) -> str:
-        """E.g. "+ scope", "all but scope", "only distillation", "all, every sparsity as long as the longest"."""
+        """E.g. "+ scope", "all but scope", "only distillation", "all, at equal compute (longest)"."""
         if self.control is not None:
-            return f"{'all' if self.followed == GUIDELINES else ', '.join(self.followed)}, length: {self.control}"
+            followed = "all" if self.followed == GUIDELINES else ", ".join(self.followed)
+            return f"{followed}, at equal compute ({self.control})"
         but = f"all but {self.left_out}" if self.left_out else ""
         if self.step is not None:
             return f"{STEPS[self.step]} ({but})" if but else STEPS[self.step]
@@ -97,7 +98,7 @@ def compared_groups(results: Results, task: str) -> dict[str, list[Group]]:
     for group in groups(results, task, "downstream"):
         place, first = place_of(group.records[0]), group.records[0]
         if place is not None and place.is_full:
-            found.setdefault(f"guidelines, {group.key.recipe}: {group.method}", []).append(group)
+            found.setdefault(f"all guidelines, {group.key.recipe}: {group.method}", []).append(group)
         elif group.sparsity and is_smc_setting(first):
             found.setdefault(f"{SMC}, {group.key.recipe}: {group.method}", []).append(group)
     return found

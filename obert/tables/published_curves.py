@@ -38,8 +38,7 @@ class PublishedCurves(Table):
     paper = PAPER
 
     def build(self, results: Results) -> pd.DataFrame:
-        tasks = dict.fromkeys([*results.published.chance, *results.tasks])
-        rows = [row for task in tasks for row in (*_published(results, task), *_measured(results, task))]
+        rows = [row for task in results.tasks for row in (*_published(results, task), *_measured(results, task))]
         return pd.DataFrame(rows, columns=list(COLUMNS))
 
     def notes(self, results: Results) -> tuple[Note, ...]:
@@ -82,7 +81,7 @@ def _published(results: Results, task: str) -> list[dict]:
             "approximate": number.approximate,
             "at_chance": number.at_chance,
             "dense": dense,
-            "chance": results.published.chance[task],
+            "chance": chance_of(results, task),
         }
         for number in numbers
         if not number.is_dense
@@ -120,9 +119,11 @@ def _draw_panel(axis, part: pd.DataFrame, column: str, looks: dict) -> None:
             axis.axhline(chance, color="0.2", linestyle=":", linewidth=1)
         for series, line in of_source.groupby("series", sort=False):
             line = line.sort_values(column)
-            look, known = looks[series] | LOOKS[source], line.dropna(subset=["score"])
-            errors = known["error"].fillna(0) if known["error"].notna().any() else None
-            axis.errorbar(100 * known[column], known["score"], yerr=errors, label=f"{series}, {source}", **look)
+            look, errors = looks[series] | LOOKS[source], line["error"].astype(float).fillna(0)
+            # A point without a value breaks the line.
+            axis.errorbar(
+                100 * line[column], line["score"].astype(float), yerr=errors, label=f"{series}, {source}", **look
+            )
             gone = line[line["at_chance"]]
             axis.plot(100 * gone[column], gone["chance"], "x", color=look["color"], markersize=5)
     axis.margins(x=0.05)

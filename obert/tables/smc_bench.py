@@ -1,6 +1,9 @@
 """SMC-Bench's tasks: its published curves beside its setting run again, and beside the guidelines."""
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -12,6 +15,9 @@ from obert.tables._guidelines import BENCHMARK, PAPER, SPARSITIES, claim_notes, 
 from obert.tables._measured import DENSE, Group, score
 from obert.tables._planned import as_planned, paper_notes
 from obert.tables._published import Number
+
+if TYPE_CHECKING:
+    from obert.experiment.plan import Plan
 
 TABLE, ROW = "commonsense", "row"
 PUBLISHED = ("published", "approximate", "at_chance")
@@ -35,22 +41,22 @@ class SmcBench(Table):
     paper = PAPER
 
     @classmethod
-    def concerns(cls, plan) -> bool:
+    def concerns(cls, plan: Plan) -> bool:
         """Whether the experiment is on one of the tasks, too."""
         return super().concerns(plan) and not set(SMC_TASKS).isdisjoint(plan.experiment.tasks)
 
     def build(self, results: Results) -> pd.DataFrame:
         numbers = results.published.table(BENCHMARK, TABLE)
-        found = {task: compared_groups(results, task) for task in SMC_TASKS}
-        labels = dict.fromkeys(number.label for number in numbers if not number.is_dense)
+        found = {task: compared_groups(results, task) for task in SMC_TASKS if task in results.tasks}
+        labels = dict.fromkeys(n.label for n in numbers if n.task in found and not n.is_dense)
         own = dict.fromkeys(label for of_task in found.values() for label in of_task)
         columns = [(ROW, "task"), (ROW, "sparsity"), (DENSE, "published"), (DENSE, "measured")]
         columns += [(label, column) for label in labels for column in PUBLISHED]
         columns += [(label, column) for label in own for column in MEASURED]
         rows = []
-        for task in SMC_TASKS:
+        for task, by_label in found.items():
             of_task = [number for number in numbers if number.task == task]
-            measured = [(label, group) for label, groups in found[task].items() for group in groups]
+            measured = [(label, group) for label, groups in by_label.items() for group in groups]
             levels = {n.sparsity for n in of_task if not n.is_dense} | {group.sparsity for _, group in measured}
             for level in sorted(levels):
                 row = {(ROW, "task"): task, (ROW, "sparsity"): level}
