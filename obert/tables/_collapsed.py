@@ -5,7 +5,7 @@ import math
 from obert.records.record import Record
 from obert.statistics.collapse import collapse, largest_share
 from obert.tables import Results
-from obert.tables._measured import Group
+from obert.tables._measured import Group, metric_of
 
 COLLAPSED = ("collapsed", "judged")  # columns: runs that have, and of how many that is known
 
@@ -42,3 +42,13 @@ def collapsed_text(collapsed: float, judged: float, runs: float) -> str:
         return "unknown" if runs else ""
     unknown = f" ({runs - judged:.0f} unknown)" if judged < runs else ""
     return f"{collapsed:.0f} of {judged:.0f}{unknown}"
+
+
+def chance_of(results: Results, task: str) -> float:
+    """Accuracy without knowledge in percent: of a task of published curves, or the share of the most frequent class."""
+    if task in results.published.chance:
+        return results.published.chance[task]
+    if metric_of(results, task) != "accuracy":
+        return math.nan
+    rates = [r.details["majority_rate"] for r in results.records if r.key.task == task and "majority_rate" in r.details]
+    return rates[0] if rates else math.nan
