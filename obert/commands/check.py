@@ -21,7 +21,7 @@ from obert.foundation.memory import free_memory
 from obert.models.encoders import ENCODER, keep_layers, load_tokenizer, prunable_weights, understood
 from obert.stages.export import ONNX
 from obert.training.pruner import check_first_event, check_gradients
-from obert.training.schedules import pruning_events, steps_per_epoch
+from obert.training.schedules import check_steps, pruning_events, steps_per_epoch
 
 TRAINING_OVERHEAD = 1.5  # of free disk over what the finished models take: checkpoints of the jobs in flight
 
@@ -107,6 +107,7 @@ def _check_task(name: str, runs: Sequence[PlannedRun], model: _Model) -> str:
         recipe, method = run.recipe, run.method
         if recipe.schedule is not None:
             events = pruning_events(recipe.schedule, steps_per_epoch(recipe.training, features), run.key.sparsity)
+            check_steps(recipe.training, features, events)
             check_first_event(method, events)
         check_gradients(method, features, f"recipe {run.key.recipe}, method {run.key.method}, task {name}")
         peak = max(peak, method.memory_bytes(model.prunable(recipe.scope)))

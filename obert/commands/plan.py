@@ -16,7 +16,7 @@ from obert.experiment.plan import Plan, PlannedRun
 from obert.foundation.errors import UserError
 from obert.foundation.files import atomic_path
 from obert.records.record import FILE_NAME, read_record
-from obert.training.schedules import linear_with_rewinds, pruning_events, steps_per_epoch
+from obert.training.schedules import check_steps, linear_with_rewinds, pruning_events, steps_per_epoch, total_steps
 
 T = TypeVar("T")
 DASH = "\N{EN DASH}"  # as in tables, whose module takes pandas
@@ -78,13 +78,16 @@ class Timetable:
         """Sparsity by step, of `drawn_steps` an epoch; None where events go by steps, and steps are not known.
 
         Raises:
-            UserError: two events fall on one step.
+            UserError: two events fall on one step, or a schedule comes to nothing with so few.
         """
         schedule = self.run.recipe.schedule
         if schedule.every_steps and self.epoch_steps is None:
             return None
         try:
-            return pruning_events(schedule, self.drawn_steps, self.sparsity)
+            events = pruning_events(schedule, self.drawn_steps, self.sparsity)
+            if self.features is not None:
+                check_steps(self.run.recipe.training, self.features, events)
+            return events
         except UserError as error:
             key = self.run.key
             raise UserError(f"recipe {key.recipe}, task {key.task}, sparsity {self.sparsity:g}: {error}") from None
@@ -92,7 +95,7 @@ class Timetable:
     def sampled(self, count: int) -> list[tuple[float, float, float]]:
         """Epoch, sparsity and learning rate at `count` moments, evenly spread over training."""
         training = self.run.recipe.training
-        total = max(1, round(training.epochs * self.drawn_steps))
+        total = total_steps(training, self.drawn_steps)
         steps = [int((i + 0.5) * total / count) for i in range(count)]
         events = self.events or {}
         return [
@@ -225,7 +228,7 @@ def _scaling(run: PlannedRun) -> str:
 
 def _row(table: Timetable) -> tuple[str, ...]:
     training, schedule = table.run.recipe.training, table.run.recipe.schedule
-    steps = DASH if table.epoch_steps is None else f"{max(1, round(training.epochs * table.epoch_steps)):,}"
+    steps = DASH if table.epoch_steps is None else f"{total_steps(training, table.epoch_steps):,}"
     trained = (str(table.cycles), f"{training.epochs:g}", steps)
     if schedule is None:
         return (table.run.key.task, DASH, *trained, DASH, DASH, DASH)
@@ -250,7 +253,7 @@ def _schedule(same: Sequence[Timetable]) -> list[str]:
     if table.sparsity is None or table.events is None:
         return lines
     moments = table.sampled(COLUMNS)
-    lines += _picture("sparsity", f"{100 * table.sparsity:g} %", [m[1] / table.sparsity for m in moments])
+    lines += _picture("sparsity", f"{100 * table.sparsity:g} %", [m[1] / (table.sparsity or 1) for m in moments])
     lines += _picture("rate", f"{rate.initial:g}", [m[2] / rate.initial for m in moments])
     end = _counted(table.run.recipe.training.epochs, "epoch")
     return [*lines, f"{'0':>18}{end:>{COLUMNS}}"]

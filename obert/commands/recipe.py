@@ -26,7 +26,7 @@ from obert.models.encoders import load_pretrained
 from obert.stages import stage
 from obert.training.features import Features
 from obert.training.pace import Pace, measure
-from obert.training.schedules import pruning_events, steps_per_epoch
+from obert.training.schedules import check_steps, pruning_events, steps_per_epoch, total_steps
 
 STAGE = "downstream"
 ABOUT = "Gradual pruning of {model} on {task} with {method}, by the guidelines of Kurtic, Hoefler and Alistarh (2023)."
@@ -67,7 +67,8 @@ class Draft:
         plain = self.recipe.at(sparsity)
         epoch = steps_per_epoch(plain.training, self.features)
         events = pruning_events(plain.schedule, epoch, sparsity)
-        return Work(self.recipe.scaling.cycles_at(sparsity), max(1, round(plain.training.epochs * epoch)), len(events))
+        check_steps(plain.training, self.features, events)
+        return Work(self.recipe.scaling.cycles_at(sparsity), total_steps(plain.training, epoch), len(events))
 
     def highest(self, pace: Pace, minutes: float, below: float) -> float | None:
         """The highest sparsity, in whole percent, that a budget is long enough for; None if there is none."""

@@ -1,5 +1,6 @@
 """The schema of a recipe (`configs/recipes/<name>.yaml`): how a model is trained or pruned."""
 
+import math
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -8,6 +9,8 @@ from obert.experiment.reading import merge
 from obert.experiment.scaling import Scaling
 from obert.experiment.strict import Fraction, Name, Rate, Strict
 from obert.masks.patterns import parse_pattern
+
+ANY_LENGTH = 1e9  # epochs
 
 
 class LearningRate(Strict):
@@ -25,7 +28,9 @@ class LearningRate(Strict):
     @model_validator(mode="after")
     def _one_cycle(self):
         if self.rewind_epochs and self.constant_until_epoch:
-            raise ValueError("rewind_epochs does not go with constant_until_epoch")
+            raise ValueError(
+                "rewind_epochs does not go with constant_until_epoch: leave out one (scaling.learning_rate: once)"
+            )
         return self
 
     @model_validator(mode="after")
@@ -232,14 +237,23 @@ class Recipe(Strict):
     @model_validator(mode="before")
     @classmethod
     def _a_cycle_is_the_unit(cls, content: Any) -> Any:
-        """Until a run's sparsity is known, training is one cycle long."""
-        if isinstance(content, dict) and isinstance(content.get("scaling"), dict):
-            unit = {"epochs": content["scaling"].get("unit_epochs")}
-            return {**content, "training": {**unit, **(content.get("training") or {})}}
-        return content
+        """Until a run's sparsity is known, training is one cycle long; of any length where `scaling` is a mistake."""
+        if not isinstance(content, dict) or content.get("scaling") is None:
+            return content
+        scaling, training = content["scaling"], content.get("training")
+        unit = scaling.get("unit_epochs") if isinstance(scaling, dict) else getattr(scaling, "unit_epochs", None)
+        is_length = isinstance(unit, int | float) and 0 < unit < math.inf
+        if not isinstance(training, dict):
+            return content
+        training = {name: value for name, value in training.items() if value is not None}
+        if isinstance(rate := training.get("learning_rate"), dict):
+            training["learning_rate"] = {name: value for name, value in rate.items() if value is not None}
+        return {**content, "training": {"epochs": unit if is_length else ANY_LENGTH, **training}}
 
     @model_validator(mode="after")
     def _consistent(self):
+        if self.scaling is not None and self.training is None:
+            raise ValueError("'scaling' repeats a dense schedule, whose learning rate 'training' has to give")
         if self.training is None and self.distillation is not None:
             raise ValueError("one-shot pruning does not train: leave 'distillation' out")
         if self.scope.embeddings and self.training is not None and self.training.freeze_embeddings:

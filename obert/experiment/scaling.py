@@ -14,6 +14,8 @@ from obert.experiment.strict import Fraction, Strict
 
 SLACK = 0.02  # of a cycle: sparsities are written with few digits, and 79.1 % is meant as 1 - 0.8^7
 DIGITS = 6  # of epochs
+DECIDED = ("schedule", "training.epochs", "training.learning_rate.rewind_epochs")  # keys of a recipe
+MOST = 1000  # cycles: more are a slip, such as percent for a fraction
 
 
 def _only(**constraints: Any) -> Any:
@@ -24,7 +26,7 @@ def _only(**constraints: Any) -> Any:
 class Cycles(Strict):
     """How many times the dense schedule fits into a run, by its target sparsity s. One of the four."""
 
-    constant: int | None = _only(gt=0, description="as many for every sparsity")
+    constant: int | None = _only(gt=0, le=MOST, description="as many for every sparsity")
     linear: float | None = _only(ge=0, description="a: 1 + a s, rounded up")
     density: float | None = _only(
         gt=0,
@@ -32,7 +34,7 @@ class Cycles(Strict):
         description="r: one, and one for each time that a share r of the weights left is pruned: "
         "1 + ln(1 - s) / ln(1 - r), rounded up",
     )
-    table: dict[Fraction, Annotated[int, Field(gt=0)]] | None = _only(
+    table: dict[Fraction, Annotated[int, Field(gt=0, le=MOST)]] | None = _only(
         min_length=1, description="by sparsity; between two entries, the number of the higher sparsity"
     )
 
@@ -50,7 +52,7 @@ class Cycles(Strict):
         return table
 
     def at(self, sparsity: float) -> int:
-        """The number for a target sparsity. Raises ValueError where a table has none."""
+        """The number for a target sparsity. Raises ValueError where a table has none, or a rule too many."""
         if self.constant is not None:
             return self.constant
         if self.table is not None:
@@ -61,6 +63,12 @@ class Cycles(Strict):
         further = (
             self.linear * sparsity if self.linear is not None else math.log1p(-sparsity) / math.log1p(-self.density)
         )
+        if further > MOST:
+            ((rule, value),) = self.model_dump().items()
+            raise ValueError(
+                f"scaling.cycles.{rule} {value:g} gives {further:.6g} cycles at sparsity {sparsity:g}: at most {MOST} "
+                f"are run. {'Raise' if rule == 'density' else 'Lower'} it"
+            )
         return 1 + max(math.ceil(further - SLACK), 0)
 
 
@@ -103,7 +111,8 @@ class Scaling(Strict):
         """What `training` and `schedule` of a recipe say for a target sparsity.
 
         Raises:
-            ValueError: there is no room for pruning between the dense cycles and those of recovery.
+            ValueError: there is no room for pruning between the dense cycles and those of recovery, there are too many
+                cycles, or too many events in one.
         """
         cycles = self.cycles_at(sparsity)
         epochs = self.unit_epochs * cycles
@@ -114,6 +123,11 @@ class Scaling(Strict):
                 f"dense cycles and {self.recovery_cycles:g} of recovery. Lower these, or raise cycles"
             )
         every = self.unit_epochs / self.events_per_cycle
+        if every < 10**-DIGITS:
+            raise ValueError(
+                f"scaling: {self.events_per_cycle:g} events in a cycle of {self.unit_epochs:g} epochs are one each "
+                f"{every:g} epochs, less than any step. Lower events_per_cycle"
+            )
         schedule = {
             "start_epoch": start,
             "end_epoch": end,
@@ -143,11 +157,15 @@ def evenly(start: float, end: float, every: float) -> list[float]:
 
 def check_unscaled(content: dict[str, Any]) -> None:
     """Raise ValueError if a recipe's file gives by itself what its `scaling` decides."""
-    training = content.get("training") or {}
-    given = {
-        "schedule": content.get("schedule"),
-        "training.epochs": training.get("epochs"),
-        "training.learning_rate.rewind_epochs": (training.get("learning_rate") or {}).get("rewind_epochs"),
-    }
-    if named := [name for name, value in given.items() if value is not None]:
-        raise ValueError(f"'scaling' decides {' and '.join(named)}: leave out one of the two")
+    if named := [name for name in DECIDED if _given(content, name) is not None]:
+        raise ValueError(
+            f"'scaling' decides {' and '.join(named)}: leave out one of the two. What is there by "
+            "'extends' is left out with null, as in 'schedule: null'"
+        )
+
+
+def _given(content: Any, name: str) -> Any:
+    """The value of a key with dots, None where a mapping on the way to it is none."""
+    for part in name.split("."):
+        content = content.get(part) if isinstance(content, dict) else None
+    return content

@@ -12,4 +12,4 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
 class Strict(BaseModel):
     """Unknown keys are errors at every level."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

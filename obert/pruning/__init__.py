@@ -126,7 +126,7 @@ class Method(BaseModel):
             blocks are of a dozen or two weights. The contract (`obert.contracts`) and the tests run with them.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     small_settings: ClassVar[Mapping[str, Any]] = {}
 

@@ -12,7 +12,7 @@ from obert.stages._trained import Prepared, record_trained, train
 from obert.training.checkpoints import WEIGHTS, latest_checkpoint, load_weights, mark
 from obert.training.gradual import GradualPruning
 from obert.training.pruner import Pruner
-from obert.training.schedules import pruning_events, steps_per_epoch
+from obert.training.schedules import check_steps, pruning_events, steps_per_epoch
 
 
 def prune_and_record(recording: Recording, prepared: Prepared, teacher: PreTrainedModel | None) -> Record | None:
@@ -37,7 +37,9 @@ def prune_and_record(recording: Recording, prepared: Prepared, teacher: PreTrain
         _prune_in_one_shot(recording, pruner)
         return record_trained(recording, prepared, pruner=pruner)
     steps = steps_per_epoch(recipe.training, len(prepared.train.features))
-    gradual = GradualPruning(pruner, pruning_events(recipe.schedule, steps, planned.key.sparsity))
+    events = pruning_events(recipe.schedule, steps, planned.key.sparsity)
+    check_steps(recipe.training, len(prepared.train.features), events)
+    gradual = GradualPruning(pruner, events)
     trainer = train(recording, prepared, teacher=teacher, gradual=gradual)
     return record_trained(recording, prepared, trainer=trainer, pruner=pruner)
 

@@ -28,7 +28,7 @@ class Task(BaseModel):
     in files that begin with an underscore.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     head: ClassVar[Head]
     primary_metric: ClassVar[str]

@@ -40,7 +40,7 @@ class GradualPruning(TrainerCallback):
 
     def penalty(self) -> torch.Tensor | None:
         """The method's term of the training loss."""
-        return self.pruner.hook.penalty(self.pruner.sparsity / self.target)
+        return self.pruner.hook.penalty(self.pruner.sparsity / self.target if self.target else 1.0)
 
     def on_step_begin(self, args, state, control, optimizer=None, **kwargs):
         """Called before the forward pass of an optimiser step: no gradient is lost to the event."""

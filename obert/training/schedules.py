@@ -12,6 +12,35 @@ def steps_per_epoch(training: Training, features: int) -> int:
     return math.ceil(math.ceil(features / training.batch_size) / training.gradient_accumulation)
 
 
+def total_steps(training: Training, steps_per_epoch: int) -> int:
+    """Optimiser steps of training, at least one."""
+    return max(1, round(training.epochs * steps_per_epoch))
+
+
+def check_steps(training: Training, features: int, events: dict[int, float] | None = None) -> None:
+    """Raise UserError for schedules that come to nothing with so many features.
+
+    A cycle of the learning rate has a step after its warm-up, and the last of the pruning `events` comes before the
+    last step.
+    """
+    epoch, rate = steps_per_epoch(training, features), training.learning_rate
+    total = total_steps(training, epoch)
+    starts = [round(start * epoch) for start in (0, *rate.rewind_epochs)]
+    shortest = min(end - start for start, end in zip(starts, [*starts[1:], total], strict=True))
+    counted = f"an epoch has {epoch} optimiser steps ({features} training features). "
+    if shortest <= (warmup := round(rate.warmup_epochs * epoch)):
+        raise UserError(
+            f"training.learning_rate: a cycle of it has {shortest} steps, {warmup} of them warm-up, so that none "
+            f"is at its rate; {counted}Train for more epochs (scaling.unit_epochs), warm up for fewer "
+            "(learning_rate.warmup_epochs), or use smaller batches or more training examples"
+        )
+    if events and max(events) >= total:
+        raise UserError(
+            f"schedule: the last pruning event falls on step {max(events)}, after the last of {total} steps; {counted}"
+            "Let schedule.end_epoch be earlier (scaling.recovery_cycles more), or use more training examples"
+        )
+
+
 def linear_with_rewinds(step: int, total_steps: int, steps_per_epoch: int, rate: LearningRate) -> float:
     """Learning rate of a step (counted from 0): linear inside each cycle, back at `initial` at each rewind.
 
@@ -57,14 +86,21 @@ def pruning_events(schedule: SparsitySchedule, steps_per_epoch: int, final: floa
     if schedule.every_steps:
         start, end, last = (round(epoch * steps_per_epoch) / steps_per_epoch for epoch in (start, end, last))
         every = schedule.every_steps / steps_per_epoch
+    if (end - start) / every > (end - start) * steps_per_epoch + 2:  # surely, and it may be very many
+        raise _too_often(every, steps_per_epoch, round(start * steps_per_epoch))
     events = {}
     for epoch in [*evenly(start, end, every), *evenly(end, last, every)[1:]]:
         progress = 1.0 if end == start else min((epoch - start) / (end - start), 1.0)
         step = round(epoch * steps_per_epoch)
         if step in events and epoch < end:  # the last interval may be next to nothing
-            raise UserError(
-                f"schedule.every_epochs {every:g} is less than one optimiser step ({1 / steps_per_epoch:g} epochs): "
-                f"two pruning events fall on step {step}. Prune less often or use more training examples."
-            )
+            raise _too_often(every, steps_per_epoch, step)
         events[step] = sparsity_at(progress, schedule.initial_sparsity, final, schedule.shape)
     return events
+
+
+def _too_often(every: float, steps_per_epoch: int, step: int) -> UserError:
+    return UserError(
+        f"schedule.every_epochs {every:g} is less than one optimiser step ({1 / steps_per_epoch:g} epochs): two "
+        f"pruning events fall on step {step}. Prune less often (scaling.events_per_cycle), or use more training "
+        "examples."
+    )

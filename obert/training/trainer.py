@@ -22,7 +22,7 @@ from obert.models.architecture import architecture_of
 from obert.training.checkpoints import load_weights
 from obert.training.data_order import EpochSeededSampler
 from obert.training.features import Features
-from obert.training.schedules import linear_with_rewinds, steps_per_epoch
+from obert.training.schedules import linear_with_rewinds, steps_per_epoch, total_steps
 
 
 def share_of_batch(training: Training, count: int) -> tuple[int, int]:
@@ -95,7 +95,7 @@ class CompressionTrainer(Trainer):
         self.parameter_groups = parameter_groups
         self.penalty = penalty
         self.epoch_steps = steps_per_epoch(training, len(data.features))
-        self.total_steps = max(1, round(training.epochs * self.epoch_steps))
+        self.total_steps = total_steps(training, self.epoch_steps)
         architecture_of(network).embeddings.requires_grad_(not training.freeze_embeddings)
         batch_size, accumulation = share_of_batch(training, processes.count())
         arguments = TrainingArguments(

@@ -3,14 +3,30 @@
 from itertools import pairwise
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from obert.experiment.reading import merge
 from obert.experiment.recipe import Recipe
 from obert.experiment.recipes import load_recipe
 from obert.experiment.scaling import Cycles, Scaling
 from obert.foundation.errors import UserError
 from obert.training.schedules import linear_with_rewinds, pruning_events, sparsity_at
+
+
+@pytest.fixture
+def own_recipes(tmp_path, monkeypatch):
+    """Writes recipes to a folder that is worked in."""
+    (tmp_path / "configs/recipes").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+
+    def write(name, content):
+        text = yaml.safe_dump({"description": "x", "stage": "downstream", **content})
+        (tmp_path / f"configs/recipes/{name}.yaml").write_text(text)
+
+    return write
+
 
 SMC_LEVELS = (0.2, 0.36, 0.488, 0.59, 0.672, 0.738, 0.791, 0.8325, 0.866, 0.893)
 TRAINING = {"batch_size": 16, "learning_rate": {"initial": 8.0e-5, "final": 8.0e-6}}
@@ -183,3 +199,48 @@ def test_what_scaling_decides_is_not_given_twice(tmp_path, monkeypatch):
     (folder / "stage.yaml").write_text(text.replace("epochs: 3, ", "").replace("downstream", "teacher"))
     with pytest.raises(UserError, match="'scaling' goes by the sparsity that a run prunes to"):
         load_recipe("stage")
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ({"training": "x"}, "key 'training': Input should be a valid dictionary"),
+        ({"training": {"learning_rate": 1e-4}}, "key 'training.learning_rate': Input should be a valid dictionary"),
+        ({"training": None}, "whose learning rate 'training' has to give"),
+        ({"scaling": 5}, "key 'scaling': Input should be a valid dictionary"),
+        ({"scaling": {"unit_epochs": float("inf")}}, "key 'scaling.unit_epochs': Input should be a finite number"),
+        ({"scaling": {"unit_epochs": "two"}}, "key 'scaling.unit_epochs': Input should be a valid number"),
+        ({"scaling": {"dense_cycles": float("nan")}}, "key 'scaling.dense_cycles': Input should be a finite number"),
+        ({"scaling": {"cycles": {"constant": 10**7}}}, "key 'scaling.cycles.constant': Input should be less than"),
+    ],
+)
+def test_a_mistake_is_told_once_and_where_it_is(own_recipes, content, problem):
+    own_recipes("own", merge({"training": TRAINING, "scaling": {"unit_epochs": 2, "cycles": {"constant": 5}}}, content))
+    with pytest.raises(UserError) as error:
+        load_recipe("own")
+    assert problem in str(error.value) and len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("scaling", "problem"),
+    [
+        ({"cycles": {"linear": 1e12}}, r"scaling\.cycles\.linear 1e\+12 gives 5e\+11 cycles .* Lower it"),
+        ({"cycles": {"density": 1e-9}}, r"scaling\.cycles\.density 1e-09 gives .* at most 1000 are run\. Raise it"),
+        ({"events_per_cycle": 1e9}, r"1e\+09 events in a cycle of 2 epochs .* Lower events_per_cycle"),
+    ],
+)
+def test_too_many_cycles_or_events_are_told_and_not_listed(scaling, problem):
+    with pytest.raises(ValueError, match=problem):
+        scaled(**{"unit_epochs": 2, "cycles": {"constant": 5}, **scaling}).at(0.5)
+
+
+def test_a_schedule_that_is_extended_is_unset_with_null(own_recipes):
+    plain = {"epochs": 3, "learning_rate": {"initial": 1e-4, "rewind_epochs": [1, 2]}}
+    own_recipes("plain", {"training": plain, "schedule": {"end_epoch": 2}})
+    own = {"extends": "plain", "scaling": {"unit_epochs": 2, "cycles": {"constant": 5}}}
+    own_recipes("own", own)
+    with pytest.raises(UserError, match="schedule: null"):
+        load_recipe("own")
+    unset = {"schedule": None, "training": {"epochs": None, "learning_rate": {"rewind_epochs": None}}}
+    own_recipes("own", own | unset)
+    assert load_recipe("own").at(0.9).training.epochs == 10

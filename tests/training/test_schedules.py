@@ -2,9 +2,9 @@
 
 import pytest
 
-from obert.experiment.recipe import LearningRate, SparsitySchedule
+from obert.experiment.recipe import LearningRate, SparsitySchedule, Training
 from obert.foundation.errors import UserError
-from obert.training.schedules import linear_with_rewinds, pruning_events, sparsity_at
+from obert.training.schedules import check_steps, linear_with_rewinds, pruning_events, sparsity_at
 
 
 @pytest.mark.parametrize(
@@ -109,3 +109,21 @@ def test_warm_up_and_a_constant_phase_come_before_the_decay():
 def test_schedules_that_contradict_themselves(change, message):
     with pytest.raises(ValueError, match=message):
         SparsitySchedule(end_epoch=2, **change)
+
+
+def test_schedules_that_come_to_nothing_are_told():
+    """96 features in batches of 16 are six steps an epoch. A cycle of 0.2 epochs is one step, and a warm-up of 0.1 is
+    that one; an event at epoch 0.95 is step 6, after the last of six."""
+    rate = {"initial": 1.0, "rewind_epochs": [0.2, 0.4, 0.6, 0.8], "warmup_epochs": 0.1}
+    none_left = Training(epochs=1.0, batch_size=16, learning_rate=rate)
+    with pytest.raises(UserError, match="a cycle of it has 1 steps, 1 of them warm-up"):
+        check_steps(none_left, 96)
+    whole = Training(epochs=1.0, batch_size=16, learning_rate={"initial": 1.0})
+    check_steps(whole, 96, {0: 0.3, 5: 0.8})
+    with pytest.raises(UserError, match="falls on step 6, after the last of 6 steps"):
+        check_steps(whole, 96, {0: 0.3, 6: 0.8})
+
+
+def test_very_many_events_are_told_and_not_listed():
+    with pytest.raises(UserError, match=r"every_epochs 1e-12 is less than one optimiser step"):
+        pruning_events(SparsitySchedule(end_epoch=1e6, every_epochs=1e-12), 10, 0.9)
