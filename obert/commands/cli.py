@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib
+import io
 import os
 import shlex
 import sys
@@ -192,6 +193,9 @@ def _use_extensions(argv: list[str]) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run a command; without one, list them. Returns 0, or 2 after a mistake of the user's, told in one message."""
     argv = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # where the terminal has no dashes and blocks
     try:
         _use_extensions(argv)
         arguments = parser().parse_args(argv)

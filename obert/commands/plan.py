@@ -14,7 +14,7 @@ from tabulate import tabulate
 
 from obert.experiment.plan import Plan, PlannedRun
 from obert.foundation.errors import UserError
-from obert.foundation.files import atomic_path
+from obert.foundation.files import atomic_path, check_place
 from obert.records.record import FILE_NAME, read_record
 from obert.training.schedules import check_steps, linear_with_rewinds, pruning_events, steps_per_epoch, total_steps
 
@@ -115,10 +115,13 @@ def run(plan: Plan, chosen: dict[str, Any], figure: Path | None = None) -> str:
         figure: an SVG or PNG file to draw gradual schedules to.
 
     Raises:
-        UserError: no run is chosen, events that fall on one step, or a figure of nothing or of another kind.
+        UserError: no run is chosen, events that fall on one step, or a figure of nothing, of another kind, or where it
+            cannot be written.
     """
     if figure is not None and figure.suffix not in FIGURES:
         raise UserError(f"--figure {figure}: a figure is written as {' or '.join(FIGURES)}, by the file's ending")
+    if figure is not None:
+        check_place(figure, "--figure")
     wanted = {name: value for name, value in chosen.items() if value is not None}
     runs = [run for run in plan if all(getattr(run.key, name) == value for name, value in wanted.items())]
     if not runs:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 import yaml
+from pydantic import TypeAdapter, ValidationError
 from transformers import PreTrainedModel
 
 from obert.experiment.guidelines import as_yaml, by_guidelines
@@ -18,10 +19,10 @@ from obert.experiment.plan import Plan, PlannedRun
 from obert.experiment.reading import validate
 from obert.experiment.recipe import Recipe
 from obert.experiment.recipes import RECIPES, load_method
-from obert.experiment.schema import Model
+from obert.experiment.schema import Model, Sparsity
 from obert.foundation import processes, registry
 from obert.foundation.errors import UserError, unknown_name
-from obert.foundation.files import write_text
+from obert.foundation.files import check_place, write_text
 from obert.models.encoders import load_pretrained
 from obert.stages import stage
 from obert.training.features import Features
@@ -110,7 +111,11 @@ def run(
         raise UserError(f"--sparsity {sparsity:g}: allowed is a fraction between 0 and 1, such as 0.9")
     if budget_minutes is not None and not budget_minutes > 0:
         raise UserError(f"--budget-minutes {budget_minutes:g}: allowed is what is above 0")
-    name = name or re.sub(r"\W", "_", f"guidelines_{task}_{100 * sparsity:g}")
+    try:
+        TypeAdapter(Sparsity).validate_python(sparsity)
+    except ValidationError as error:
+        raise UserError(f"--sparsity {sparsity!r}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
+    name = name if name is not None else re.sub(r"\W", "_", f"guidelines_{task}_{100 * sparsity:g}")
     path = _new_file(name)
     teacher = _dense(plan, task, model)
     network, data = _load(teacher)
@@ -137,14 +142,16 @@ def run(
 
 def _new_file(name: str) -> Path:
     """Where the recipe is to be."""
-    if not re.fullmatch(r"[a-z0-9_]+", name):
-        raise UserError(f"--name {name}: a recipe's name has lower-case letters, digits and underscores only")
+    if not re.fullmatch(r"[a-z0-9_]{1,100}", name):
+        raise UserError(f"--name {name}: a recipe's name has 1 to 100 lower-case letters, digits and underscores")
     outside = registry.folder()
     folders = [RECIPES] if outside is None else [outside / registry.RECIPES, RECIPES]
     for path in (folder / f"{name}.yaml" for folder in folders):
         if path.exists():
             raise UserError(f"recipe {path} is there already, and is not overwritten. Give another --name")
-    return folders[0] / f"{name}.yaml"
+    path = folders[0] / f"{name}.yaml"
+    check_place(path, f"--name {name}")
+    return path
 
 
 def _dense(plan: Plan, task: str, model: str | None) -> PlannedRun:

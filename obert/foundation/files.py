@@ -2,22 +2,45 @@
 
 import hashlib
 import json
+import tempfile
 import uuid
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from obert.foundation.errors import UserError
 
 
 @contextmanager
 def atomic_path(path: Path):
     """A temporary path beside `path` that takes its place when the block ends well, and is removed otherwise."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")  # hosts of one file system share thread numbers
+    unique = uuid.uuid4().hex  # hosts of one file system share thread numbers
+    temporary = path.with_name(f".{path.name[:100]}.{unique}.tmp")
     try:
         yield temporary
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_place(path: Path, where: str) -> None:
+    """Raise UserError if a file cannot be written there: to be known before it takes long to have something to write.
+
+    Nothing is left behind. Folders on the way to it need not be there.
+
+    Args:
+        where: how a message names what gave the path.
+    """
+    try:
+        above = next(folder for folder in path.absolute().parents if folder.exists())
+        with tempfile.TemporaryFile(dir=above):
+            pass
+        problem = "it is a folder" if path.is_dir() else None
+    except OSError as error:
+        problem = error.strerror
+    if problem:
+        raise UserError(f"{where}: {path} cannot be written ({problem}). Give another place, or make this one writable")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,5 +1,6 @@
 """What `obert plan` prints and draws, against numbers that are worked out by hand."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -159,6 +160,40 @@ def test_a_figure_is_saved(finished, capsys, tmp_path):
 def test_mistakes_are_told(config, capsys, arguments, expected):
     assert main(["plan", "--config", config, *arguments]) == 2
     assert expected in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("place", "problem"), [("folder.svg", "it is a folder"), ("edited.yaml/x.svg", "Not a directory")]
+)
+def test_a_figure_that_cannot_be_written_is_told(config, capsys, tmp_path, place, problem):
+    (tmp_path / "folder.svg").mkdir()
+    assert main(["plan", "--config", config, "--recipe", "linear", "--figure", str(tmp_path / place)]) == 2
+    said = capsys.readouterr().err
+    assert f"--figure: {tmp_path / place} cannot be written ({problem})" in said
+
+
+def test_a_terminal_without_dashes_and_blocks_is_served(config, root):
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "obert", "plan", "--config", config, "--recipe", "linear"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root, env=environment)
+    assert "sparsity    80 % |" in done.stdout
+
+
+def test_a_target_of_nothing_is_drawn(config, capsys):
+    path = Path(config)
+    content = yaml.safe_load(path.read_text())
+    content["downstream"] = [{"recipes": ["linear"], "tasks": ["movie_reviews"], "sparsities": [0.0]}]
+    path.write_text(yaml.safe_dump(content))
+    assert set(heights(printed(capsys, "--config", config, "--recipe", "linear"), "sparsity")) == {0}
+
+
+def test_a_cycle_without_a_step_is_told_with_its_recipe(finished, capsys):
+    """Six steps an epoch: a cycle of 0.1 epochs has none or one."""
+    path = Path(finished).parent / "own/recipes/scaled.yaml"
+    path.write_text(yaml.safe_dump(merge(SCALED, {"scaling": {"unit_epochs": 0.1, "events_per_cycle": 0.5}})))
+    assert main(["plan", "--config", finished]) == 2
+    said = capsys.readouterr().err
+    assert "recipe scaled, task movie_reviews, sparsity 0.5: training.learning_rate: a cycle of it has 0 steps" in said
 
 
 def test_events_on_one_step_are_told_with_their_recipe(finished, capsys):

@@ -121,6 +121,11 @@ def test_a_budget_that_is_long_enough_is_not_refused(config, paced):
     [
         (["--sparsity", "90"], "--sparsity 90: allowed is a fraction between 0 and 1"),
         (["--sparsity", "0.001"], "leave no room"),
+        (["--sparsity", "nan"], "--sparsity nan: allowed is a fraction"),
+        (["--sparsity", "0.123456789"], "--sparsity 0.123456789: folders and the command line name a sparsity by"),
+        (["--sparsity", "0.9999999999"], "at most 6 digits: round it"),
+        (["--sparsity", "0.9", "--name", ""], "1 to 100 lower-case letters"),
+        (["--sparsity", "0.9", "--name", "a" * 300], "1 to 100 lower-case letters"),
         (["--sparsity", "0.9", "--budget-minutes", "0"], "--budget-minutes 0"),
         (["--sparsity", "0.9", "--name", "My recipe"], "--name My recipe"),
         (["--sparsity", "0.9", "--name", "gradual"], "configs/recipes/gradual.yaml is there already"),
@@ -133,6 +138,14 @@ def test_mistakes_are_told_before_anything_is_timed(config, capsys, monkeypatch,
     monkeypatch.setattr("obert.commands.recipe.measure", lambda *_: pytest.fail("timed"))
     assert recipe(config(), *arguments) == 2
     assert expected in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_timed(config, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("obert.commands.recipe.measure", lambda *_: pytest.fail("timed"))
+    (tmp_path / "other/pruning").mkdir(parents=True)
+    (tmp_path / "other/recipes").write_text("in the place of the folder")
+    assert recipe(config(extensions=str(tmp_path / "other")), "--sparsity", "0.9") == 2
+    assert "cannot be written (Not a directory)" in capsys.readouterr().err
 
 
 def test_few_steps_have_no_more_events_than_steps(config, paced, tmp_path):
