@@ -98,7 +98,7 @@ class Curve(Strict):
     method: Name
     label: str
     recipe: Annotated[str, Field(pattern=RUN_RECIPE)] | None = None
-    sparsities: tuple[Fraction, ...]
+    sparsities: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(min_length=1)
     values: tuple[float | Literal["chance"] | Annotated[str, Field(pattern=r"^~\d+(\.\d+)?$")], ...]
     reading_error: float = Field(gt=0)
 
@@ -106,6 +106,12 @@ class Curve(Strict):
     def _a_value_each(self):
         if len(self.values) != len(self.sparsities):
             raise ValueError(f"{len(self.values)} values for {len(self.sparsities)} sparsities")
+        if len(set(self.sparsities)) < len(self.sparsities):
+            raise ValueError("a sparsity appears twice")
+        for value in self.values:
+            number = self._cell(value).get("value", 0.0)
+            if self.metric in SCORES and not 0 <= number <= 100:
+                raise ValueError(f"{self.metric} is in percent, found {value}")
         return self
 
     def numbers(self) -> tuple[Number, ...]:
@@ -142,7 +148,7 @@ class Published(Strict):
     schedules: tuple[Schedule, ...] = ()
     numbers: tuple[Number, ...]
     curves: tuple[Curve, ...] = ()
-    chance: dict[Name, float] = {}
+    chance: dict[Name, Annotated[float, Field(gt=0, lt=100)]] = {}
 
     @cached_property
     def _cells(self) -> tuple[Number, ...]:

@@ -167,20 +167,25 @@ class Results:
         return pd.DataFrame(list(terms.values()), self._examples[names], dtype=float)
 
     def predictions(self, key: RunKey) -> list[dict[str, Any]]:
-        """What a run predicted, a mapping an example; none where it kept no predictions.
+        """What a run predicted, a mapping an example with its one answer as `prediction`; none where it kept none.
 
         Raises:
             UserError: the file is damaged.
         """
         found: list[dict[str, Any]] = []
-        self._each_prediction(key, lambda prediction: found.append(dict(prediction)))
+
+        def keep(prediction: dict[str, Any]) -> None:
+            hash((prediction["prediction"], prediction.get("label")))  # both are counted
+            found.append(prediction)
+
+        self._each_prediction(key, keep)
         return found
 
     def _each_prediction(self, key: RunKey, take: Callable[[dict[str, Any]], None]) -> None:
         path = self.folder / key.path / PREDICTIONS
         if not path.is_file():
             return
-        with path.open(encoding="utf-8") as file:
+        with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 try:
                     take(json.loads(line))

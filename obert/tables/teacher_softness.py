@@ -120,7 +120,7 @@ def _distributions(results: Results, record: Record) -> dict[str, Rows]:
         path = folder / PREDICTIONS
         if not path.is_file():
             return found
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
                 row = json.loads(line)
@@ -128,7 +128,7 @@ def _distributions(results: Results, record: Record) -> dict[str, Rows]:
                 for output, logits in outputs.items():
                     if logits:
                         array = np.array(logits, dtype=float)
-                        if array.ndim != 2 or not np.isfinite(array).all():
+                        if array.ndim != 2 or not array.size or not np.isfinite(array).all():
                             raise ValueError(f"{output} holds no logits")
                         found.setdefault(output, []).append((str(row["id"]), array))
             except (ValueError, KeyError, TypeError, AttributeError) as error:

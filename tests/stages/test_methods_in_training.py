@@ -116,6 +116,23 @@ def test_every_layer_has_the_target_if_the_recipe_says_so(plan):
         assert layer.zeros == round(0.8 * layer.size)
 
 
+def test_a_target_of_nothing_prunes_nothing(plan):
+    """The penalty of soft movement goes by the share of the target that is reached."""
+    recipe = {"schedule": {"start_epoch": 0.5, "end_epoch": 1, "initial_sparsity": 0.0}, "training": {"epochs": 1.5}}
+    dense = with_recipe(plan, recipe)
+    (block,) = dense.experiment.downstream
+    dense = changed(dense, downstream=(block.model_copy(update={"methods": ("soft_movement",), "sparsities": (0.0,)}),))
+    assert make(run_of(dense, "soft_movement")).sparsity.measured == 0
+
+
+def test_a_schedule_that_comes_to_nothing_is_refused_before_training(plan, monkeypatch):
+    """Six steps an epoch: the event of epoch 2.45 falls on step 15, after the last."""
+    monkeypatch.setattr(CompressionTrainer, "train", lambda *_, **__: pytest.fail("trained"))
+    late = with_recipe(plan, {**RECIPE, "schedule": {**RECIPE["schedule"], "end_epoch": 2.45}})
+    with pytest.raises(UserError, match="the last pruning event falls on step 15, after the last of 15 steps"):
+        make(run_of(late, "magnitude"))
+
+
 def test_learned_methods_are_those_with_a_hook_of_their_own():
     methods = {name: registry.load("pruning", name) for name in registry.names("pruning")}
     assert tuple(n for n, m in methods.items() if m.training_hook is not Method.training_hook) == LEARNED

@@ -141,10 +141,10 @@ def test_runs_on_different_examples_raise_an_error(make_results, tmp_path):
         Leaderboard().build(results)
 
 
-@pytest.mark.parametrize("line", ["{", '{"id": "a"}', '{"id": "a", "score": "x"}', "3"])
+@pytest.mark.parametrize("line", [b"{", b'{"id": "a"}', b'{"id": "a", "score": "x"}', b"3", b"\xff"])
 def test_damaged_predictions_raise_an_error_that_names_the_line(results, tmp_path, line):
     path = tmp_path / "runs" / results.of_stage("downstream")[0].key.path / "predictions.jsonl"
-    path.write_text(f"{line}\n")
+    path.write_bytes(line + b"\n")
     with pytest.raises(UserError, match=r"predictions\.jsonl, line 1 is damaged"):
         Leaderboard().build(results)
 

@@ -1,6 +1,8 @@
+import re
 from collections import Counter
 
 import pytest
+import yaml
 
 from obert.experiment.recipes import load_recipe
 from obert.experiment.schema import PRETRAINED
@@ -190,4 +192,34 @@ def test_two_numbers_for_one_cell_are_refused(tmp_path):
     path = tmp_path / "published.yaml"
     path.write_text(f"papers: {{p: {{title: a, reference: b, model: c}}}}\nnumbers: [{line}, {line}]\n")
     with pytest.raises(UserError, match="two numbers for one cell"):
+        load_published(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"values": [900.0, "chance"]}, "key 'curves.0': Value error, accuracy is in percent, found 900"),
+        ({"values": ["~900", "chance"]}, "key 'curves.0': Value error, accuracy is in percent, found ~900"),
+        ({"values": [-1.0, "chance"]}, "key 'curves.0': Value error, accuracy is in percent, found -1"),
+        ({"sparsities": [0.2, 0.2]}, "key 'curves.0': Value error, a sparsity appears twice"),
+        ({"sparsities": [0.0, 0.2]}, "key 'curves.0.sparsities.0': Input should be greater than 0"),
+        ({"sparsities": [], "values": []}, "key 'curves.0.sparsities': Tuple should have at least 1 item"),
+        ({"values": [50.0]}, "key 'curves.0': Value error, 1 values for 2 sparsities"),
+    ],
+)
+def test_a_mistake_in_a_curve_is_told_with_its_place(tmp_path, changes, problem):
+    curve = {"paper": "p", "table": "t", "task": "a", "metric": "accuracy", "method": "magnitude", "label": "GMP"}
+    curve |= {"sparsities": [0.2, 0.5], "values": [50.0, "chance"], "reading_error": 0.3} | changes
+    content = {"papers": {"p": {"title": "x", "reference": "x", "model": "x"}}, "numbers": [], "curves": [curve]}
+    path = tmp_path / "published.yaml"
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(UserError, match=re.escape(problem)):
+        load_published(path)
+
+
+@pytest.mark.parametrize("chance", [0, 100, 250])
+def test_chance_is_a_percentage(tmp_path, chance):
+    path = tmp_path / "published.yaml"
+    path.write_text(yaml.safe_dump({"papers": {}, "numbers": [], "chance": {"race": chance}}))
+    with pytest.raises(UserError, match=r"key 'chance\.race': Input should be"):
         load_published(path)

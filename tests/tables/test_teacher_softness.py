@@ -95,9 +95,19 @@ def test_scores_of_a_choice_among_the_predictions_serve_as_well(make_results):
     assert value(built(results).content, "top probability", "mean", 1.0) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("line", ["nothing", '{"id": 1}', '{"id": 1, "logits": {"logits": [1, 2]}}', '{"logits": 3}'])
+DAMAGED = (
+    b"nothing",
+    b'{"id": 1}',
+    b'{"id": 1, "logits": {"logits": [1, 2]}}',
+    b'{"logits": 3}',
+    b'{"id": 1, "logits": {"logits": [[]]}}',
+    b"\xff\xfe",
+)
+
+
+@pytest.mark.parametrize("line", DAMAGED)
 def test_a_damaged_file_is_named_with_the_line(of_classes, line):
     path = kept(of_classes, "movie_reviews", [])
-    path.write_text(f"{line}\n")
+    path.write_bytes(line + b"\n")
     with pytest.raises(UserError, match=r"teacher_logits\.jsonl, line 1 is damaged .* Run python -m obert teacher"):
         built(of_classes)
