@@ -20,8 +20,8 @@ def total_steps(training: Training, steps_per_epoch: int) -> int:
 def check_steps(training: Training, features: int, events: dict[int, float] | None = None) -> None:
     """Raise UserError for schedules that come to nothing with so many features.
 
-    A cycle of the learning rate has a step after its warm-up, and the last of the pruning `events` comes before the
-    last step.
+    A cycle of the learning rate has a step after its warm-up, and the one of the pruning `events` that reaches
+    the target comes before the last step; masks may be made anew at the very end.
     """
     epoch, rate = steps_per_epoch(training, features), training.learning_rate
     total = total_steps(training, epoch)
@@ -34,9 +34,11 @@ def check_steps(training: Training, features: int, events: dict[int, float] | No
             f"is at its rate; {counted}Train for more epochs (scaling.unit_epochs), warm up for fewer "
             "(learning_rate.warmup_epochs), or use smaller batches or more training examples"
         )
-    if events and max(events) >= total:
+    reached = max(events, key=lambda step: (events[step], -step)) if events else 0
+    if reached >= total:
         raise UserError(
-            f"schedule: the last pruning event falls on step {max(events)}, after the last of {total} steps; {counted}"
+            f"schedule: the pruning event that reaches the target falls on step {reached}, after the last of {total} "
+            f"steps; {counted}"
             "Let schedule.end_epoch be earlier (scaling.recovery_cycles more), or use more training examples"
         )
 

@@ -120,6 +120,7 @@ def test_schedules_that_come_to_nothing_are_told():
         check_steps(none_left, 96)
     whole = Training(epochs=1.0, batch_size=16, learning_rate={"initial": 1.0})
     check_steps(whole, 96, {0: 0.3, 5: 0.8})
+    check_steps(whole, 96, {0: 0.3, 5: 0.8, 6: 0.8})  # made anew, as often as there are steps
     with pytest.raises(UserError, match="falls on step 6, after the last of 6 steps"):
         check_steps(whole, 96, {0: 0.3, 6: 0.8})
 
