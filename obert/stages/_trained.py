@@ -223,6 +223,7 @@ def record_trained(
         assert_sparsity(sparsity, where, pruner.pattern, pruner.distribution, cuts)
 
     (planned.folder / FILE_NAME).unlink(missing_ok=True)  # of a run before, whose model is now replaced
+    (planned.folder / TEACHER_LOGITS).unlink(missing_ok=True)
     shutil.rmtree(planned.folder / MODEL, ignore_errors=True)
     weights_hash = save(network, prepared.tokenizer, planned.folder / MODEL)
     rows = {PREDICTIONS: predictions}

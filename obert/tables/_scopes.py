@@ -92,8 +92,14 @@ def whole_sparsity(group: Group) -> float:
 
 def is_wide(group: Group) -> bool:
     """Whether more or other weights than the encoder's were pruned."""
-    encoder = encoder_sparsity(group)
-    return not math.isnan(encoder) and encoder != mean_of(group, lambda sparsity: sparsity.measured)
+    return any(_is_wide(record.sparsity) for record in group.records if record.sparsity is not None)
+
+
+def _is_wide(sparsity: Sparsity) -> bool:
+    """Sizes tell, since parts may have the same sparsity; a record of before does not have the encoder's."""
+    if "encoder" in sparsity.parts:
+        return sum(layer.size for layer in sparsity.layers.values()) != sparsity.parts["encoder"].size
+    return sparsity.encoder not in (None, sparsity.measured)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from obert.tables import Note, Results, Table
 from obert.tables._collapsed import COLLAPSED, collapsed_runs, collapsed_text
 from obert.tables._measured import Group, groups, metric_of, recipe_of, scale_text
 from obert.tables._ranking import texts_by_row
+from obert.tables._scopes import scope_name
 
 if TYPE_CHECKING:
     from obert.experiment.plan import Plan
@@ -84,13 +85,7 @@ def _scaling(group: Group) -> dict[str, Any] | None:
 
 def _alike(group: Group) -> tuple[str, str, str]:
     recipe = recipe_of(group.records[0])
-    return group.method, _scope(recipe.get("scope")), _distillation(recipe.get("distillation"))
-
-
-def _scope(scope: dict[str, Any] | None) -> str:
-    """The parts that are pruned, with what is said of a cut of their own; the encoder's layers by default."""
-    parts = (scope or {"encoder": True}).items()
-    return ", ".join(name if value is True else f"{name} {value}" for name, value in parts if value)
+    return group.method, scope_name(recipe), _distillation(recipe.get("distillation"))
 
 
 def _distillation(distillation: dict[str, float] | None) -> str:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from obert.foundation import registry
 from obert.foundation.errors import UserError
 from obert.heads.regression import Regression
-from obert.records.record import TEACHER_LOGITS, Record
+from obert.records.record import PREDICTIONS, TEACHER_LOGITS, Record
 from obert.statistics.formatting import format_number
 from obert.statistics.softness import mean_and_quantiles, relative_entropy, softened
 from obert.tables import Note, Results, Table
@@ -67,14 +67,17 @@ class TeacherSoftness(Table):
             kind = record.spec.get("task", {}).get("kind") or record.key.task
             if isinstance(registry.load("tasks", kind, results.config).head, Regression):
                 numbers.append(record.key.task)
-            elif not _keeps_logits(results, record):
+            elif not _distributions(results, record):
                 absent.append(record.key)
         notes = []
         if numbers:
             notes.append(Note(f"A number has no distribution and no temperature: {', '.join(numbers)}."))
         if absent:
             tasks = ", ".join(key.task for key in absent)
-            text = f"The teacher's logits were not kept when these teachers were made: {tasks}. To make them again:"
+            text = (
+                f"No logits were kept when these teachers were made: {tasks}. To make the teachers again, after which "
+                "what was made from them is made again too:"
+            )
             notes.append(Note(text, tuple(results.command(key) for key in absent)))
         return tuple(notes)
 
@@ -102,25 +105,27 @@ class TeacherSoftness(Table):
         return figure
 
 
-def _keeps_logits(results: Results, record: Record) -> bool:
-    return TEACHER_LOGITS in record.files and (results.folder / record.key.path / TEACHER_LOGITS).is_file()
-
-
 def _distributions(results: Results, record: Record) -> dict[str, Rows]:
     """By output, the id and the logits [distributions, n] of each feature; empty for a teacher that kept none.
+
+    Predictions of multiple choice have scores, and did before logits were kept.
 
     Raises:
         UserError: the file is damaged.
     """
+    folder = results.folder / record.key.path
     found: dict[str, Rows] = {}
-    if not _keeps_logits(results, record):
-        return found
-    path = results.folder / record.key.path / TEACHER_LOGITS
+    path = folder / TEACHER_LOGITS
+    if not path.is_file():
+        path = folder / PREDICTIONS
+        if not path.is_file():
+            return found
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):
             try:
                 row = json.loads(line)
-                for output, logits in row["logits"].items():
+                outputs = row["logits"] if path.name == TEACHER_LOGITS else _scores(row)
+                for output, logits in outputs.items():
                     if logits:
                         array = np.array(logits, dtype=float)
                         if array.ndim != 2 or not np.isfinite(array).all():
@@ -131,6 +136,10 @@ def _distributions(results: Results, record: Record) -> dict[str, Rows]:
                     f"{path}, line {number} is damaged ({error!r}). Run {results.command(record.key)} again."
                 ) from None
     return found
+
+
+def _scores(prediction: dict) -> dict[str, list[list[float]]]:
+    return {"logits": [prediction["scores"]]} if "scores" in prediction else {}
 
 
 def _summary(features: Rows) -> Iterator[tuple]:

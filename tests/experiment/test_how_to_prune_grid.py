@@ -152,6 +152,24 @@ def test_a_dense_run_of_another_seed_is_trained_as_the_teacher(plan):
         assert run.recipe.training == plan.teacher(run.key.task).recipe.training
 
 
+def test_dense_schedules_that_the_study_takes(plan):
+    """SMC-Bench's sparsities have 2 to 11 cycles, together 65; those with as many zeros 3, 4, 5, 7, 8, 11, 13 and 19,
+    together 70. Its seven other methods have one each, at ten sparsities; on RACE the ladder's three have 5, 7 and 11.
+    """
+
+    def dense(task, of_smc):
+        unit = plan.teacher(task).recipe.training.epochs
+        runs = [run for run in plan.of_stage("downstream") if run.key.task == task]
+        chosen = [run for run in runs if run.key.recipe.startswith("smc_") is of_smc]
+        return sum(run.recipe.training.epochs for run in chosen) / unit
+
+    assert dense(WINOGRANDE, of_smc=True) == pytest.approx(3 * (65 + 7 * 10), rel=1e-4)
+    assert dense(RACE, of_smc=True) == pytest.approx(65 + 7 * 10, rel=1e-4)
+    assert dense(CSQA, of_smc=True) == pytest.approx(3 * (65 + 8 * 10) + 2 * 3, rel=1e-4)
+    assert dense(WINOGRANDE, of_smc=False) == pytest.approx(3 * 2 * (65 + 70), rel=1e-4)
+    assert dense(RACE, of_smc=False) == pytest.approx(5 + 7 + 11, rel=1e-4)
+
+
 def test_the_whole_grid_has_the_expected_runs(plan):
     of_smc = 276 + 240 + 80  # CommonsenseQA with the two further seeds, WinoGrande, RACE
     guidelines = 108 + 3  # on WinoGrande and RACE

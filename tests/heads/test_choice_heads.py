@@ -2,7 +2,6 @@
 
 import math
 import random
-from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -40,7 +39,13 @@ def head(scoring):
 def network(scoring):
     torch.manual_seed(0)
     config = BertConfig(
-        vocab_size=45, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, num_labels=1
+        vocab_size=45,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        num_labels=1,
+        initializer_range=0.2,  # at BERT's own 0.02 the choices' scores are all the same to five digits
     )
     kind = {"head": BertForSequenceClassification, "masked_lm": BertForMaskedLM}[scoring]
     return kind(config).eval()
@@ -185,19 +190,15 @@ def test_distillation_is_one_kl_a_question(scoring, head, network, tokenizer, te
 def test_distillation_does_not_depend_on_padding_or_on_other_questions(scoring, head, network, tokenizer):
     """Nor, where a masked language model scores, on the places that an option does not need."""
     rows = features(scoring, 6)
-    teacher = deepcopy(network)
-    with torch.no_grad():
-        for parameter in teacher.parameters():
-            parameter += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
 
     def losses(chosen):
         batch = batch_of(head, chosen, tokenizer)
         with torch.no_grad():
-            own, taught = (head.forward(model, batch) for model in (network, teacher))
-        return head.distillation_losses(own, taught, 2.0, batch)
+            (own,) = head.forward(network, batch)
+        return head.distillation_losses((own,), (20 * own,), 2.0, batch)
 
     together = losses(rows)
-    assert (together > 1e-3).all()
+    assert (together > 1e-4).all()
     torch.testing.assert_close(together, torch.cat([losses([row]) for row in rows]), rtol=1e-3, atol=1e-5)
 
 

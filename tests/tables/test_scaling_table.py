@@ -69,7 +69,7 @@ def test_a_row_is_a_rule_at_a_sparsity(content):
 def test_other_scopes_and_distillation_are_apart(content):
     others = content[["recipe", "scope", "distillation"]].to_numpy().tolist()
     assert ["taught", "encoder", "h = 1, T = 2"] in others
-    assert ["wide", "encoder, embeddings own", "none"] in others
+    assert ["wide", "+ embeddings", "none"] in others
     assert len(content) == 8
 
 

@@ -31,7 +31,7 @@ def pruned(recipe, target, right, scope=None, fractions=None, seed=0, method="ma
     """A run that judges `right` of four examples rightly; `fractions` are the zeros of parts, by default the target."""
     scope = {"encoder": True, "embeddings": False, "head": False} | (scope or {})
     counted = zeros_of(fractions or {part: target for part in SIZES if scope[part]})
-    layers = {"w": counted["parts"]["encoder"]}
+    layers = {part: counted["parts"][part] for part in SIZES if scope[part]}
     spec = {"recipe": {"training": TRAINING} | changes}
     if scope["embeddings"] or scope["head"]:
         spec["recipe"]["scope"] = scope

@@ -10,8 +10,6 @@ from obert.report.built import build_table
 from obert.tables.teacher_softness import EXAMPLES, TeacherSoftness
 from tables.examples import record
 
-KEPT = ("model", "predictions.jsonl", "teacher_logits.jsonl")
-
 
 def built(results):
     return build_table("teacher_softness", TeacherSoftness(), results)
@@ -33,7 +31,7 @@ def value(content, quantity, statistic, temperature, output="logits"):
 
 @pytest.fixture
 def of_classes(make_results):
-    results = make_results([(record("teacher", 90.0, files=KEPT), None, 0)])
+    results = make_results([(record("teacher", 90.0), None, 0)])
     kept(results, "movie_reviews", [{"logits": [[2 * math.log(3), 0]]}, {"logits": [[0, 0]]}])
     return results
 
@@ -54,7 +52,7 @@ def test_entropy_and_top_probability_by_temperature(of_classes):
 
 def test_question_answering_has_a_distribution_over_positions_for_start_and_for_end(make_results):
     """Features of different lengths: uniform ones are of entropy 1 whatever the length."""
-    made = record("teacher", 80.0, task="city_qa", files=KEPT)
+    made = record("teacher", 80.0, task="city_qa")
     results = make_results([(made, None, 0)])
     rows = [{"start_logits": [[0.0] * n], "end_logits": [[50.0] + [0.0] * (n - 1)]} for n in (4, 16)]
     kept(results, "city_qa", rows)
@@ -67,7 +65,7 @@ def test_question_answering_has_a_distribution_over_positions_for_start_and_for_
 
 
 def test_a_feature_with_several_distributions_counts_each(make_results):
-    results = make_results([(record("teacher", 90.0, task="tagging", files=KEPT), None, 0)])
+    results = make_results([(record("teacher", 90.0, task="tagging"), None, 0)])
     kept(results, "tagging", [{"logits": [[0, 0, 0], [0, 0, 0]]}, {"logits": []}, {"logits": [[100, 0, 0]]}])
     content = built(results).content
     assert set(content["distributions"]) == {3}
@@ -86,10 +84,15 @@ def test_teachers_that_kept_no_logits_are_named_with_what_to_run(make_results):
     )
 
 
-def test_a_file_that_is_left_of_another_run_is_not_read(of_classes, make_results):
-    (old,) = make_results([(record("teacher", 90.0), None, 0)]).records
-    assert (of_classes.folder / old.key.path / "teacher_logits.jsonl").is_file()
-    assert built(make_results([(old, None, 0)])).content.empty
+def test_scores_of_a_choice_among_the_predictions_serve_as_well(make_results):
+    made = record("teacher", 50.0, task="commonsense_qa")
+    results = make_results([(made, None, 0)])
+    path = results.folder / made.key.path / "predictions.jsonl"
+    path.write_text(json.dumps({"id": "a", "prediction": 0, "score": 100, "scores": [0.0, 0.0, 0.0, 0.0, 0.0]}) + "\n")
+    found = built(results)
+    assert value(found.content, "entropy / ln n", "mean", 1.0) == pytest.approx(1) and not found.notes
+    kept(results, "commonsense_qa", [{"logits": [[90.0, 0.0, 0.0, 0.0, 0.0]]}])
+    assert value(built(results).content, "top probability", "mean", 1.0) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("line", ["nothing", '{"id": 1}', '{"id": 1, "logits": {"logits": [1, 2]}}', '{"logits": 3}'])
