@@ -154,6 +154,8 @@ def test_what_is_no_gradual_run_of_the_ladder_has_no_place():
     assert place_of(made("", (100,) * 4, spec={"recipe": at_once})[0]) is None
     assert place_of(made("", (100,) * 4, spec={"recipe": recipe("") | {"training": None}})[0]) is None
     assert place_of(made("", (100,) * 4, method="lottery_ticket")[0]) is None
+    low = made("scd", (100,) * 4, spec={"recipe": recipe("scd") | {"schedule": at_once["schedule"]}})
+    assert place_of(low[0]).is_full  # a schedule that scales has room for one event at a low sparsity
     control = place_of(made("scd", (100,) * 4, control="longest")[0])
     assert control == Place(GUIDELINES, "magnitude", "longest") and control.step is None and not control.is_full
 
@@ -269,6 +271,13 @@ def test_tables_of_smc_bench_leave_out_tasks_that_the_experiment_lacks(make_resu
     results = make_results([made("", (100,) * 4, task="winogrande", sparsity=0.2)])
     assert set(SmcBench().build(results)["row", "task"]) == {"winogrande"}
     assert set(PublishedCurves().build(results)["task"]) == {"winogrande"}
+
+
+def test_race_of_both_schools_stands_beside_the_published_curves_of_each(make_results):
+    results = make_results([made("", (100,) * 4, task="race", sparsity=0.2)])
+    found = SmcBench().build(results)
+    assert found["row", "task"].tolist() == ["race", *["race_middle"] * 10, *["race_high"] * 10]
+    assert set(PublishedCurves().build(results)["task"]) == {"race", "race_middle", "race_high"}
 
 
 def test_curves_break_where_the_figure_has_no_value(make_results):
