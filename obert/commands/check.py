@@ -21,8 +21,7 @@ from obert.foundation.memory import free_memory
 from obert.models.encoders import ENCODER, keep_layers, load_tokenizer, prunable_weights, understood
 from obert.stages.export import ONNX
 from obert.training.pruner import check_first_event, check_gradients
-from obert.training.schedules import pruning_events
-from obert.training.trainer import steps_per_epoch
+from obert.training.schedules import pruning_events, steps_per_epoch
 
 TRAINING_OVERHEAD = 1.5  # of free disk over what the finished models take: checkpoints of the jobs in flight
 

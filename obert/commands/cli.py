@@ -10,7 +10,9 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from obert.experiment.guidelines import METHODS
 from obert.experiment.plan import Plan
 from obert.experiment.reading import read_yaml
 from obert.foundation import registry
@@ -43,6 +45,24 @@ def parser() -> argparse.ArgumentParser:
         "check everything that can be checked cheaply before the first training step",
         lambda a: print(_command("check").run(Plan.load(a.config))),
     )
+    plan = command(
+        "plan",
+        "print what is planned in plain numbers: runs by stage, and each recipe's schedule with a picture",
+        lambda a: print(_command("plan").run(Plan.load(a.config), _chosen(a), a.figure)),
+    )
+    _choose_runs(plan)
+    plan.add_argument("--figure", type=Path, metavar="FILE", help="draw gradual schedules to this SVG or PNG file")
+    recipe = command(
+        "recipe",
+        "write a recipe by the guidelines for a task and a sparsity, after timing what it takes",
+        _write_recipe,
+    )
+    recipe.add_argument("--task", required=True, help="of the experiment")
+    recipe.add_argument("--sparsity", type=float, required=True, help="fraction of the encoder's weights to prune")
+    recipe.add_argument("--method", choices=METHODS, default=METHODS[0], help="what decides which weights are pruned")
+    recipe.add_argument("--model", metavar="SOURCE", help="pre-trained encoder; the experiment's by default")
+    recipe.add_argument("--budget-minutes", type=float, metavar="N", help="what one run may take; no limit by default")
+    recipe.add_argument("--name", help="of the recipe; guidelines_<task>_<percent> by default")
     assets = command("assets", "download and unpack pinned models and data", _fetch_assets)
     assets.add_argument("--name", help="one asset; all that the experiment needs by default")
     environment = command(
@@ -52,11 +72,7 @@ def parser() -> argparse.ArgumentParser:
     for known in stages():
         help_text = known.help[0].lower() + known.help[1:]
         sub = command(known.name, help_text, _run_stage)
-        sub.add_argument("--task")
-        sub.add_argument("--recipe")
-        sub.add_argument("--seed", type=int)
-        sub.add_argument("--method")
-        sub.add_argument("--sparsity", type=float)
+        _choose_runs(sub)
         known.add_arguments(sub)
     sweep = command(
         "sweep", "search a recipe's best values on held-out training data; ends in a recipe", _sweep, config=None
@@ -80,6 +96,20 @@ def parser() -> argparse.ArgumentParser:
         lambda a: print(_command("tables").summary(Plan.load(a.config))),
     )
     return root
+
+
+def _choose_runs(command: argparse.ArgumentParser) -> None:
+    """Add the arguments that name runs."""
+    command.add_argument("--task")
+    command.add_argument("--recipe")
+    command.add_argument("--seed", type=int)
+    command.add_argument("--method")
+    command.add_argument("--sparsity", type=float)
+
+
+def _chosen(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What `_choose_runs` was given."""
+    return {name: getattr(arguments, name) for name in RUN}
 
 
 def _number(text: str) -> int:
@@ -110,7 +140,7 @@ def _run_stage(arguments: argparse.Namespace) -> None:
     if by_hand is not None:
         print(by_hand)
         return
-    planned = Plan.load(arguments.config).find(chosen.name, **{name: getattr(arguments, name) for name in RUN})
+    planned = Plan.load(arguments.config).find(chosen.name, **_chosen(arguments))
     record = chosen.run(planned)
     if record is None:  # one of several processes, of which the first has made the record
         return
@@ -122,6 +152,11 @@ def _run_stage(arguments: argparse.Namespace) -> None:
 
         mirror_run(planned.folder, planned.experiment.tracking_uri)
     planned.drop_checkpoints()  # not before: a job that is killed meanwhile loses its outputs to Snakemake
+
+
+def _write_recipe(arguments: argparse.Namespace) -> None:
+    plan, given = Plan.load(arguments.config), ("task", "sparsity", "method", "model", "budget_minutes", "name")
+    print(_command("recipe").run(plan, arguments.config, **{name: getattr(arguments, name) for name in given}))
 
 
 def _fetch_assets(arguments: argparse.Namespace) -> None:

@@ -106,24 +106,27 @@ def run(plan: Plan, config_path: Path | str, from_mlflow: str | None = None) -> 
     """
     experiment = plan.experiment
     if from_mlflow is None:
-        return _write(experiment, load_results(plan, config_path, runs_folder(experiment)))
+        return _write(plan, load_results(plan, config_path, runs_folder(experiment)))
     with tempfile.TemporaryDirectory() as folder:
         fetched = fetch.fetch(from_mlflow, experiment.name, Path(folder))
-        return _write(experiment, load_results(plan, config_path, fetched, fetched / "sweeps"))
+        return _write(plan, load_results(plan, config_path, fetched, fetched / "sweeps"))
 
 
-def _names(experiment: Experiment) -> list[str]:
-    chosen = registry.names("tables") if experiment.tables == "all" else experiment.tables
+def names(plan: Plan) -> list[str]:
+    """The tables of an experiment, in the order of the report."""
+    chosen = plan.experiment.tables
+    if chosen == "all":
+        chosen = [name for name in registry.names("tables") if registry.load("tables", name).concerns(plan)]
     by_number = {name: re.sub(r"\d+", lambda digits: digits[0].zfill(3), name) for name in chosen}
     return sorted(chosen, key=lambda name: (FIRST.index(name) if name in FIRST else len(FIRST), by_number[name]))
 
 
-def _write(experiment: Experiment, results: Results) -> Path:
+def _write(plan: Plan, results: Results) -> Path:
     """Build everything first, then write, the report last: a table that fails leaves the old files as they were."""
     for warning in results.warnings:
         log.warning("%s %s", warning.text, ", ".join(warning.lines))
-    built = [build_table(name, registry.load("tables", name)(), results) for name in _names(experiment)]
-    target = tables_folder(experiment)
+    built = [build_table(name, registry.load("tables", name)(), results) for name in names(plan)]
+    target = tables_folder(plan.experiment)
     files = {name: content for table in built for name, content in table_files(table).items()}
     files[REPORT] = report_page(results, built).encode()
     for name, content in files.items():

@@ -209,10 +209,12 @@ def names_of_parameters(network: torch.nn.Module) -> dict[str, list[str]]:
 
 def file_sizes_mb(path: Path) -> tuple[float, float]:
     """Size of a file in MB (10^6 bytes): as it is, and compressed by gzip at level 6, as the oBERT paper reports it."""
-    compressor = zlib.compressobj(level=6, wbits=31)  # 31: with gzip's header and checksum
-    compressed = 0
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            compressed += len(compressor.compress(chunk))
-    compressed += len(compressor.flush())
+        compressed = gzip_size(iter(lambda: file.read(_CHUNK), b""))
     return path.stat().st_size / 1e6, compressed / 1e6
+
+
+def gzip_size(chunks: Iterable[bytes | memoryview]) -> int:
+    """Bytes of what the chunks make together, compressed by gzip at level 6."""
+    compressor = zlib.compressobj(level=6, wbits=31)  # 31: with gzip's header and checksum
+    return sum(len(compressor.compress(chunk)) for chunk in chunks) + len(compressor.flush())

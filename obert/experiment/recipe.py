@@ -1,20 +1,13 @@
 """The schema of a recipe (`configs/recipes/<name>.yaml`): how a model is trained or pruned."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from obert.experiment.reading import merge
+from obert.experiment.scaling import Scaling
+from obert.experiment.strict import Fraction, Name, Rate, Strict
 from obert.masks.patterns import parse_pattern
-
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-Rate = Annotated[float, Field(ge=0)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
-
-
-class Strict(BaseModel):
-    """Unknown keys are errors at every level."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class LearningRate(Strict):
@@ -26,13 +19,13 @@ class LearningRate(Strict):
     initial: float = Field(gt=0, description="the highest rate")
     final: Rate | tuple[Rate, ...] = Field(0.0, description="at the end of each cycle, or a list, one for each")
     rewind_epochs: tuple[float, ...] = Field((), description="epochs at which a new cycle starts from `initial`")
-    warmup_epochs: float = Field(0.0, ge=0, description="linear from 0, at the start of training")
+    warmup_epochs: float = Field(0.0, ge=0, description="linear from 0, at the start of each cycle")
     constant_until_epoch: float = Field(0.0, ge=0, description="held at `initial` until here, then decays")
 
     @model_validator(mode="after")
     def _one_cycle(self):
-        if self.rewind_epochs and (self.warmup_epochs or self.constant_until_epoch):
-            raise ValueError("rewind_epochs goes with neither warmup_epochs nor constant_until_epoch")
+        if self.rewind_epochs and self.constant_until_epoch:
+            raise ValueError("rewind_epochs does not go with constant_until_epoch")
         return self
 
     @model_validator(mode="after")
@@ -55,7 +48,13 @@ class Training(Strict):
     gradient_accumulation: int = Field(1, gt=0, description="minibatches of an optimiser step")
     learning_rate: LearningRate = Field(description="schedule of the learning rate")
     weight_decay: float = Field(0.0, ge=0, description="of AdamW")
-    max_grad_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this norm")
+    adam_beta2: float = Field(
+        0.999, ge=0, lt=1, exclude_if=lambda beta: beta == 0.999, description="AdamW's smoothing of squared gradients"
+    )
+    adam_epsilon: float = Field(
+        1e-8, gt=0, exclude_if=lambda epsilon: epsilon == 1e-8, description="AdamW's, added to the root of these"
+    )
+    max_grad_norm: float = Field(1.0, ge=0, description="gradients are scaled down to this norm; 0: never")
     freeze_embeddings: bool = Field(False, description="embeddings are not trained")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of the forward pass in training")
     checkpoint_minutes: float = Field(5.0, gt=0, description="between checkpoints: what a crash costs at most")
@@ -74,6 +73,12 @@ class Training(Strict):
             raise ValueError(
                 f"learning_rate.rewind_epochs {list(rewinds)} must increase and lie inside (0, {self.epochs:g})"
             )
+        ends = [*rewinds, self.epochs]
+        shortest = min(end - start for start, end in zip([0, *rewinds], ends, strict=True))
+        if rewinds and rate.warmup_epochs >= shortest:
+            raise ValueError(
+                f"learning_rate.warmup_epochs {rate.warmup_epochs:g} must end before a cycle does ({shortest:g} epochs)"
+            )
         return self
 
 
@@ -89,28 +94,64 @@ class Distillation(Strict):
     temperature: float = Field(2.0, gt=0, description="by which the logits of both models are divided")
 
 
+OWN = "own"
+PartOfScope = bool | Literal["own"] | Annotated[float, Field(gt=0, lt=1)]
+
+
 class Scope(Strict):
     """Which weights are pruned, and count for sparsity. Biases and LayerNorm never are.
 
+    Parts that are `true` share one cut at the run's sparsity. A part that is `own` has a cut of its own at that
+    sparsity; one with a number has a cut of its own, and the number is its sparsity at the end.
     See docs/explanation/methods.md#what-sparsity-counts.
     """
 
-    encoder: bool = Field(True, description="linear layers of the encoder's layers")
-    embeddings: bool = Field(
+    encoder: PartOfScope = Field(True, description="linear layers of the encoder's layers")
+    embeddings: PartOfScope = Field(
         False, description="tables of tokens, positions and token types, and the projection of factorised embeddings"
     )
-    head: bool = Field(False, description="linear layers of the pooler and the task; a tied output is an embedding")
+    head: PartOfScope = Field(
+        False, description="linear layers of the pooler and the task; a tied output is an embedding"
+    )
+
+    @field_validator("encoder", "embeddings", "head", mode="before")
+    @classmethod
+    def _allowed(cls, value: Any) -> Any:
+        is_target = isinstance(value, int | float) and not isinstance(value, bool)
+        if is_target and 0 < value < 1:
+            return float(value)
+        if isinstance(value, bool) or value == OWN:
+            return value
+        hint = " (0 prunes nothing: write false)" if is_target and value == 0 else ""
+        raise ValueError(
+            f"found {value!r}{hint}; allowed are false, true (in the one cut at the run's sparsity), own (a cut of its "
+            "own at that sparsity), and a number above 0 and below 1 (a cut of its own, and the sparsity at its end)"
+        )
 
     @model_validator(mode="after")
     def _some(self):
         if not self.parts:
             raise ValueError("nothing would be pruned: set encoder, embeddings or head")
+        if len(self.targets) == len(self.parts):
+            raise ValueError("no part is pruned to the run's sparsity: make one of them true or own")
         return self
 
     @property
     def parts(self) -> tuple[str, ...]:
         """Names of the parts that are in scope."""
         return tuple(part for part in ("encoder", "embeddings", "head") if getattr(self, part))
+
+    @property
+    def targets(self) -> dict[str, float]:
+        """Of the parts with a sparsity of their own, what it is at the end."""
+        return {part: value for part in self.parts if isinstance(value := getattr(self, part), float)}
+
+    @property
+    def cuts(self) -> tuple[tuple[str, ...], ...]:
+        """The parts in scope, those together that share a cut."""
+        shared = tuple(part for part in self.parts if getattr(self, part) is True)
+        own = tuple((part,) for part in self.parts if part not in shared)
+        return (shared, *own) if shared else own
 
 
 class SparsitySchedule(Strict):
@@ -121,8 +162,10 @@ class SparsitySchedule(Strict):
     every_epochs: float | None = Field(None, gt=0, description="1 by default")
     every_steps: int | None = Field(None, gt=0, description="optimiser steps, in place of every_epochs")
     initial_sparsity: Fraction = Field(0.7, description="after the first event")
-    shape: Literal["cubic", "linear"] = Field(
-        "cubic", description="of the way from the first event to the last (cubic: Zhu and Gupta 2018)"
+    shape: Literal["cubic", "linear", "geometric"] = Field(
+        "cubic",
+        description="of the way from the first event to the last (cubic: Zhu and Gupta 2018; geometric: an equal share "
+        "of the weights left each time)",
     )
     rerank_until_epoch: float | None = Field(
         None,
@@ -161,6 +204,11 @@ class Recipe(Strict):
     )
     training: Training | None = Field(None, description="none for pruning in one shot")
     schedule: SparsitySchedule | None = Field(None, description="of gradual pruning; none for pruning in one shot")
+    scaling: Scaling | None = Field(
+        None,
+        exclude_if=lambda scaling: scaling is None,
+        description="makes `schedule`, `training.epochs` and the rewinds from each run's target sparsity",
+    )
     pattern: str | dict[str, str] = Field(
         "unstructured",
         description="which weights go together: unstructured, 1x4, 2:4, 32x32, row, column; or by the weight's name",
@@ -181,6 +229,15 @@ class Recipe(Strict):
         default_factory=dict, description="parameters by method; as published: the one method it is for"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _a_cycle_is_the_unit(cls, content: Any) -> Any:
+        """Until a run's sparsity is known, training is one cycle long."""
+        if isinstance(content, dict) and isinstance(content.get("scaling"), dict):
+            unit = {"epochs": content["scaling"].get("unit_epochs")}
+            return {**content, "training": {**unit, **(content.get("training") or {})}}
+        return content
+
     @model_validator(mode="after")
     def _consistent(self):
         if self.training is None and self.distillation is not None:
@@ -199,6 +256,10 @@ class Recipe(Strict):
                 f"schedule.rerank_until_epoch {self.schedule.rerank_until_epoch:g} is after training.epochs "
                 f"{self.training.epochs:g}"
             )
+        largest = parse_pattern(self.pattern).largest_sparsity
+        for part, target in self.scope.targets.items():
+            if target > largest:
+                raise ValueError(f"scope.{part} {target:g} is more than pattern {self.pattern} allows ({largest:g})")
         if self.family == "as published" and len(self.methods) > 1:
             raise ValueError("a recipe as published is for one method")
         return self
@@ -208,6 +269,17 @@ class Recipe(Strict):
     def _known_pattern(cls, value: str | dict[str, str]) -> str | dict[str, str]:
         parse_pattern(value)
         return value
+
+    def at(self, sparsity: float) -> Self:
+        """The recipe of a run with this target sparsity: what `scaling` decides is there in plain numbers.
+
+        Raises:
+            ValueError: the numbers cannot be.
+        """
+        if self.scaling is None:
+            return self
+        plain = merge(self.model_dump(), self.scaling.plain(sparsity))
+        return type(self).model_validate(plain)
 
     @property
     def is_one_shot(self) -> bool:

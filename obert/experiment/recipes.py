@@ -5,6 +5,7 @@ from typing import Any
 
 from obert.experiment.reading import merge, read_yaml, validate
 from obert.experiment.recipe import Recipe
+from obert.experiment.scaling import check_unscaled
 from obert.foundation import registry
 from obert.foundation.errors import UserError, unknown_name
 from obert.stages import stage
@@ -47,8 +48,10 @@ def load_recipe(name: str, where: str = "", overrides: dict[str, Any] | None = N
     """The recipe of a name, laid over the recipe it `extends`, with `overrides` on top."""
     content = merge(_recipe_content(name, where), overrides or {})
     place = f"{recipe_file(name)}" + (f" with the overrides of {where}" if overrides else "")
-    recipe = validate(Recipe, content, place)
     try:
+        if content.get("scaling") is not None:
+            check_unscaled(content)
+        recipe = validate(Recipe, content, place)
         stage(recipe.stage, f"{place}, stage").check_recipe(recipe)
     except ValueError as error:
         raise UserError(f"{place}: {error}") from None

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from obert.experiment.recipe import Fraction, Name, Strict
+from obert.experiment.strict import Fraction, Name, Strict
 
 PRETRAINED = "pretrained"  # in place of an upstream run's recipe: the model as it comes
 RUN_RECIPE = r"^[a-z0-9_]+(@[a-z0-9_]+)*$"  # a recipe, then those of what the run starts from
@@ -81,11 +81,19 @@ class Upstream(Strict):
 
     task: Name = Field("mlm", description="task that upstream models are trained on")
     options: dict[str, Any] = Field(default_factory=dict, description="of the task")
-    teacher: Name = Field(description="recipe of the dense upstream teacher")
+    teacher: Name | None = Field(
+        None, description="recipe of the dense upstream teacher; none where only `pretrained` is transferred"
+    )
     grid: tuple[Grid, ...] = Field((), description="a recipe without methods drops layers only")
     transfer: tuple[Transfer, ...] = Field(
         (), description="upstream models that are fine-tuned on the experiment's tasks"
     )
+
+    @model_validator(mode="after")
+    def _grid_of_a_teacher(self):
+        if self.grid and self.teacher is None:
+            raise ValueError("grid prunes or cuts the upstream teacher: name its recipe in 'teacher'")
+        return self
 
 
 class Quantize(OnTasks):
@@ -162,6 +170,9 @@ class Experiment(Strict):
     )
     threads: int = Field(1, gt=0, description="CPU threads of one training job; part of a run's identity")
     teacher: Name = Field(description="recipe that fine-tunes the dense teacher of each task")
+    teachers: dict[Name, Name] = Field(
+        default_factory=dict, description="by task: the recipe of its dense teacher in place of `teacher`"
+    )
     upstream: Upstream | None = Field(None, description="what is trained and pruned before any task")
     downstream: tuple[Downstream, ...] = Field((), description="what is pruned on the tasks")
     quantize: tuple[Quantize, ...] = Field((), description="what is trained in 8 bits")
@@ -178,7 +189,13 @@ class Experiment(Strict):
     )
     benchmark: Benchmark | None = Field(None, description="what is exported and timed; nothing by default")
     sweeps: tuple[Name, ...] = Field((), description="files of configs/sweeps whose trials are in tables and figures")
-    tables: Literal["all"] | tuple[Name, ...] = Field("all", description="tables and figures that are made")
+    tables: Literal["all"] | tuple[Name, ...] = Field(
+        "all",
+        description="tables and figures that are made; `all` leaves out those that the experiment does not concern",
+    )
+    papers: tuple[Literal["obert", "how_to_prune"], ...] = Field(
+        ("obert",), description="papers whose tables are made where `tables` is `all`"
+    )
     tracking_uri: str = Field("sqlite:///results/tracking/mlflow.db", description="MLflow tracking server or database")
 
     @model_validator(mode="after")
@@ -195,10 +212,11 @@ class Experiment(Strict):
         return uri
 
     @model_validator(mode="after")
-    def _models_of_tasks(self):
-        for task in self.models:
-            if task not in self.tasks:
-                raise ValueError(f"models.{task}: there is no such task; there are {', '.join(self.tasks)}")
+    def _models_and_teachers_of_tasks(self):
+        for key in ("models", "teachers"):
+            for task in getattr(self, key):
+                if task not in self.tasks:
+                    raise ValueError(f"{key}.{task}: there is no such task; there are {', '.join(self.tasks)}")
         return self
 
     @model_validator(mode="after")
@@ -213,6 +231,10 @@ class Experiment(Strict):
     def model_of(self, task: str) -> Model:
         """The encoder that the runs of a task start from."""
         return self.models.get(task, self.model)
+
+    def teacher_of(self, task: str) -> str:
+        """The recipe of a task's dense teacher."""
+        return self.teachers.get(task, self.teacher)
 
     def tasks_of(self, block: OnTasks) -> tuple[str, ...]:
         """The tasks that a block is run on."""

@@ -66,3 +66,12 @@ class Head(ABC):
     def evidence(self, logits: Logits, batch: Batch) -> Logits:
         """What a task's predictions need of the logits, each [batch, ...]; all of them by default."""
         return logits
+
+    def distributions(self, evidence: Logits, feature: Mapping[str, Any]) -> dict[str, list[list[float]]]:
+        """The logits of each distribution that students of a model are compared with on a feature, by output.
+
+        Args:
+            evidence: of that feature, each [...].
+            feature: its columns, with `length`.
+        """
+        return {name: [values.tolist()] for name, values in zip(self.outputs, evidence, strict=True)}

@@ -22,7 +22,8 @@ class MaskedChoice(MultipleChoice):
 
     A batch says by `positions` which tokens are masked, and by `targets` what they were, each [batch, 2, masked];
     places that an option does not need hold -100 in `targets`. The model is the pre-trained one with its head for
-    masked tokens, and nothing is new in it.
+    masked tokens, and nothing is new in it. Distillation compares the softmax of the two numbers, although they are not
+    the logits of a softmax that was trained.
     """
 
     auto_model = "AutoModelForMaskedLM"

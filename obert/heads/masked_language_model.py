@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from obert.heads import Batch, Head, Logits
 
@@ -32,6 +33,10 @@ class MaskedLanguageModel(Head):
         """Of each sequence, the chosen tokens, those predicted, and their negative log-likelihood, each [batch]."""
         right = (logits[0].argmax(dim=-1) == batch["labels"]).sum(dim=1)
         return right.new_full(right.shape, logits[0].shape[1]), right, _nll(logits, batch).sum(dim=1)
+
+    def distributions(self, evidence: Logits, feature: Mapping[str, Any]) -> dict[str, list[list[float]]]:
+        """None: the evidence holds no scores of the vocabulary."""
+        return {}
 
 
 def _nll(logits: Logits, batch: Batch) -> torch.Tensor:

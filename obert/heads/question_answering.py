@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from obert.heads import Batch, Head, Logits
 
@@ -29,3 +30,7 @@ class QuestionAnswering(Head):
             return cross_entropy(scores, positions.clamp(0, tokens), ignore_index=tokens, reduction="none")
 
         return (loss(start, batch["start_positions"]) + loss(end, batch["end_positions"])) / 2
+
+    def distributions(self, evidence: Logits, feature: Mapping[str, Any]) -> dict[str, list[list[float]]]:
+        """Over the tokens of the feature, without padding."""
+        return super().distributions(tuple(scores[: feature["length"]] for scores in evidence), feature)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from obert.heads import Batch, Head, Logits
@@ -30,3 +30,7 @@ class Regression(Head):
         A divergence of distributions would be 0 whatever the student says, as there is but one output.
         """
         return (logits[0].squeeze(-1) - taught[0].squeeze(-1)) ** 2
+
+    def distributions(self, evidence: Logits, feature: Mapping[str, Any]) -> dict[str, list[list[float]]]:
+        """None: a number is no distribution."""
+        return {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from obert.heads import Batch, Head, Logits
@@ -43,6 +43,11 @@ class TokenClassification(Head):
         from obert.heads.distillation import divergences
 
         return _mean_over_labelled(divergences(logits[0], taught[0], temperature), batch["labels"])
+
+    def distributions(self, evidence: Logits, feature: Mapping[str, Any]) -> dict[str, list[list[float]]]:
+        """One for each token with a label."""
+        places = [place for place, label in enumerate(feature["labels"]) if label != IGNORED]
+        return {self.outputs[0]: evidence[0][places].tolist()}
 
 
 def _mean_over_labelled(losses: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

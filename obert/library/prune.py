@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Real
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -61,8 +61,9 @@ def prune(
             of the submodule named `encoder`, or of the whole model if it has none.
         masks: of an earlier `PruningReport`: weights it pruned stay pruned, and count towards `sparsity`.
         parameters: of the method, such as `solver`, `num_gradients`, `fisher_block_size`, `dampening`,
-            `recomputations`. Its own defaults hold, but for gradients, which are taken per example, and for a default
-            block size that the pattern does not divide, which is lowered to the next multiple (50 to 48 for `1x4`).
+            `recomputations`. Its own defaults hold, but for gradients, which are taken per example where the method
+            knows these, and for a default block size that the pattern does not divide, which is lowered to the next
+            multiple (50 to 48 for `1x4`).
 
     Raises:
         UserError: a mistake in the arguments, before anything is computed; a layer whose weight is no parameter of its
@@ -163,7 +164,8 @@ def _method(name: str, pattern: Pattern, parameters: dict[str, Any]) -> Method:
         if parameter in parameters:
             raise UserError(f"{parameter} is for recipes: here, {reason}")
     fields = registry.load("pruning", name, "prune()").model_fields
-    defaults: dict[str, Any] = {"gradients": "per_example"} if "gradients" in fields else {}
+    takes_examples = "gradients" in fields and "per_example" in get_args(fields["gradients"].annotation)
+    defaults: dict[str, Any] = {"gradients": "per_example"} if takes_examples else {}
     if "fisher_block_size" in fields:
         size = fields["fisher_block_size"].default
         defaults["fisher_block_size"] = max(size - size % pattern.size, pattern.size)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from obert.foundation.errors import UserError
 from obert.masks.patterns import UNSTRUCTURED, AnyPattern, Pattern
 
 if TYPE_CHECKING:  # records hold these types, and must be read without torch
     from torch import Tensor
 
-    from obert.masks.selection import Distribution
+    from obert.masks.selection import Cut, Distribution
 
 
 class _Part(BaseModel):
@@ -31,7 +32,9 @@ class Sparsity(_Part):
     """Zeros over the weights in scope (by default the encoder's linear layers), asked for and counted.
 
     Attributes:
-        target, measured: fractions of the weights in scope.
+        target: fraction of the weights in scope, but for parts with a target of their own.
+        targets: of those parts, by name.
+        measured: fraction of all weights in scope.
         layers: of each weight matrix in scope.
         encoder: fraction of the encoder's linear layers.
         whole_model: fraction of all weight matrices, embeddings and head included, in scope or not.
@@ -39,6 +42,7 @@ class Sparsity(_Part):
     """
 
     target: float
+    targets: dict[str, float] = Field({}, exclude_if=lambda value: not value)
     measured: float
     layers: dict[str, LayerSparsity]
     encoder: float | None = Field(None, exclude_if=lambda value: value is None)
@@ -67,6 +71,27 @@ def count_zeros(
     return sparsity.model_copy(update=whole)
 
 
+def equal_zeros(sizes: Mapping[str, int], sparsity: float, to: Iterable[str] = ("encoder",)) -> float:
+    """The sparsity of some parts of a model at which they have as many zeros as all its parts at `sparsity`.
+
+    Args:
+        sizes: weights of each part.
+        to: the parts that are pruned.
+
+    Raises:
+        UserError: they have too few weights.
+    """
+    pruned = list(to)
+    whole, size = sum(sizes.values()), sum(sizes[part] for part in pruned)
+    target = sparsity * whole / size
+    if target >= 1:
+        raise UserError(
+            f"{sparsity:g} of {whole:,} weights are more than {' and '.join(pruned)} can lose, {size:,} "
+            f"({size / whole:.4f}). Ask for a lower sparsity, or prune more parts"
+        )
+    return target
+
+
 def _sum(layers: Iterable[LayerSparsity]) -> LayerSparsity:
     layers = list(layers)
     return LayerSparsity(zeros=sum(layer.zeros for layer in layers), size=sum(layer.size for layer in layers))
@@ -77,25 +102,34 @@ def _fraction(layer: LayerSparsity) -> float:
 
 
 def assert_sparsity(
-    measured: Sparsity, where: str, pattern: AnyPattern = UNSTRUCTURED, distribution: Distribution = "global"
+    measured: Sparsity,
+    where: str,
+    pattern: AnyPattern = UNSTRUCTURED,
+    distribution: Distribution = "global",
+    cuts: Sequence[Cut] | None = None,
 ) -> Sparsity:
     """Return `measured`, or raise if fewer weights are zero than the target says, in each layer if uniform.
 
     More zeros are possible: a kept weight can be exactly zero by itself.
 
+    Args:
+        cuts: that the weights were pruned with, if not one at `measured.target`.
+
     Raises:
         RuntimeError: a mask was lost on the way.
     """
-    parts = {name: [layer] for name, layer in measured.layers.items()}
-    if distribution == "global":
-        parts = {"all layers": list(measured.layers.values())}
-    for name, layers in parts.items():
-        size, zeros = sum(layer.size for layer in layers), sum(layer.zeros for layer in layers)
-        wanted = round(size * measured.target)
+    asked = {"all layers": (list(measured.layers), measured.target)}
+    if cuts is not None:
+        asked = {f"{cut.names[0]} to {cut.names[-1]}": (list(cut.names), cut.sparsity) for cut in cuts}
+    if distribution == "uniform":
+        asked = {name: ([name], target) for names, target in asked.values() for name in names}
+    for label, (names, target) in asked.items():
+        found = _sum(measured.layers[name] for name in names)
+        wanted = round(found.size * target)
         if isinstance(pattern, Pattern):
-            wanted = pattern.groups_at(size, measured.target) * pattern.zeros
-        if zeros < wanted:
+            wanted = pattern.groups_at(found.size, target) * pattern.zeros
+        if found.zeros < wanted:
             raise RuntimeError(
-                f"{where}, {name}: {zeros} of {size} weights are zero, the target {measured.target:g} asks {wanted}"
+                f"{where}, {label}: {found.zeros} of {found.size} weights are zero, the target {target:g} asks {wanted}"
             )
     return measured

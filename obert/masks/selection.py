@@ -1,6 +1,7 @@
 """Masks with exact counts, made alike for every method."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -11,6 +12,14 @@ from obert.masks.patterns import UNSTRUCTURED, AnyPattern, Pattern
 
 Masks = dict[str, Tensor]
 Distribution = Literal["global", "uniform"]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Weights, by name, that are ranked together and pruned to one sparsity."""
+
+    names: tuple[str, ...]
+    sparsity: float
 
 
 def dense_masks(weights: Mapping[str, Tensor]) -> Masks:

@@ -117,8 +117,13 @@ def prunable_layers(network: nn.Module, scope: Scope = ENCODER) -> dict[str, nn.
     By default every linear layer of the encoder: embeddings, pooler and task head stay dense, and do not count (oBERT,
     section 4: 85 million weights of BERT-base). Biases and LayerNorm never count.
     """
+    return {name: layer for part in prunable_parts(network, scope).values() for name, layer in part.items()}
+
+
+def prunable_parts(network: nn.Module, scope: Scope = ENCODER) -> dict[str, dict[str, nn.Linear | nn.Embedding]]:
+    """The layers of `prunable_layers` by the part of the scope that they belong to."""
     parts = architecture_of(network).parts()
-    return {name: layer for part in scope.parts for name, layer in parts[part].items()}
+    return {part: parts[part] for part in scope.parts}
 
 
 def prunable_weights(network: nn.Module, scope: Scope = ENCODER) -> dict[str, Tensor]:
@@ -132,7 +137,8 @@ def measured_sparsity(network: nn.Module, scope: Scope, target: float) -> Sparsi
         part: {name: layer.weight.detach() for name, layer in layers.items()}
         for part, layers in architecture_of(network).parts().items()
     }
-    return count_zeros(prunable_weights(network, scope), target, parts)
+    counted = count_zeros(prunable_weights(network, scope), target, parts)
+    return counted.model_copy(update={"targets": scope.targets})
 
 
 def deployed_weights(network: nn.Module, scope: Scope) -> int:

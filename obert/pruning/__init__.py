@@ -6,7 +6,7 @@ Masks, schedule, layer list, data and training are not its business: they are th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol
 
@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from obert.masks.patterns import UNSTRUCTURED, AnyPattern
-from obert.masks.selection import Distribution, Masks, dense_masks, global_masks, uniform_masks
+from obert.masks.selection import Cut, Distribution, Masks, dense_masks, global_masks, uniform_masks
 from obert.pruning.shared.training_hooks import TrainingHook, WeightsBehindMasks
 
 __all__ = [
@@ -55,6 +55,7 @@ class Context:
         distribution: one cut over all tensors, or the same sparsity in each.
         distillation_losses: distillation losses [batch] of a minibatch, where there is a teacher.
         draw: counts the recomputations of this event.
+        progress: how far training is on its way to the schedule's last event, from 0 to 1.
     """
 
     hook: TrainingHook
@@ -66,6 +67,7 @@ class Context:
     distribution: Distribution = "global"
     distillation_losses: Callable[[Any], Tensor] | None = None
     draw: int = 0
+    progress: float = 0.0
 
     @property
     def layers(self) -> dict[str, nn.Linear]:
@@ -180,30 +182,44 @@ class PruningEvent:
     predicted_loss_increase: dict[str, float]
 
 
-def prune_event(method: Method, context: Context, sparsity: float) -> PruningEvent:
+def prune_event(method: Method, context: Context, sparsity: float, cuts: Sequence[Cut] | None = None) -> PruningEvent:
     """One pruning event: scores, exact masks, update of the remaining weights. Weights change in place.
 
     Weights pruned earlier are not moved by the update, and stay pruned unless the hook lets them return.
+
+    Args:
+        sparsity: of all weights, which are one cut.
+        cuts: in place of that one, several that every weight is in one of, each with a sparsity of its own.
     """
-    kept = torch.cat([mask.flatten() for mask in context.masks.values()])
-    present = 1 - int(kept.sum()) / kept.numel()
+    cuts = [Cut(tuple(context.masks), sparsity)] if cuts is None else cuts
+    steps = [method.targets(_pruned_share([context.masks[n] for n in cut.names]), cut.sparsity) for cut in cuts]
     increases: dict[str, float] = {}
-    for draw, target in enumerate(method.targets(present, sparsity)):
-        masks, update = _prune_once(method, context, target)
+    for draw, targets in enumerate(zip(*steps, strict=True)):
+        now = [replace(cut, sparsity=target) for cut, target in zip(cuts, targets, strict=True)]
+        masks, update = _prune_once(method, context, now)
         for name, increase in update.loss_increase.items():
             increases[name] = increases.get(name, 0.0) + increase
         context = replace(context, masks=masks, draw=draw + 1)
     return PruningEvent(context.masks, increases)
 
 
+def _pruned_share(masks: Sequence[Tensor]) -> float:
+    kept = torch.cat([mask.flatten() for mask in masks])
+    return 1 - int(kept.sum()) / kept.numel()
+
+
 @torch.no_grad()
-def _prune_once(method: Method, context: Context, sparsity: float) -> tuple[Masks, Update]:
+def _prune_once(method: Method, context: Context, cuts: Sequence[Cut]) -> tuple[Masks, Update]:
     """A step of an event. The proposal, which may hold gigabytes, ends with it: before the next draws its gradients."""
     weights = context.weights
     open_masks = dense_masks(weights) if context.hook.returns else context.masks
     make_masks = {"global": global_masks, "uniform": uniform_masks}[context.distribution]
     proposal = method.propose(context)
-    masks = make_masks(proposal.scores, open_masks, sparsity, context.pattern)
+    made: Masks = {}
+    for cut in cuts:
+        scores, present = ({name: values[name] for name in cut.names} for values in (proposal.scores, open_masks))
+        made |= make_masks(scores, present, cut.sparsity, context.pattern)
+    masks = {name: made[name] for name in context.masks}
     update = proposal.update({name: context.masks[name] & ~mask for name, mask in masks.items()})
     for name, change in update.changes.items():
         weights[name].add_(change)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
+from pydantic import Field
 from torch import nn
 
 from obert.masks.patterns import UNSTRUCTURED, AnyPattern
@@ -16,13 +17,16 @@ if TYPE_CHECKING:
 
 
 class _Rewinding(TrainingHook):
-    """Sets the encoder back to its first weights after every event."""
+    """Sets the encoder, or the whole model, back to its first weights after every event."""
 
     rewinds: ClassVar[bool] = True
 
-    def __init__(self, network: nn.Module, layers: dict[str, nn.Linear]):
+    def __init__(self, body: nn.Module, layers: dict[str, nn.Linear]):
+        """
+        Args:
+            body: the part of the model that is set back.
+        """
         super().__init__(layers)
-        body = getattr(network, "base_model", network)
         self._parameters = dict(body.named_parameters())
         self._start = {name: value.detach().clone() for name, value in self._parameters.items()}
 
@@ -39,15 +43,21 @@ class _Rewinding(TrainingHook):
 class LotteryTicket(Magnitude):
     """Iterative magnitude pruning with rewinding: each event prunes by the magnitude of the trained weights, then sets
     the whole encoder, embeddings and pooler included, back to what the run started from. The task's head is not reset,
-    as in the source.
+    as in the source, unless `rewind_head` says so.
 
     A round is the time from one event to the next; the recipe's schedule says how many and how much each removes. A
     single event at the first step is the source's one-shot form. What a run starts from is the recipe's `start`:
     the source's is the pre-trained model.
     """
 
+    rewind_head: bool = Field(
+        False,
+        exclude_if=lambda rewind: not rewind,  # runs without it keep the specification they have always had
+        description="the task's head is set back as well, to the weights that it was drawn with",
+    )
+
     def training_hook(
         self, network: nn.Module, layers: dict[str, nn.Linear], pattern: AnyPattern = UNSTRUCTURED
     ) -> TrainingHook:
         """Remembers the first weights."""
-        return _Rewinding(network, layers)
+        return _Rewinding(network if self.rewind_head else getattr(network, "base_model", network), layers)

@@ -14,7 +14,9 @@ from obert.masks.counts import Sparsity, _Part
 
 FILE_NAME = "metrics.json"
 MODEL, CURVES, PREDICTIONS = "model", "curves.csv", "predictions.jsonl"  # what may lie beside it
+TEACHER_LOGITS = "teacher_logits.jsonl"  # the same, of a task's teacher
 DECIDED = "decided"  # in the details: options of the task that the trained model decided
+COMPONENTS = "components"  # in the details of an export: what the parts of the model cost
 
 
 class Score(_Part):

@@ -91,6 +91,8 @@ class Stage(ABC):
         """Raise ValueError if a recipe for this stage contradicts itself, or sets what is another stage's."""
         if "scope" in recipe.model_fields_set and not self.prunes:
             raise ValueError("'scope' belongs to recipes that prune: what was pruned before is held as it is")
+        if recipe.scaling is not None and not self.prunes:
+            raise ValueError("'scaling' goes by the sparsity that a run prunes to: leave it out of what does not prune")
         for other in stages():
             for field in set(other.recipe_fields) - set(self.recipe_fields):
                 if getattr(recipe, field) is not None:

@@ -42,4 +42,4 @@ class DenseTeacher(TrainingStage):
         start = load_start(planned, examples)
         self.require_usable(recording, *start)
         prepared = prepare(planned, examples, *start)
-        return record_trained(recording, prepared, trainer=train(recording, prepared))
+        return record_trained(recording, prepared, trainer=train(recording, prepared), teaches=True)

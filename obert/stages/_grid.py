@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
 from obert.experiment.schema import Grid
 from obert.foundation.errors import UserError
 from obert.masks.patterns import parse_pattern
@@ -12,6 +14,11 @@ from obert.masks.patterns import parse_pattern
 if TYPE_CHECKING:
     from obert.experiment.plan import Plan
     from obert.experiment.recipe import Recipe
+
+
+def _reason(error: ValueError) -> str:
+    """What a schema or its own rules say of a value."""
+    return "; ".join(each["msg"] for each in error.errors()) if isinstance(error, ValidationError) else str(error)
 
 
 def pruned(plan: Plan, block: Grid, name: str, recipe: Recipe, where: str) -> Iterator[tuple[str, float]]:
@@ -46,10 +53,14 @@ def pruned(plan: Plan, block: Grid, name: str, recipe: Recipe, where: str) -> It
                 f"{where}.sparsities: {sparsity:g} is more than pattern {pattern} of recipe '{name}' allows "
                 f"({pattern.largest_sparsity:g})"
             )
-        if recipe.schedule and sparsity < recipe.schedule.initial_sparsity:
+        try:
+            schedule = recipe.at(sparsity).schedule
+        except ValueError as error:
+            raise UserError(f"{where}.sparsities: recipe '{name}' at {sparsity:g}: {_reason(error)}") from None
+        if schedule and sparsity < schedule.initial_sparsity:
             raise UserError(
                 f"{where}.sparsities: {sparsity:g} is below the first step of recipe '{name}' "
-                f"(schedule.initial_sparsity {recipe.schedule.initial_sparsity:g}); lower that or leave it out"
+                f"(schedule.initial_sparsity {schedule.initial_sparsity:g}); lower that or leave it out"
             )
     for method in methods:
         for sparsity in block.sparsities:

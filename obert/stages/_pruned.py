@@ -12,8 +12,7 @@ from obert.stages._trained import Prepared, record_trained, train
 from obert.training.checkpoints import WEIGHTS, latest_checkpoint, load_weights, mark
 from obert.training.gradual import GradualPruning
 from obert.training.pruner import Pruner
-from obert.training.schedules import pruning_events
-from obert.training.trainer import steps_per_epoch
+from obert.training.schedules import pruning_events, steps_per_epoch
 
 
 def prune_and_record(recording: Recording, prepared: Prepared, teacher: PreTrainedModel | None) -> Record | None:

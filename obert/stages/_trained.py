@@ -35,14 +35,14 @@ from obert.models.encoders import (
     prunable_weights,
     save,
 )
-from obert.records.record import CURVES, DECIDED, FILE_NAME, MODEL, PREDICTIONS, Record
+from obert.records.record import CURVES, DECIDED, FILE_NAME, MODEL, PREDICTIONS, TEACHER_LOGITS, Record
 from obert.records.recording import Recording
 from obert.stages import TEACHER
 from obert.tasks import Task
 from obert.training.checkpoints import CheckpointMarker, TimedCheckpoints, latest_checkpoint
 from obert.training.features import Features
 from obert.training.gradual import GradualPruning, HoldPattern
-from obert.training.prediction import predict_logits
+from obert.training.prediction import predict_logits, teacher_logits
 from obert.training.pruner import Pruner
 from obert.training.trainer import COLUMNS, CompressionTrainer
 
@@ -196,10 +196,14 @@ def record_trained(
     trainer: CompressionTrainer | None = None,
     pruner: Pruner | None = None,
     pattern: FixedPattern | None = None,
+    teaches: bool = False,
 ) -> Record | None:
     """Evaluate the model, check its sparsity, write model, predictions, curves and, last, the record.
 
     Of several processes the first does so, and the others return None.
+
+    Args:
+        teaches: keep the logits of a part of the validation features, from which one sees how soft the teacher is.
     """
     if processes.rank() > 0:
         return None
@@ -215,13 +219,19 @@ def record_trained(
     sparsity = measured_sparsity(network, scope, planned.key.sparsity or 0.0)
     held = {"pattern": pattern.check(weights, str(planned.key.path))} if pattern is not None else {}
     if pruner is not None:
-        assert_sparsity(sparsity, str(planned.key.path), pruner.pattern, pruner.distribution)
+        where, cuts = str(planned.key.path), pruner.cuts(planned.key.sparsity, planned.key.sparsity)
+        assert_sparsity(sparsity, where, pruner.pattern, pruner.distribution, cuts)
 
     (planned.folder / FILE_NAME).unlink(missing_ok=True)  # of a run before, whose model is now replaced
+    (planned.folder / TEACHER_LOGITS).unlink(missing_ok=True)
     shutil.rmtree(planned.folder / MODEL, ignore_errors=True)
     weights_hash = save(network, prepared.tokenizer, planned.folder / MODEL)
-    write_text(planned.folder / PREDICTIONS, "".join(json.dumps(line, default=plain) + "\n" for line in predictions))
-    files = [MODEL, PREDICTIONS]
+    rows = {PREDICTIONS: predictions}
+    if teaches and (kept := list(teacher_logits(logits, prepared.validation))):
+        rows[TEACHER_LOGITS] = kept
+    for name, lines in rows.items():
+        write_text(planned.folder / name, "".join(json.dumps(line, default=plain) + "\n" for line in lines))
+    files = [MODEL, *rows]
     if trainer is not None:
         write_text(planned.folder / CURVES, _as_csv(trainer.curves()))
         files.append(CURVES)

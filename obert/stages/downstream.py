@@ -71,9 +71,9 @@ class Downstream(TrainingStage):
 
     def check_recipe(self, recipe: Recipe) -> None:
         super().check_recipe(recipe)
-        if recipe.training is not None and recipe.schedule is None:
-            raise ValueError("a downstream recipe with 'training' needs a 'schedule'")
-        if recipe.schedule is None and recipe.start == "pretrained":
+        if recipe.training is not None and recipe.schedule is None and recipe.scaling is None:
+            raise ValueError("a downstream recipe with 'training' needs a 'schedule' or 'scaling'")
+        if recipe.is_one_shot and recipe.start == "pretrained":
             raise ValueError("one-shot pruning starts from a fine-tuned model: set start: teacher")
 
     def run(self, planned: PlannedRun) -> Record | None:

@@ -10,7 +10,7 @@ from obert.foundation import registry
 from obert.foundation.code_identity import code_hash
 from obert.foundation.errors import UserError, unknown_name
 from obert.models import architectures
-from obert.records.record import DECIDED, MODEL
+from obert.records.record import COMPONENTS, DECIDED, MODEL
 from obert.stages import TRAINING, Sources, Stage
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ class Export(Stage):
 
         Writes `model.onnx` and the record. Metrics: size in MB (10^6 bytes) with and without gzip, and the maximum and
         mean absolute difference of logits between PyTorch and ONNX Runtime on validation features.
+        `details["components"]` has the multiply-adds and the gzipped bytes of each part of the model.
 
         Raises:
             UserError: the trained model is missing, ONNX Runtime is not installed, or the exported file differs from
@@ -76,6 +77,7 @@ class Export(Stage):
         """
         import torch
 
+        from obert.deployment.components import component_costs
         from obert.deployment.export import OPSET, export_onnx, exported_sparsity, file_sizes_mb
         from obert.deployment.integer_graph import to_integer
         from obert.deployment.parity import (
@@ -117,6 +119,8 @@ class Export(Stage):
         target = source.sparsity.target if source.sparsity else 0.0
         scope = source.sparsity.layers if source.sparsity else None
         measured = exported_sparsity(files.onnx, network, target, scope)
+        if source.sparsity:
+            measured = measured.model_copy(update={"targets": source.sparsity.targets})
         if source.sparsity and not _fits(measured, source.sparsity, quantized):
             raise UserError(
                 f"{files.onnx} has {measured.measured:.6f} sparsity, the record of {source.key.path} says "
@@ -131,6 +135,7 @@ class Export(Stage):
             "opset": OPSET,
             "parity_tolerance": QUANTIZED_PARITY_TOLERANCE if quantized else PARITY_TOLERANCE,
             "quantized": quantized,
+            COMPONENTS: component_costs(floating, network, tokenizer.model_input_names, tokenizer.model_max_length),
             **{name: source.details[name] for name in (DECIDED,) if name in source.details},
         }
         return recording.finish(

@@ -90,7 +90,7 @@ class Quantize(TrainingStage):
         from obert.quantization.fake import FreezeObservers, quantize
         from obert.records.recording import Recording
         from obert.stages._trained import prepare, record_trained, scope_of, teacher_of, train, try_export
-        from obert.training.trainer import steps_per_epoch
+        from obert.training.schedules import steps_per_epoch
 
         recording, folder = Recording(planned), planned.sources[MODEL].folder / MODEL
         network, tokenizer = load_trained(folder, planned.task.head), load_tokenizer(folder)

@@ -20,10 +20,12 @@ class Teacher(DenseTeacher):
     """Fine-tune the dense teacher of a task."""
 
     def plan(self, plan: Plan) -> Iterator[tuple[RunKey, Sources]]:
-        name = plan.experiment.teacher
-        for task in plan.experiment.tasks:
-            plan.definitions.recipe(name, task, f"{plan.where}, teacher", self.name)
-            yield RunKey(self.name, task, (name,), plan.experiment.seeds[0]), {}
+        experiment = plan.experiment
+        for task in experiment.tasks:
+            name = experiment.teacher_of(task)
+            place = f"teachers.{task}" if task in experiment.teachers else "teacher"
+            plan.definitions.recipe(name, task, f"{plan.where}, {place}", self.name)
+            yield RunKey(self.name, task, (name,), experiment.seeds[0]), {}
 
     def require_usable(
         self, recording: Recording, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase

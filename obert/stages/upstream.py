@@ -37,7 +37,7 @@ class Upstream(TrainingStage):
 
     def check_recipe(self, recipe: Recipe) -> None:
         super().check_recipe(recipe)
-        if recipe.training is None or bool(recipe.schedule) != bool(recipe.methods):
+        if recipe.training is None or bool(recipe.schedule or recipe.scaling) != bool(recipe.methods):
             raise ValueError("an upstream recipe needs 'training', and either both 'schedule' and 'methods' or neither")
 
     def run(self, planned: PlannedRun) -> Record | None:

@@ -23,7 +23,7 @@ class UpstreamTeacher(DenseTeacher):
 
     def plan(self, plan: Plan) -> Iterator[tuple[RunKey, Sources]]:
         upstream = plan.experiment.upstream
-        if upstream is None:
+        if upstream is None or upstream.teacher is None:
             return
         plan.definitions.task(upstream.task, f"{plan.where}, upstream.options")
         plan.definitions.recipe(upstream.teacher, upstream.task, f"{plan.where}, upstream.teacher", self.name)

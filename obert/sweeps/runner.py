@@ -205,5 +205,5 @@ def _table(search: Search, outcomes: list[Outcome]) -> pd.DataFrame:
         for one in outcome.runs or [{}]:
             dense = teachers[one["task"]].metrics[one["metric"]].value if one else None
             of_run = dict.fromkeys(OF_RUN) | one | {"dense": dense, "error": outcome.error}
-            rows.append(constant | trial | outcome.parameters | of_run)
+            rows.append(constant | trial | dict.fromkeys(search.sweep.space) | outcome.parameters | of_run)
     return pd.DataFrame(rows)

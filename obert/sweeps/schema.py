@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field, SerializeAsAny, field_validator, model_validator
 
-from obert.experiment.recipe import Name, Strict
+from obert.experiment.strict import Name, Strict
 from obert.stages import stages
 
 NOT_SEARCHED = {"description", "source", "stage", "family"}  # what a recipe is, not how it does it
@@ -22,6 +23,12 @@ class Parameter(Strict):
     high: int | float | None = Field(None, description="the largest number that is tried")
     step: int | float | None = Field(None, gt=0, description="between the numbers; any number by default")
     log: bool = Field(False, description="sampler tpe: searched by the logarithm")
+    unless: dict[str, Value] = Field(
+        default_factory=dict,
+        exclude_if=lambda values: not values,  # sweeps without it keep their trials
+        description="values of keys before this one at which it means nothing and stays the recipe's own, as in "
+        "{distillation.hardness: 0}",
+    )
 
     @field_validator("values")
     @classmethod
@@ -45,6 +52,10 @@ class Parameter(Strict):
         if self.log and (self.low <= 0 or self.step is not None):
             raise ValueError("'log' needs 'low' above 0 and takes no 'step'")
         return self
+
+    def is_tried(self, others: Mapping[str, Value]) -> bool:
+        """Whether the key means anything beside other keys' values."""
+        return not any(others.get(key) == value for key, value in self.unless.items())
 
     @property
     def is_integer(self) -> bool:
@@ -121,6 +132,18 @@ class Sweep(Strict):
                 raise ValueError("a grid has each point once: leave 'trials' out, or set sampler: tpe")
             if endless := [key for key, parameter in self.space.items() if not parameter.points]:
                 raise ValueError(f"space.{endless[0]}: a grid needs 'values', or 'low', 'high' and 'step'")
+        return self
+
+    @model_validator(mode="after")
+    def _unless_of_keys_before(self):
+        before: dict[str, Parameter] = {}
+        for key, parameter in self.space.items():
+            for other, value in parameter.unless.items():
+                if other not in before:
+                    raise ValueError(f"space.{key}.unless: '{other}' is no key before this one")
+                if before[other].values and value not in before[other].values:
+                    raise ValueError(f"space.{key}.unless: {value!r} is no value of '{other}'")
+            before[key] = parameter
         return self
 
     @property

@@ -96,9 +96,14 @@ class Search:
         """A grid's points in the order that they are tried; none of sampler tpe."""
         if self.sweep.sampler == "tpe":
             return ()
-        space = self.sweep.space
-        product = itertools.product(*(parameter.points for parameter in space.values()))
-        return tuple(dict(zip(space, point, strict=True)) for point in product)
+        points: list[dict[str, Value]] = [{}]
+        for key, parameter in self.sweep.space.items():
+            points = [
+                {**point, **more}
+                for point in points
+                for more in ([{key: value} for value in parameter.points] if parameter.is_tried(point) else [{}])
+            ]
+        return tuple(points)
 
     @property
     def budget(self) -> int:
@@ -261,6 +266,10 @@ def _check_space(search: Search) -> None:
     for key in space:
         if key.split(".")[0] in NOT_SEARCHED:
             raise unknown_name("key", key, set(Recipe.model_fields) - NOT_SEARCHED, where)
-    ends = [{key: parameter.ends[i] for key, parameter in space.items()} for i in (0, 1)]
+    ends: list[dict[str, Value]] = [{}, {}]
+    for i, point in enumerate(ends):
+        for key, parameter in space.items():
+            if parameter.is_tried(point):
+                point[key] = parameter.ends[i]
     for values in search.points or ends:
         search.with_values(values)

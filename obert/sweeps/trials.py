@@ -183,7 +183,11 @@ class Trials:
             self.study.sampler = _Point(search.points[rank])
         else:
             self.study.sampler = TPESampler(seed=sweep.seed + trial.number, n_startup_trials=STARTUP)
-        return {key: _suggest(trial, key, parameter) for key, parameter in sweep.space.items()}
+        values: dict[str, Value] = {}
+        for key, parameter in sweep.space.items():
+            if parameter.is_tried(values):
+                values[key] = _suggest(trial, key, parameter)
+        return values
 
     def _trials(self) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False)
@@ -239,7 +243,7 @@ class Trials:
             runs = [run for step in range(len(self.search.levels)) for run in attrs.get(f"{RUNS}{step}", [])]
             died = f"its worker died {ATTEMPTS} times" if _has_died(trial) else ""
             objective = trial.value if trial.state == TrialState.COMPLETE else None
-            values = {key: trial.params.get(key) for key in self.search.sweep.space}
+            values = {key: trial.params[key] for key in self.search.sweep.space if key in trial.params}
             found.append(Outcome(trial.number, states[trial.state], values, objective, runs, attrs.get(ERROR, died)))
         return found
 

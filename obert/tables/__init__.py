@@ -1,7 +1,9 @@
 """Tables, figures and leaderboards, one file each, made from records alone. Nothing here imports training code."""
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -9,12 +11,16 @@ from matplotlib.figure import Figure
 from obert.statistics.formatting import format_number
 from obert.tables._results import Note, Results
 
+if TYPE_CHECKING:
+    from obert.experiment.plan import Plan
+
 
 class Table(ABC):
     """A table or figure. Columns may be a MultiIndex of (group, column).
 
     Attributes:
         section: the report's section that it belongs to.
+        paper: whose table it is, as the experiment's `papers` names it; None for one of no paper.
         split_by: columns of the display by which a page splits it into several tables.
         headed_by: columns of the display that a page turns into headings of consecutive rows.
     """
@@ -22,8 +28,14 @@ class Table(ABC):
     title: ClassVar[str]
     caption: ClassVar[str]
     section: ClassVar[str] = "Further tables and figures"
+    paper: ClassVar[str | None] = None
     split_by: ClassVar[tuple[str, ...]] = ()
     headed_by: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def concerns(cls, plan: Plan) -> bool:
+        """Whether it is made for an experiment that asks for all tables; one that is asked for by name always is."""
+        return cls.paper is None or cls.paper in plan.experiment.papers
 
     @abstractmethod
     def build(self, results: Results) -> pd.DataFrame:

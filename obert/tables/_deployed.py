@@ -10,7 +10,7 @@ from obert.stages import stage
 from obert.tables import Results
 from obert.tables._engines import SPEEDUP, THROUGHPUT, engines_of
 from obert.tables._measured import DENSE, metric_of, pattern_name, recovery, score
-from obert.tables._planned import PAPER, as_planned
+from obert.tables._planned import as_planned
 
 PATTERNS = {"1x4": "4-block"}
 
@@ -109,10 +109,10 @@ def planned_models(results: Results) -> list[Deployed]:
     return measured_models(as_planned(results))
 
 
-def published_models(results: Results, table: str, engine: str) -> list[Deployed]:
-    """The rows of a published table, with the speeds in `engine`."""
+def published_models(results: Results, paper: str, table: str, engine: str) -> list[Deployed]:
+    """The rows of a paper's table, with the speeds in `engine`."""
     cells: dict[tuple, dict[str, float]] = {}
-    for number in results.published.table(PAPER, table):
+    for number in results.published.table(paper, table):
         cells.setdefault((number.task, number.layers, number.sparsity, number.label), {})[number.metric] = number.value
     dense = next(values["f1"] for (*_, label), values in cells.items() if label == "dense")
     rows = []

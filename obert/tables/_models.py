@@ -23,6 +23,7 @@ LEGEND = (
 class ModelTable(Table):
     """Rows are models; column groups are the paper's numbers, this experiment's, and those of each engine."""
 
+    paper = "obert"
     section = "Published and measured"
     table: ClassVar[str]
     engine: ClassVar[str]  # what the published speeds are from
@@ -48,7 +49,7 @@ class ModelTable(Table):
         return [model for model in models if model.task in self.tasks(results) and self.belongs(model)]
 
     def build(self, results: Results) -> pd.DataFrame:
-        theirs = {row.place: row for row in published_models(results, self.table, self.engine)}
+        theirs = {row.place: row for row in published_models(results, self.paper, self.table, self.engine)}
         ours = self.measured(results)
         engines = sorted({engine for row in ours for engine in row.speeds})
         columns = [(ROW, name) for name in ROW_COLUMNS]
@@ -87,7 +88,7 @@ class ModelTable(Table):
 
     def notes(self, results: Results) -> tuple[Note, ...]:
         keys = [model.key for model in self.belonging(results, planned_models(results))]
-        return paper_notes(results, keys, self.needs, self.of)
+        return paper_notes(results, self.paper, keys, self.needs, self.of)
 
 
 def _text(name: str, value: float) -> str:

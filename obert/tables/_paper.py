@@ -11,7 +11,7 @@ import pandas as pd
 from obert.statistics.formatting import DASH, format_number, format_summary
 from obert.tables import Note, Results, Table
 from obert.tables._measured import DENSE, Group, epochs_of, epochs_text, metric_of, metrics_of, recovery, score
-from obert.tables._planned import PAPER, as_planned, paper_notes
+from obert.tables._planned import as_planned, paper_notes
 from obert.tables._published import Number
 
 ROW = "row"
@@ -27,6 +27,8 @@ LEGEND = (
 class PaperTable(Table):
     """Rows are tasks, metrics, (layers) and sparsities; column groups are the paper's, then this experiment's own."""
 
+    paper = "obert"
+    source: ClassVar[str] = "obert"  # the paper that the numbers are from
     table: ClassVar[str]
     section = "Published and measured"
     needs: ClassVar[str]  # what runs belong here, in words
@@ -40,7 +42,7 @@ class PaperTable(Table):
         """The groups of a task that belong into this table."""
 
     def build(self, results: Results) -> pd.DataFrame:
-        numbers = results.published.table(PAPER, self.table)
+        numbers = results.published.table(self.source, self.table)
         found = {pair: groups for task in self.tasks(results) for pair, groups in self._measured(results, task).items()}
         matches = {group.key: self.reproduced(results, group, numbers) for group in chain.from_iterable(found.values())}
         mine = [group for group in chain.from_iterable(found.values()) if matches[group.key] is None]
@@ -118,7 +120,7 @@ class PaperTable(Table):
         tasks = [task for task in self.tasks(results) if self.primary or len(metrics_of(results, task)) != 1]
         found = [group for task in tasks for group in self.select(complete, task)]
         keys = [record.key for group in found for record in group.records]
-        return paper_notes(results, keys, self.needs, self.model)
+        return paper_notes(results, self.source, keys, self.needs, self.model)
 
 
 def _identity(number: Number) -> tuple:

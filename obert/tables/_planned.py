@@ -10,8 +10,6 @@ from obert.records.record import FILE_NAME, Record
 from obert.tables import Note, Results
 from obert.tables._measured import scale_text
 
-PAPER = "obert"
-
 
 def as_planned(results: Results) -> Results:
     """The results with a record without scores for each planned run that has none.
@@ -39,15 +37,18 @@ def _layers(results: Results, key: RunKey) -> int | None:
     return None if dense is None else dense.model.get("layers")
 
 
-def paper_notes(results: Results, keys: Iterable[RunKey], needs: str, model: str | None = None) -> tuple[Note, ...]:
+def paper_notes(
+    results: Results, source: str, keys: Iterable[RunKey], needs: str, model: str | None = None
+) -> tuple[Note, ...]:
     """Source of the published numbers, scale of the measured ones, and what is missing.
 
     Args:
+        source: the paper that the published numbers are from, by its name in configs/published.yaml.
         keys: the planned runs that belong here.
         needs: what runs belong here, in words.
         model: what the published numbers are of, if not the paper's main model.
     """
-    paper = results.published.papers[PAPER]
+    paper = results.published.papers[source]
     notes = [Note(f"Published: {paper.title}. {paper.reference}; {model or paper.model}.")]
     if scale_text(results):
         notes.append(Note(f"Measured with {scale_text(results)}. This is another scale, unless it is the paper's."))

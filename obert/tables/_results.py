@@ -151,25 +151,43 @@ class Results:
         return registry.load("tasks", kind, self.config).from_terms
 
     def _read_terms(self, key: RunKey) -> pd.DataFrame | None:
-        path = self.folder / key.path / PREDICTIONS
-        if not path.is_file():
+        if not (self.folder / key.path / PREDICTIONS).is_file():
             return None
-        terms = {}
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                try:
-                    prediction = json.loads(line)
-                    found = prediction["terms"] if "terms" in prediction else [prediction["score"]]
-                    if found != [None]:  # an example that the primary metric does not count
-                        terms[str(prediction["id"])] = [float(term) for term in found]
-                except (ValueError, KeyError, TypeError) as error:
-                    raise UserError(
-                        f"{path}, line {number} is damaged ({error!r}). Run {self.command(key)} again."
-                    ) from None
+        terms: dict[str, list[float]] = {}
+
+        def keep(prediction: dict[str, Any]) -> None:
+            found = prediction["terms"] if "terms" in prediction else [prediction["score"]]
+            if found != [None]:  # an example that the primary metric does not count
+                terms[str(prediction["id"])] = [float(term) for term in found]
+
+        self._each_prediction(key, keep)
         names = tuple(terms)
         if names not in self._examples:  # one index for all runs: to compare two of them costs nothing then
             self._examples[names] = pd.Index(names)
         return pd.DataFrame(list(terms.values()), self._examples[names], dtype=float)
+
+    def predictions(self, key: RunKey) -> list[dict[str, Any]]:
+        """What a run predicted, a mapping an example; none where it kept no predictions.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        found: list[dict[str, Any]] = []
+        self._each_prediction(key, lambda prediction: found.append(dict(prediction)))
+        return found
+
+    def _each_prediction(self, key: RunKey, take: Callable[[dict[str, Any]], None]) -> None:
+        path = self.folder / key.path / PREDICTIONS
+        if not path.is_file():
+            return
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    take(json.loads(line))
+                except (ValueError, KeyError, TypeError) as error:
+                    raise UserError(
+                        f"{path}, line {number} is damaged ({error!r}). Run {self.command(key)} again."
+                    ) from None
 
 
 def _is_of_kind(key: RunKey, attributes: dict[str, bool]) -> bool:

@@ -10,11 +10,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from obert.experiment.recipe import LearningRate
 from obert.records.record import Record
 from obert.tables import Note, Results, Table
 from obert.tables._figures import DASHES, STYLE, empty_figure, panels, thinned
 from obert.tables._measured import recipe_of
-from obert.tables._planned import PAPER, as_planned, paper_notes
+from obert.tables._planned import as_planned, paper_notes
 from obert.tables._published import Schedule
 from obert.training.schedules import linear_with_rewinds, pruning_events
 
@@ -50,19 +51,29 @@ def curves_of(results: Results, belongs: Callable[[Record], bool] = lambda recor
     return pd.concat(parts, ignore_index=True)[list(COLUMNS)] if parts else pd.DataFrame(columns=list(COLUMNS))
 
 
+def curve_of(epochs: float, rate: LearningRate, events: dict[int, float], epoch_steps: int) -> pd.DataFrame:
+    """Epoch, sparsity and learning rate as a schedule has them, step by step.
+
+    Args:
+        events: sparsity by the step that a pruning event precedes.
+        epoch_steps: optimiser steps of an epoch.
+    """
+    total = max(1, round(epochs * epoch_steps))
+    steps = np.arange(total)
+    rates = [linear_with_rewinds(step, total, epoch_steps, rate) for step in steps]
+    sparsity = pd.Series(events).reindex(steps).ffill().fillna(0).to_numpy()
+    return thinned(pd.DataFrame({"epoch": steps / epoch_steps, "sparsity": sparsity, "learning_rate": rates}))
+
+
 def published_curve(schedule: Schedule, target: float = TARGET) -> pd.DataFrame:
     """A paper's schedule, step by step."""
-    total = round(schedule.epochs * STEPS)
-    steps = np.arange(total)
-    events = pd.Series(pruning_events(schedule.sparsity, STEPS, target))
-    rates = [linear_with_rewinds(step, total, STEPS, schedule.learning_rate) for step in steps]
-    sparsity = events.reindex(steps).ffill().fillna(0).to_numpy()
-    curve = thinned(pd.DataFrame({"epoch": steps / STEPS, "sparsity": sparsity, "learning_rate": rates}))
+    events = pruning_events(schedule.sparsity, STEPS, target)
+    curve = curve_of(schedule.epochs, schedule.learning_rate, events, STEPS)
     return curve.assign(task="squad", recipe=PUBLISHED, method="obert", target=target)[list(COLUMNS)]
 
 
 def draw_schedules(content: pd.DataFrame, quantities: Iterable[str]) -> Figure:
-    """A row a recipe, a column a quantity; colours are target sparsities, dashes tasks."""
+    """A row a recipe, a column a quantity; colours are target sparsities, dashes tasks; a dot ends the rate."""
     with mpl.rc_context(STYLE):
         if content.empty:
             return empty_figure()
@@ -70,13 +81,15 @@ def draw_schedules(content: pd.DataFrame, quantities: Iterable[str]) -> Figure:
         targets, quantities = sorted(content["target"].unique()), list(quantities)
         figure, axes = panels(len(recipes), len(quantities), height=2.4, share="col")
         for row, recipe in zip(axes, recipes, strict=True):
-            for (task, target), run in content[content["recipe"] == recipe].groupby(["task", "target"]):
+            runs = list(content[content["recipe"] == recipe].groupby(["task", "target"]))
+            # The longest below: where a schedule scales with the target, shorter runs begin as longer ones do.
+            for (task, target), run in sorted(runs, key=lambda each: -each[1]["epoch"].max()):
                 look = {"color": f"C{targets.index(target) % 10}", "linestyle": DASHES[tasks.index(task) % 4]}
                 for axis, quantity in zip(row, quantities, strict=True):
                     if quantity == "sparsity":
                         axis.step(run["epoch"], 100 * run["sparsity"], where="post", **look)
                     else:
-                        axis.plot(run["epoch"], run["learning_rate"], **look)
+                        axis.plot(run["epoch"], run["learning_rate"], marker="o", markevery=[-1], **look)
             for axis, quantity in zip(row, quantities, strict=True):
                 axis.set_title(recipe)
                 axis.set_xlabel("epoch")
@@ -94,6 +107,7 @@ def draw_schedules(content: pd.DataFrame, quantities: Iterable[str]) -> Figure:
 class PaperSchedule(Table):
     """One quantity: the paper's schedule, then those of gradual runs of the same kind."""
 
+    paper = "obert"
     section = "Published and measured"
     epochs: ClassVar[int]
     quantity: ClassVar[str]
@@ -111,7 +125,7 @@ class PaperSchedule(Table):
         return is_own and training is not None and (len(rewinds) > 1) == self.rewinds_often
 
     def build(self, results: Results) -> pd.DataFrame:
-        paper = published_curve(results.published.schedule(PAPER, self.epochs))
+        paper = published_curve(results.published.schedule(self.paper, self.epochs))
         measured = curves_of(results, partial(self.belongs, results))
         return pd.concat([paper, measured], ignore_index=True) if len(measured) else paper
 
@@ -121,7 +135,7 @@ class PaperSchedule(Table):
             for record in as_planned(results).of_kind(prunes=True, on_task=True)
             if self.belongs(results, record)
         ]
-        return paper_notes(results, runs, self.needs)
+        return paper_notes(results, self.paper, runs, self.needs)
 
     def draw(self, content: pd.DataFrame) -> Figure:
         return draw_schedules(content, [self.quantity])

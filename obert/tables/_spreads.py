@@ -20,6 +20,7 @@ CAPTION = (
 class Spreads(Table):
     """The rows and column groups of some tables that have a standard deviation."""
 
+    paper = "obert"
     tables: ClassVar[tuple[type[PaperTable], ...]]
 
     def build(self, results: Results) -> pd.DataFrame:

@@ -34,6 +34,7 @@ class Ablation(Table):
         symbols: by parameter of which sweeps are drawn: of any method, or as `methods.<method>.<parameter>` of one.
     """
 
+    paper = "obert"
     section = "Published and measured"
     symbols: ClassVar[dict[str, str]]
 
@@ -43,7 +44,7 @@ class Ablation(Table):
             key = self._key(trials)
             if key is None:
                 continue
-            fixed = _best_values(trials, key)
+            fixed = best_values(trials, key)
             chosen = trials[trials["state"] == "complete"]
             for name, value in fixed.items():
                 chosen = chosen[chosen[name] == value]
@@ -73,7 +74,7 @@ class Ablation(Table):
                 command = f"python -m obert sweep --config configs/sweeps/{sweep}.yaml"
                 notes.append(Note(f"The sweep {sweep} has no trials yet. To run it:", (command,)))
             elif (key := self._key(trials)) is not None:
-                notes.append(Note(_scale(sweep, trials, _best_values(trials, key))))
+                notes.append(Note(scale_of(sweep, trials, best_values(trials, key))))
         listing = "list one, such as ablation of configs/sweeps, under 'sweeps' in its file"
         return tuple(notes) or (Note(f"No sweep of this experiment varies {next(iter(self.symbols))}; {listing}."),)
 
@@ -99,13 +100,14 @@ class Ablation(Table):
         return figure
 
 
-def _best_values(trials: pd.DataFrame, key: str) -> dict[str, object]:
-    """What the best trial has for the searched keys but one."""
+def best_values(trials: pd.DataFrame, *keys: str) -> dict[str, object]:
+    """What the best trial has for the searched keys but these."""
     best = trials.loc[trials["objective"].idxmax()]
-    return {name: best[name] for name in searched(trials) if name != key}
+    return {name: best[name] for name in searched(trials) if name not in keys and pd.notna(best[name])}
 
 
-def _scale(sweep: str, trials: pd.DataFrame, fixed: dict[str, object]) -> str:
+def scale_of(sweep: str, trials: pd.DataFrame, fixed: dict[str, object]) -> str:
+    """Model, recipe, seeds and examples of a sweep, and the values of the keys that are fixed."""
     first = trials.iloc[0]
     counts = trials.dropna(subset="task").groupby("task", sort=False)["count"].first()
     sizes = ", ".join(f"{task} {count:,.0f}" for task, count in counts.items())

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from obert.tables import Results, Table
 from obert.tables._figures import STYLE, empty_figure, method_styles, panels
 from obert.tables._measured import groups, metric_of, score
+from obert.tables._scopes import ENCODER, pruning_recipe, scope_words
 
 AS_PUBLISHED = "as published"
 COLUMNS = ("task", "metric", "panel", "recipe", "method", "sparsity", "score_mean", "score_std", "n", "dense")
@@ -26,7 +27,7 @@ class AccuracyVsSparsity(Table):
     section = "Trade-offs"
 
     def build(self, results: Results) -> pd.DataFrame:
-        rows = []
+        rows, scopes = [], []
         for task in results.tasks:
             for group in groups(results, task):
                 if not group.sparsity:  # a dense model is no point of any method's curve
@@ -36,7 +37,9 @@ class AccuracyVsSparsity(Table):
                 values = (task, metric_of(results, task), panel, group.key.recipe, group.method, group.sparsity)
                 values += (group.score.mean, group.score.std, group.score.n, score(results.dense(task)))
                 rows.append(values)
-        return pd.DataFrame(rows, columns=list(COLUMNS))
+                scopes.append(scope_words(pruning_recipe(results, group.key)))
+        content = pd.DataFrame(rows, columns=list(COLUMNS))
+        return content if set(scopes) <= {ENCODER} else content.assign(scope=scopes)
 
     def draw(self, content: pd.DataFrame) -> Figure:
         with mpl.rc_context(STYLE):
@@ -71,7 +74,8 @@ def _draw_panel(axes, part: pd.DataFrame, looks: dict) -> None:
         axes.errorbar(100 * line["sparsity"], line["score_mean"], yerr=errors, label=name, **looks[name])
     axes.set_xticks(sorted(100 * part["sparsity"].unique()))
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.set_xlabel("sparsity of the encoder (%)")
+    scopes = set(part["scope"]) if "scope" in part else {ENCODER}
+    axes.set_xlabel(f"sparsity of the {scopes.pop()} (%)" if len(scopes) == 1 else "sparsity of what is pruned (%)")
     axes.set_ylabel(f"{part['metric'].iloc[0]} (%)")
     axes.margins(x=0.1)
     axes.legend(fontsize=8)

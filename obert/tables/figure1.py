@@ -20,6 +20,7 @@ TASK = "squad"
 class Figure1(Table):
     """A panel a task; a line a method with its epochs."""
 
+    paper = "obert"
     section = "Published and measured"
     title = "Figure 1 of the oBERT paper: unstructured pruning on a task"
     caption = (

@@ -24,12 +24,13 @@ class Figure2(Table):
         f"are this experiment's, {OVER}. Labels: layers, sparsity in percent, and q for quantised."
     )
 
+    paper = "obert"
     section = "Published and measured"
 
     def build(self, results: Results) -> pd.DataFrame:
         rows = [
             _row(f"published, {Table17.engine}", row, Table17.engine)
-            for row in published_models(results, Table17.table, Table17.engine)
+            for row in published_models(results, Table17.paper, Table17.table, Table17.engine)
         ]
         for row in Table17().measured(results):
             rows += [_row(f"{row.task}, {engine}", row, engine) for engine in row.speeds]

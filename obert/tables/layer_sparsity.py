@@ -21,6 +21,7 @@ MATRICES = {
     "intermediate.dense": "F1",
     "output.dense": "F2",
 }
+PARTS, SHORT_PARTS = ("embeddings", "encoder", "head"), ("embed.", "", "head")
 NAME = re.compile(r"layer\.(\d+)\.(.+?)(?:\.weight)?$")
 NUMBERS_UP_TO = 40  # columns that have room for a number in each cell
 MOST = 25  # points of difference at which the colour is full
@@ -33,7 +34,8 @@ class LayerSparsity(Table):
     caption = (
         "Zeros in percent of each weight matrix, mean over seeds, for each recipe and method at its highest sparsity. "
         "Colour: points above (orange) or below (purple) the model's target. Q, K, V, O: the attention's query, key, "
-        "value and output; F1, F2: the feed-forward network's first and second matrix."
+        "value and output; F1, F2: the feed-forward network's first and second matrix. Embeddings and head are there "
+        "where they are in scope."
     )
 
     section = "Training and sparsity"
@@ -84,8 +86,24 @@ def _place(name: str) -> tuple[float, str]:
 def _table(part: pd.DataFrame) -> pd.DataFrame:
     """Rows: (target, label) of a model; columns: (layer, matrix), in the model's order."""
     labels = part["recipe"] + ": " + part["method"] + ", " + (100 * part["sparsity"]).map("{:g} %".format)
-    return part.assign(label=labels).pivot_table(
+    table = part.assign(label=labels).pivot_table(
         index=["sparsity", "label"], columns=["layer", "matrix"], values="layer_sparsity", sort=False
+    )
+    return table[sorted(table.columns, key=lambda column: _part(*column))]
+
+
+def _part(layer: float, matrix: str) -> tuple[int, float]:
+    """The part of a model, embeddings first, and the layer in it."""
+    if layer >= 0:
+        return PARTS.index("encoder"), layer
+    return PARTS.index("embeddings" if "embedding" in matrix else "head"), 0
+
+
+def _short(matrix: str) -> str:
+    """E.g. "word" of `bert.embeddings.word_embeddings.weight`, "pooler.dense" of `bert.pooler.dense.weight`."""
+    name = matrix.removesuffix(".weight")
+    return (
+        name.rpartition(".")[2].removesuffix("_embeddings") if "embedding" in name else ".".join(name.split(".")[-2:])
     )
 
 
@@ -101,11 +119,15 @@ def _draw_table(axis, table: pd.DataFrame, with_numbers: bool):
                           color="white" if dark else "black")  # fmt: skip
     axis.set_yticks(np.arange(len(table)) + 0.5, table.index.get_level_values("label"), fontsize=8)
     layers, matrices = (table.columns.get_level_values(level) for level in ("layer", "matrix"))
-    axis.set_xticks(np.arange(len(matrices)) + 0.5, matrices, fontsize=7 if with_numbers else 5)
-    starts = np.flatnonzero(np.diff(layers, prepend=np.nan) != 0)
+    axis.set_xticks(np.arange(len(matrices)) + 0.5, map(_short, matrices), fontsize=7 if with_numbers else 5)
+    for place, layer in enumerate(layers):
+        if layer < 0:  # of an embedding or a head, whose names are longer than a column is wide
+            axis.get_xticklabels()[place].set(rotation=90)
+    parts = [_part(*column) for column in table.columns]
+    starts = [i for i, part in enumerate(parts) if i == 0 or part != parts[i - 1]]
     upper = axis.secondary_xaxis("top")
-    names = [f"layer {layers[start]:.0f}" if layers[start] >= 0 else "" for start in starts]
-    upper.set_xticks(starts + 0.1, names, fontsize=8, ha="left")
+    names = [f"layer {layers[start]:.0f}" if layers[start] >= 0 else SHORT_PARTS[parts[start][0]] for start in starts]
+    upper.set_xticks(np.array(starts) + 0.1, names, fontsize=8, ha="left")
     for start in starts[1:]:
         axis.axvline(start, color="0.2", linewidth=1.2)
     axis.invert_yaxis()

@@ -12,12 +12,12 @@ from obert.tables import Note, Results, Table
 from obert.tables._engines import OVER, SPEEDUP, THROUGHPUT, engine_notes, engines_of, size_and_speed
 from obert.tables._measured import DENSE, Group, groups, metric_of, recovery, scale_text, score
 from obert.tables._ranking import DIFFERENCE, RULE, blocks, differences, pool_notes, ranks, texts_by_row
+from obert.tables._scopes import SPARSITIES, encoder_sparsity, is_wide, whole_sparsity
 
 COLUMNS = (
     "task", "metric", "sparsity_target", "sparsity_measured", "rank", "method", "recipe", "family", "score_mean",
     "score_std", "n", "recovery", *DIFFERENCE, "size_gzip_mb",
 )  # fmt: skip
-PARTS = {"encoder_sparsity": "encoder %", "whole_model_sparsity": "whole model %"}
 COSTS = ("training_steps", "gradient_evaluations", "seconds")
 
 
@@ -47,8 +47,8 @@ class Leaderboard(Table):
                 rows.append(_dense_row(results, dense, engines))
             for block in blocks(groups(results, task)):
                 rows.extend(_block_rows(results, block, score(dense), engines))
-        wide = any(not _same(row["encoder_sparsity"], row["sparsity_measured"]) for row in rows)
-        parts = PARTS if wide else ()  # where a recipe's scope is not the encoder alone
+        wide = any(is_wide(group) for task in results.tasks for group in groups(results, task))
+        parts = SPARSITIES if wide else ()  # where a recipe's scope is not the encoder alone
         columns = [*COLUMNS, *parts, *(f"{e}{kind}" for e in engines for kind in (THROUGHPUT, SPEEDUP)), *COSTS]
         return pd.DataFrame(rows, columns=columns)
 
@@ -69,8 +69,8 @@ class Leaderboard(Table):
             "gzip MB": per_row(lambda s: format_number(s, 1), "size_gzip_mb"),
         }
         for column in content.columns:
-            if column in PARTS:
-                shown[PARTS[column]] = per_row(lambda s: format_number(100 * s, 2), column)
+            if column in SPARSITIES:
+                shown[SPARSITIES[column]] = per_row(lambda s: format_number(100 * s, 2), column)
             elif column.endswith(THROUGHPUT):
                 shown[f"{column.removesuffix(THROUGHPUT)} ex/s"] = per_row(lambda v: format_number(v, 1), column)
             elif column.endswith(SPEEDUP):
@@ -113,8 +113,8 @@ def _row(results: Results, group: Group, dense: float, engines: list[str]) -> di
         "metric": metric_of(results, key.task),
         "sparsity_target": group.sparsity,
         "sparsity_measured": _mean([sparsity.measured for sparsity in measured], unknown),
-        "encoder_sparsity": _mean([s.encoder for s in measured if s.encoder is not None], math.nan),
-        "whole_model_sparsity": _mean([s.whole_model for s in measured if s.whole_model is not None], math.nan),
+        "encoder_sparsity": encoder_sparsity(group),
+        "whole_model_sparsity": whole_sparsity(group),
         "method": group.method,
         "recipe": key.recipe,
         "family": first.family,
@@ -130,10 +130,6 @@ def _row(results: Results, group: Group, dense: float, engines: list[str]) -> di
 
 def _mean(values: list[float], unknown: float) -> float:
     return sum(values) / len(values) if values else unknown
-
-
-def _same(encoder: float, scope: float) -> bool:
-    return math.isnan(encoder) or encoder == scope
 
 
 def _block_rows(results: Results, block: list[Group], dense: float, engines: list[str]) -> list[dict]:

@@ -11,6 +11,7 @@ from obert.statistics.formatting import DASH, format_difference, format_number, 
 from obert.tables import Note, Results, Table
 from obert.tables._measured import DENSE, Group, groups, recovery, score
 from obert.tables._ranking import DIFFERENCE, RULE, blocks, differences, pool_notes, ranks, texts_by_row
+from obert.tables._scopes import SPARSITIES, encoder_sparsity, is_wide, whole_sparsity
 
 COLUMNS = (
     "sparsity", "recipe", "family", "rank", "method", "recovery_mean", "recovery_std", "n", *DIFFERENCE, "mean_rank",
@@ -26,7 +27,7 @@ class LeaderboardOverTasks(Table):
         "deviation over the n seeds that every task has. The difference to the best is in points of recovery; its "
         f"interval is a paired bootstrap over examples, resampled task by task. {RULE} The mean rank averages a "
         "method's ranks on the single tasks. The dense scores are taken as exact. Seconds (of pruning and training) "
-        "are means over tasks and seeds."
+        "and sparsities as measured are means over tasks and seeds."
     )
 
     section = "Leaderboards"
@@ -42,6 +43,8 @@ class LeaderboardOverTasks(Table):
             shared = [identity for identity in map(_identity, block) if all(identity in found[task] for task in tasks)]
             if shared:
                 rows += _rows(results, {task: [found[task][identity] for identity in shared] for task in tasks})
+        wide = any(is_wide(group) for of_task in found.values() for group in of_task.values())
+        columns[-1:-1] = SPARSITIES if wide else ()  # where a recipe's scope is not the encoder alone
         return pd.DataFrame(rows, columns=columns)
 
     def display(self, content: pd.DataFrame) -> pd.DataFrame:
@@ -57,7 +60,9 @@ class LeaderboardOverTasks(Table):
             "mean rank": per_row(lambda r: format_number(r, 1), "mean_rank"),
         }
         for column in content.columns:
-            if column.endswith("_recovery"):
+            if column in SPARSITIES:
+                shown[SPARSITIES[column]] = per_row(lambda s: format_number(100 * s, 2), column)
+            elif column.endswith("_recovery"):
                 shown[f"{column.removesuffix('_recovery')} %"] = per_row(lambda v: format_number(v, 1), column)
         shown["seconds"] = per_row(lambda v: format_number(v, 0), "seconds")
         return pd.DataFrame(shown)
@@ -122,5 +127,7 @@ def _row(members: tuple[Group, ...], dense: list[float]) -> dict:
         "recovery_mean": over_tasks.mean,
         "recovery_std": over_tasks.std,
         "n": over_tasks.n,
+        "encoder_sparsity": Summary.of(encoder_sparsity(g) for g in members).mean,
+        "whole_model_sparsity": Summary.of(whole_sparsity(g) for g in members).mean,
         "seconds": Summary.of(g.mean("pruning_seconds", "training_seconds") for g in members).mean,
     } | {f"{g.key.task}_recovery": recovery(g.score.mean, d) for g, d in zip(members, dense, strict=True)}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from obert.data.columns import Label
 from obert.heads.sequence_classification import SequenceClassification
 from obert.records.record import Score
+from obert.statistics.collapse import collapse
 from obert.tasks._sentences import Sentences
 
 if TYPE_CHECKING:
@@ -49,6 +50,12 @@ class Classification(Sentences):
             prediction["score"] = 100.0 * (prediction["prediction"] == prediction["label"])
         values = self.metric().compute(predictions=given, references=expected)
         return {name: Score(value=value, count=len(given)) for name, value in values.items()}
+
+    def remarks(self, predictions: list[dict[str, Any]], examples: Dataset) -> dict[str, Any]:
+        """Whether the model has learnt anything: `collapse`, over the examples that the primary metric counts."""
+        counted = [p for p in predictions if p.get("score", 0) is not None]
+        given, expected = ([p[key] for p in counted] for key in ("prediction", "label"))
+        return collapse(given, expected, [g == e for g, e in zip(given, expected, strict=True)])
 
     def metric(self) -> Metric:
         """What classes are compared with, by their numbers."""

@@ -14,6 +14,7 @@ from obert.data.values import Unfit
 from obert.foundation.errors import UserError
 from obert.heads.multiple_choice import MultipleChoice as Head
 from obert.records.record import Score
+from obert.statistics.collapse import collapse
 from obert.tasks import Task
 from obert.tasks._sentences import normalised
 
@@ -130,26 +131,19 @@ class MultipleChoice(Task):
     def remarks(self, predictions: list[dict[str, Any]], examples: Dataset) -> dict[str, Any]:
         """Whether the model has learnt anything.
 
-        `ties` counts questions whose best score is that of several choices. `majority_rate` is the percentage of the
-        most frequent label, `constant_rate` that of the most frequent prediction. `collapsed` says that accuracy is
-        within one standard error of chance, or below it.
+        `ties` counts questions whose best score is that of several choices; the others are `collapse`'s, with an equal
+        share for each choice as chance.
         """
-        count, choices = len(predictions), len(predictions[0]["scores"])
-        chance = 1 / choices
-        accuracy = sum(prediction["score"] for prediction in predictions) / (100 * count)
+        choices = len(predictions[0]["scores"])
         return {
             "ties": sum(row["scores"].count(max(row["scores"])) > 1 for row in predictions),
-            "majority_rate": _largest_share(examples["label"]),
-            "constant_rate": _largest_share(row["prediction"] for row in predictions),
-            "collapsed": accuracy <= chance + (chance * (1 - chance) / count) ** 0.5,
+            **collapse(
+                [row["prediction"] for row in predictions],
+                examples["label"],
+                [row["score"] == 100 for row in predictions],
+                chance=1 / choices,
+            ),
         }
-
-
-def _largest_share(values) -> float:
-    from collections import Counter
-
-    counts = Counter(values)
-    return 100 * max(counts.values()) / counts.total()
 
 
 def pairs(

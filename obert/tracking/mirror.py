@@ -8,7 +8,7 @@ from typing import Any
 from obert.foundation.errors import UserError
 from obert.foundation.files import content_hash
 from obert.foundation.locks import locked
-from obert.records.record import CURVES, FILE_NAME, PREDICTIONS, Record, read_with_bytes
+from obert.records.record import CURVES, FILE_NAME, PREDICTIONS, TEACHER_LOGITS, Record, read_with_bytes
 from obert.tracking.models import delete_models, log_model
 from obert.tracking.store import (
     BATCH,
@@ -110,7 +110,7 @@ def _write(client: Any, experiment: str, record: Record, content: bytes, folder:
     for chunk in _chunks(_final_metrics(record, end) + _curve_metrics(folder / CURVES, start, end), BATCH):
         client.log_batch(run, metrics=chunk)
     client.log_text(run, content.decode(), FILE_NAME)
-    for name in (CURVES, PREDICTIONS):
+    for name in (CURVES, PREDICTIONS, TEACHER_LOGITS):
         if (folder / name).is_file():
             client.log_artifact(run, str(folder / name))
     if record.key.stage == "export":

@@ -56,7 +56,8 @@ def _write_trial(client: Any, experiment: str, parent: str, sweep: str, runs: pd
     run = client.create_run(experiment, run_name=f"trial {first['trial']}", tags=tags).info.run_id
     start, end = runs.columns.get_loc("objective") + 1, runs.columns.get_loc("task")
     for name in runs.columns[start:end]:
-        client.log_param(run, name, first[name])
+        if pd.notna(first[name]):
+            client.log_param(run, name, first[name])
     if not math.isnan(first["objective"]):
         client.log_metric(run, "objective", float(first["objective"]))
     for _, row in runs.dropna(subset="score").fillna({"sparsity": 0}).iterrows():

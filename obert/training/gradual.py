@@ -46,7 +46,8 @@ class GradualPruning(TrainerCallback):
         """Called before the forward pass of an optimiser step: no gradient is lost to the event."""
         sparsity = self.schedule.get(state.global_step)
         if sparsity is not None and (sparsity != self.pruner.sparsity or self.pruner.hook.returns):
-            self.pruner.prune(sparsity, state.global_step, optimizer)
+            progress = state.global_step / max(*self.schedule, 1)
+            self.pruner.prune(sparsity, state.global_step, optimizer, progress, self.target)
 
     def on_optimizer_step(self, args, state, control, **kwargs):
         """Called right after the optimiser's step."""

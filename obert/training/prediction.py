@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -10,6 +11,9 @@ from transformers import PreTrainedModel
 
 from obert.heads import Logits
 from obert.training.features import Features
+
+TEACHER_FEATURES = 1000  # a few megabytes for question answering, whose distributions are over positions
+DECIMALS = 4  # of logits that are kept
 
 
 def predict_logits(network: PreTrainedModel, data: Features, batch_size: int) -> Logits:
@@ -27,6 +31,22 @@ def predict_logits(network: PreTrainedModel, data: Features, batch_size: int) ->
             collected += [(index, tuple(x[i].cpu() for x in found)) for i, index in enumerate(chosen)]
     collected.sort(key=lambda item: item[0])
     return joined(logits for _, logits in collected)
+
+
+def teacher_logits(evidence: Logits, data: Features) -> Iterator[dict[str, Any]]:
+    """The id and the logits by output of at most TEACHER_FEATURES features, spread evenly over a split.
+
+    Args:
+        evidence: what `predict_logits` returns for the split.
+    """
+    head, count = data.task.head, len(data.features)
+    size = min(count, TEACHER_FEATURES)
+    for index in (i * count // size for i in range(size)):
+        feature = data.features[index]
+        logits = head.distributions(tuple(values[index] for values in evidence), feature)
+        if logits:
+            of_output = {name: [[round(x, DECIMALS) for x in row] for row in rows] for name, rows in logits.items()}
+            yield {"id": feature.get("id", feature.get("example_id", index)), "logits": of_output}
 
 
 def joined(features: Iterable[Logits]) -> Logits:

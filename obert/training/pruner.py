@@ -18,9 +18,9 @@ from obert.experiment.recipe import Distillation, Scope
 from obert.foundation.errors import UserError
 from obert.foundation.files import write_text
 from obert.masks.patterns import AnyPattern
-from obert.masks.selection import Distribution, dense_masks
-from obert.models.encoders import ENCODER, prunable_layers
-from obert.pruning import Context, Method, prune_event
+from obert.masks.selection import Cut, Distribution, dense_masks
+from obert.models.encoders import ENCODER, prunable_parts
+from obert.pruning import Context, Method, WeightsBehindMasks, prune_event
 from obert.training.features import Features
 
 MASKS, STATE, EVENTS = "masks.safetensors", "pruning_state.safetensors", "pruning_events.json"
@@ -100,10 +100,16 @@ class Pruner:
         self.distribution = distribution
         self.teacher = teacher
         self.distillation = distillation
-        self.layers = prunable_layers(network, scope)
+        self.scope = scope
+        parts = prunable_parts(network, scope)
+        if empty := [part for part, layers in parts.items() if not layers]:
+            raise UserError(f"scope.{empty[0]}: the model has no such weights. Leave it out of the recipe's scope")
+        self._names = {part: tuple(layers) for part, layers in parts.items()}
+        self.layers = {name: layer for layers in parts.values() for name, layer in layers.items()}
+        pattern.by_layer({name: layer.weight.shape for name, layer in self.layers.items()})
         tied = _tied(network, self.layers)
         self.hook = method.training_hook(network, self.layers, pattern)
-        if self.hook.returns and tied:
+        if isinstance(self.hook, WeightsBehindMasks) and tied:
             raise UserError(
                 f"method {type(method).__name__} keeps pruned weights behind a mask, and '{tied}' is the weight of two "
                 "layers. Leave its part out of the recipe's scope"
@@ -117,11 +123,35 @@ class Pruner:
         """The target of the last event."""
         return self.events[-1]["sparsity"] if self.events else 0.0
 
-    def prune(self, sparsity: float, step: int = 0, optimizer: torch.optim.Optimizer | None = None) -> None:
+    def cuts(self, sparsity: float, target: float) -> tuple[Cut, ...]:
+        """What an event prunes to: parts of the scope that share a cut, and those with one of their own.
+
+        Args:
+            target: the sparsity at the end. A part with a target of its own is as far on its way to that.
+        """
+        targets = self._targets(sparsity, target)
+        return tuple(
+            Cut(tuple(name for part in parts for name in self._names[part]), targets.get(parts[0], sparsity))
+            for parts in self.scope.cuts
+        )
+
+    def prune(
+        self,
+        sparsity: float,
+        step: int = 0,
+        optimizer: torch.optim.Optimizer | None = None,
+        progress: float = 0.0,
+        target: float | None = None,
+    ) -> None:
         """Prune to a sparsity now, in evaluation mode; the mode is restored.
 
         The gradients' data order depends on the seed and the step, so that a resumed run draws the same.
+
+        Args:
+            progress: how far training is on its way to the last event, from 0 to 1.
+            target: the sparsity at the end, this one by default.
         """
+        target = sparsity if target is None else target
         started = time.perf_counter()
         device = next(self.network.parameters()).device
         self.masks = {name: mask.to(device) for name, mask in self.masks.items()}
@@ -149,11 +179,12 @@ class Pruner:
             self.pattern,
             self.distribution,
             from_teacher if self.distillation and self.teacher is not None else None,
+            progress=progress,
         )
         was_training = self.network.training
         self.network.eval()
         try:
-            done = prune_event(self.method, context, sparsity)
+            done = prune_event(self.method, context, sparsity, self.cuts(sparsity, target))
         except UserError as error:
             raise UserError(f"pruning to {sparsity:.4g} before step {step}: {error}") from None
         self.masks = done.masks
@@ -163,11 +194,16 @@ class Pruner:
             {
                 "step": step,
                 "sparsity": sparsity,
+                **({"targets": self._targets(sparsity, target)} if self.scope.targets else {}),
                 "seconds": time.perf_counter() - started,
                 "gradient_evaluations": evaluations,
                 **({"predicted_loss_increase": done.predicted_loss_increase} if done.predicted_loss_increase else {}),
             }
         )
+
+    def _targets(self, sparsity: float, target: float) -> dict[str, float]:
+        share = sparsity / target if target else 1.0
+        return {part: share * own for part, own in self.scope.targets.items()}
 
     def save(self, folder: Path) -> None:
         """Write masks, events and the method's own state beside a checkpoint."""

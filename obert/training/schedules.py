@@ -1,7 +1,15 @@
 """Learning-rate and sparsity schedules as functions of the optimiser step."""
 
-from obert.experiment.recipe import LearningRate, SparsitySchedule
+import math
+
+from obert.experiment.recipe import LearningRate, SparsitySchedule, Training
+from obert.experiment.scaling import evenly
 from obert.foundation.errors import UserError
+
+
+def steps_per_epoch(training: Training, features: int) -> int:
+    """Optimiser steps of one pass over the features."""
+    return math.ceil(math.ceil(features / training.batch_size) / training.gradient_accumulation)
 
 
 def linear_with_rewinds(step: int, total_steps: int, steps_per_epoch: int, rate: LearningRate) -> float:
@@ -9,24 +17,29 @@ def linear_with_rewinds(step: int, total_steps: int, steps_per_epoch: int, rate:
 
     A cycle of C steps goes from `initial` at its first step to `final` at its last (oBERT, Table 9 and figures 6 and 8;
     `cyclic_linear` of SparseML), each to its own where `final` is a list. C is the cycle's own length, so a shorter one
-    at the end reaches `final` too. Before it, a warm-up rises linearly from 0 (Sanh, Wolf, Rush 2020), and a constant
-    phase stays at `initial`.
+    at the end reaches `final` too. In each cycle a warm-up rises linearly from 0 first (Sanh, Wolf, Rush 2020); in the
+    only one, a constant phase may stay at `initial`.
     """
-    warmup = round(rate.warmup_epochs * steps_per_epoch)
-    if step < warmup:
-        return rate.initial * step / warmup
-    decay = max(warmup, round(rate.constant_until_epoch * steps_per_epoch))
-    if step < decay:
-        return rate.initial
-    starts = [decay, *(round(epoch * steps_per_epoch) for epoch in rate.rewind_epochs)]
+    starts = [0, *(round(epoch * steps_per_epoch) for epoch in rate.rewind_epochs)]
     cycle = sum(start <= step for start in starts) - 1
     first, end = starts[cycle], [*starts, total_steps][cycle + 1]
-    progress = (step - first) / max(end - first - 1, 1)
+    warmup = round(rate.warmup_epochs * steps_per_epoch)
+    if step < first + warmup:
+        return rate.initial * (step - first) / warmup
+    decay = max(first + warmup, round(rate.constant_until_epoch * steps_per_epoch))
+    if step < decay:
+        return rate.initial
+    progress = (step - decay) / max(end - decay - 1, 1)
     return rate.initial - min(progress, 1.0) * (rate.initial - rate.final_of(cycle))
 
 
 def sparsity_at(progress: float, initial: float, final: float, shape: str) -> float:
-    """Sparsity at `progress` in [0, 1] through the pruning window: cubic (Zhu and Gupta 2018) or linear."""
+    """Sparsity at `progress` in [0, 1] through the pruning window: cubic (Zhu and Gupta 2018), linear, or geometric.
+
+    Geometric prunes the same share of the weights left in the same time.
+    """
+    if shape == "geometric":
+        return 1 - (1 - initial) ** (1 - progress) * (1 - final) ** progress
     return final - (final - initial) * (1 - progress) ** (3 if shape == "cubic" else 1)
 
 
@@ -45,20 +58,13 @@ def pruning_events(schedule: SparsitySchedule, steps_per_epoch: int, final: floa
         start, end, last = (round(epoch * steps_per_epoch) / steps_per_epoch for epoch in (start, end, last))
         every = schedule.every_steps / steps_per_epoch
     events = {}
-    for epoch in [*_epochs(start, end, every), *_epochs(end, last, every)[1:]]:
+    for epoch in [*evenly(start, end, every), *evenly(end, last, every)[1:]]:
         progress = 1.0 if end == start else min((epoch - start) / (end - start), 1.0)
         step = round(epoch * steps_per_epoch)
-        if step in events:
+        if step in events and epoch < end:  # the last interval may be next to nothing
             raise UserError(
                 f"schedule.every_epochs {every:g} is less than one optimiser step ({1 / steps_per_epoch:g} epochs): "
                 f"two pruning events fall on step {step}. Prune less often or use more training examples."
             )
         events[step] = sparsity_at(progress, schedule.initial_sparsity, final, schedule.shape)
     return events
-
-
-def _epochs(start: float, end: float, every: float) -> list[float]:
-    """From `start` to `end` inclusive; the last interval may be shorter."""
-    count = int((end - start) / every + 1e-9)
-    epochs = [start + i * every for i in range(count + 1)]
-    return epochs if epochs[-1] >= end - 1e-9 else [*epochs, end]

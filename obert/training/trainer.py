@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -23,12 +22,7 @@ from obert.models.architecture import architecture_of
 from obert.training.checkpoints import load_weights
 from obert.training.data_order import EpochSeededSampler
 from obert.training.features import Features
-from obert.training.schedules import linear_with_rewinds
-
-
-def steps_per_epoch(training: Training, features: int) -> int:
-    """Optimiser steps of one pass over the features."""
-    return math.ceil(math.ceil(features / training.batch_size) / training.gradient_accumulation)
+from obert.training.schedules import linear_with_rewinds, steps_per_epoch
 
 
 def share_of_batch(training: Training, count: int) -> tuple[int, int]:
@@ -111,6 +105,8 @@ class CompressionTrainer(Trainer):
             gradient_accumulation_steps=accumulation,
             learning_rate=training.learning_rate.initial,
             weight_decay=training.weight_decay,
+            adam_beta2=training.adam_beta2,
+            adam_epsilon=training.adam_epsilon,
             max_grad_norm=training.max_grad_norm,
             logging_steps=1,
             logging_nan_inf_filter=False,

@@ -1,4 +1,4 @@
-"""Several encoders in one experiment: each task may have its own, and upstream models are of the experiment's."""
+"""Several encoders and teachers in one experiment: each task may have its own; upstream models are the experiment's."""
 
 import pytest
 
@@ -47,9 +47,36 @@ def test_the_pretrained_encoder_goes_to_every_task(root):
     assert {run.key.task for run in planned(upstream=upstream).of_stage("transfer")} == {"movie_reviews", "city_qa"}
 
 
-def test_an_encoder_for_a_task_that_is_not_there_is_refused(root):
-    with pytest.raises(ValueError, match=r"models\.squad: there is no such task"):
-        planned(models={"squad": OTHER})
+def test_the_pretrained_encoder_needs_no_upstream_teacher(root):
+    """Dense models by several seeds, say; nothing is trained before any task."""
+    plan = planned(upstream={"transfer": [{"recipe": "smoke_transfer", "upstream": ["pretrained"]}]}, seeds=[0, 1])
+    assert {(run.key.task, run.key.seed) for run in plan.of_stage("transfer")} == {
+        (task, seed) for task in ("movie_reviews", "city_qa") for seed in (0, 1)
+    }
+    assert not plan.of_stage("upstream_teacher", "upstream")
+    with pytest.raises(ValueError, match="name its recipe in 'teacher'"):
+        planned(upstream={"grid": [{"recipes": ["smoke_keep_1_layer"]}]})
+
+
+def test_each_task_has_the_teacher_of_its_own_recipe(root):
+    """The others keep the specification that they have without it."""
+    plan, usual = planned(teachers={"city_qa": "finetune"}), planned()
+    recipes = {"movie_reviews": "smoke_finetune", "city_qa": "finetune"}
+    assert {run.key.task: run.key.recipe for run in plan.of_stage("teacher")} == recipes
+    for run in plan.of_stage("downstream"):
+        assert run.sources["teacher"].key.recipe == recipes[run.key.task]
+        assert run.specification == usual[run.key].specification
+
+
+def test_a_teacher_for_another_stage_is_refused(root):
+    with pytest.raises(UserError, match=r"teachers\.city_qa: recipe 'smoke_gradual' is for stage 'downstream'"):
+        planned(teachers={"city_qa": "smoke_gradual"})
+
+
+@pytest.mark.parametrize("key", ["models", "teachers"])
+def test_an_encoder_or_teacher_for_a_task_that_is_not_there_is_refused(root, key):
+    with pytest.raises(ValueError, match=rf"{key}\.squad: there is no such task"):
+        planned(**{key: {"squad": OTHER if key == "models" else "finetune"}})
 
 
 def test_a_scenario_may_be_for_some_tasks(root):

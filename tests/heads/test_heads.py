@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from samples import EXPORTED
+from samples import EXPORTED, HEADS
 from transformers import AutoConfig, AutoTokenizer
 
 from obert.experiment.schema import Model
@@ -80,3 +80,17 @@ def test_classes_are_in_the_configuration_of_a_saved_model(name, tmp_path):
     shape = {"sequence_classification": (1, 3), "regression": (1, 1), "token_classification": (1, 4, 3)}
     for output in head.forward(load_trained(tmp_path, head), batch):
         assert output.shape == shape.get(name, (1, 4))
+
+
+def test_distributions_of_a_feature_are_those_that_are_distilled():
+    """Without padding, where outputs are of tokens, and of tags at labelled tokens alone."""
+    row, tokens = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.0, 2.0, 3.0, torch.finfo(torch.float32).min])
+    feature = {"length": 3}
+    assert EXPORTED["sequence_classification"].distributions((row,), feature) == {"logits": [[1.0, 2.0, 3.0]]}
+    found = EXPORTED["question_answering"].distributions((tokens, tokens * 2), feature)
+    assert found == {"start_logits": [[1.0, 2.0, 3.0]], "end_logits": [[2.0, 4.0, 6.0]]}
+    tags = torch.arange(8.0).reshape(4, 2)
+    found = TokenClassification().distributions((tags,), {"length": 4, "labels": [-100, 1, -100, 0]})
+    assert found == {"logits": [[2.0, 3.0], [6.0, 7.0]]}
+    assert Regression().distributions((torch.tensor([1.0]),), feature) == {}
+    assert HEADS["masked_language_model"].distributions((torch.tensor(3),), feature) == {}

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from obert.foundation.errors import UserError
-from obert.masks.counts import assert_sparsity, count_zeros
+from obert.masks.counts import assert_sparsity, count_zeros, equal_zeros
 from obert.masks.holding import apply_masks
-from obert.masks.selection import dense_masks, global_masks, uniform_masks
+from obert.masks.selection import Cut, dense_masks, global_masks, uniform_masks
 
 
 def zeros(masks):
@@ -85,3 +85,38 @@ def test_lost_mask_is_an_error():
     weights["a"][0] = 0.3
     with pytest.raises(RuntimeError, match="4 of 10 weights are zero"):
         assert_sparsity(count_zeros(weights, 0.5), "here")
+
+
+def bert(layers, width, between, rows):
+    """Weights of the parts of a BERT with a pooler and two classes, from its shape."""
+    encoder = layers * (4 * width**2 + 2 * width * between)
+    return {"encoder": encoder, "embeddings": rows * width, "head": width**2 + 2 * width}
+
+
+BERT_BASE = bert(12, 768, 3072, 30_522 + 512 + 2)
+ROBERTA_LARGE = bert(24, 1024, 4096, 50_265 + 514) | {"head": 1024**2 + 1024}  # fairseq's, one score a choice
+
+
+@pytest.mark.parametrize(("whole", "encoder"), [(0.5, 0.588), (0.7, 0.823), (0.8, 0.941)])
+def test_equal_zeros_of_roberta_large_are_those_of_the_specification(whole, encoder):
+    found = equal_zeros(ROBERTA_LARGE, whole)
+    assert found == pytest.approx(encoder, abs=5e-4)
+    assert found * ROBERTA_LARGE["encoder"] == pytest.approx(whole * sum(ROBERTA_LARGE.values()))
+
+
+def test_equal_zeros_end_where_the_encoder_is_empty():
+    shares = [sizes["encoder"] / sum(sizes.values()) for sizes in (ROBERTA_LARGE, BERT_BASE)]
+    assert shares == pytest.approx([0.8506, 0.7766], abs=5e-5)
+    for sizes, share in zip((ROBERTA_LARGE, BERT_BASE), shares, strict=True):
+        assert equal_zeros(sizes, share - 1e-6) < 1
+        with pytest.raises(UserError, match=r"more than encoder can lose, [\d,]+ \(0\.[78]"):
+            equal_zeros(sizes, share)
+        assert equal_zeros(sizes, 0.9, ("encoder", "embeddings", "head")) == pytest.approx(0.9)
+
+
+def test_too_few_zeros_in_one_cut_are_found_though_the_whole_has_enough():
+    weights = {"a": torch.zeros(4), "b": torch.ones(4)}
+    measured = count_zeros(weights, 0.5)
+    assert assert_sparsity(measured, "here") is measured
+    with pytest.raises(RuntimeError, match="b to b: 0 of 4"):
+        assert_sparsity(measured, "here", cuts=(Cut(("a",), 0.5), Cut(("b",), 0.25)))

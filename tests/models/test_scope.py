@@ -16,12 +16,13 @@ from obert.experiment.recipes import load_task
 from obert.experiment.schema import Experiment, Model
 from obert.foundation.errors import UserError
 from obert.masks.counts import Sparsity
-from obert.masks.patterns import UNSTRUCTURED
+from obert.masks.patterns import UNSTRUCTURED, Pattern
 from obert.models.architecture import architecture_of
-from obert.models.encoders import load_pretrained
+from obert.models.encoders import load_pretrained, measured_sparsity
 from obert.pruning.magnitude import Magnitude
 from obert.pruning.movement import Movement
 from obert.pruning.obd import OptimalBrainDamage
+from obert.pruning.rigl import RigL
 from obert.records.record import read_record
 from obert.training.features import Features
 from obert.training.pruner import Pruner
@@ -96,6 +97,92 @@ def test_the_count_is_exact_in_scope_and_nothing_is_pruned_outside(plan_of, scop
     assert {part: [x.zeros, x.size] for part, x in sparsity.parts.items()} == after
     assert record.model["prunable_parameters"] == size
     assert read_record(run.folder / "metrics.json") == record
+
+
+CUTS = [
+    {"embeddings": 0.3},
+    {"embeddings": "own", "head": 0.25},
+    {"encoder": 0.8, "embeddings": True, "head": True},
+    {"encoder": "own", "embeddings": "own"},
+]
+
+
+@pytest.mark.parametrize(("scope", "recipe"), [(s, "smoke_one_shot") for s in CUTS] + [(CUTS[1], "smoke_gradual")])
+def test_parts_with_a_cut_of_their_own_are_counted_exactly_one_by_one(plan_of, scope, recipe):
+    overrides = {"scope": scope, "training": {"freeze_embeddings": False}} if recipe == "smoke_gradual" else {}
+    block = {"recipes": [recipe], "methods": ["magnitude"], "sparsities": [0.8]}
+    plan = plan_of({"movie_reviews": {recipe: {"scope": scope} | overrides}}, downstream=[block])
+    run = plan.find("downstream")
+    record = run_of(run)
+    after = zeros_by_part(run.folder / "model")
+    values = {"encoder": True} | scope
+    shared = [part for part, value in values.items() if value is True]
+    assert sum(after[part][0] for part in shared) == round(0.8 * sum(after[part][1] for part in shared))
+    for part, value in values.items():
+        if value is not True:
+            target = 0.8 if value == "own" else value
+            assert after[part][0] == round(target * after[part][1]), part
+    for part in after.keys() - values.keys():
+        before = zeros_by_part(plan.teacher("movie_reviews").folder / "model")
+        assert after[part][0] <= before[part][0]  # the padding token's row, which may be trained
+
+    own = {part: value for part, value in scope.items() if isinstance(value, float)}
+    assert record.sparsity.targets == own and record.sparsity.target == 0.8
+    assert {part: [x.zeros, x.size] for part, x in record.sparsity.parts.items()} == after
+    assert read_record(run.folder / "metrics.json") == record
+    for event in record.details["events"]:
+        expected = {part: pytest.approx(target * event["sparsity"] / 0.8) for part, target in own.items()}
+        assert event.get("targets", {}) == expected
+    if recipe == "smoke_gradual":
+        assert len(record.details["events"]) > 1
+
+
+def test_an_own_cut_at_the_runs_sparsity_leaves_the_encoders_as_it_is_alone(plan_of):
+    """What is compared at equal encoder sparsity has the same zeros in the encoder."""
+    saved = []
+    for scope in ({"embeddings": "own", "head": "own"}, {}):
+        block = {"recipes": ["smoke_one_shot"], "methods": ["magnitude"], "sparsities": [0.6]}
+        run = plan_of({"movie_reviews": {"smoke_one_shot": {"scope": scope}}}, downstream=[block]).find("downstream")
+        run_of(run)
+        saved.append(load_file(run.folder / "model" / "model.safetensors"))
+    for name, weight in saved[0].items():
+        if ENCODER.fullmatch(name):
+            assert torch.equal(weight, saved[1][name]), name
+
+
+@pytest.mark.parametrize(
+    ("scope", "expected"),
+    [
+        ({"embeddings": 1}, "found 1; allowed are false, true"),
+        ({"embeddings": 1.5}, "found 1.5"),
+        ({"head": 0}, "0 prunes nothing: write false"),
+        ({"head": -0.5}, "found -0.5"),
+        ({"embeddings": float("nan")}, "found nan"),
+        ({"embeddings": "half"}, "found 'half'"),
+        ({"encoder": 0.9, "embeddings": 0.5}, "no part is pruned to the run's sparsity"),
+    ],
+)
+def test_targets_that_make_no_sense_are_refused(plan_of, scope, expected):
+    block = {"recipes": ["smoke_one_shot"], "methods": ["magnitude"], "sparsities": [0.6]}
+    with pytest.raises(UserError, match="smoke_one_shot") as refused:
+        plan_of({"movie_reviews": {"smoke_one_shot": {"scope": scope}}}, downstream=[block])
+    assert expected in str(refused.value)
+    assert "scope" in str(refused.value)
+
+
+def test_a_target_above_what_the_pattern_allows_is_refused_in_the_plan(plan_of):
+    block = {"recipes": ["smoke_one_shot"], "methods": ["magnitude"], "sparsities": [0.5]}
+    overrides = {"movie_reviews": {"smoke_one_shot": {"pattern": "2:4", "scope": {"embeddings": 0.6}}}}
+    with pytest.raises(UserError, match=r"scope.embeddings 0.6 is more than pattern 2:4 allows \(0.5\)"):
+        plan_of(overrides, downstream=[block])
+
+
+def test_a_pattern_that_does_not_fit_a_table_is_refused_before_training(root, tmp_path):
+    network, data = data_of(tmp_path, "bert", "mlm", MLM)
+    rows = network.get_input_embeddings().num_embeddings
+    assert rows % 16
+    with pytest.raises(UserError, match=r"pattern 16x1.*word_embeddings.*no multiple of 16"):
+        Pruner(network, Magnitude(), data, {}, Pattern.parse("16x1"), scope=Scope(embeddings="own"))
 
 
 def test_whole_model_sparsity_is_the_encoders_share_where_the_rest_is_dense(plan_of):
@@ -179,8 +266,22 @@ def test_a_tied_weight_behind_a_mask_is_refused(root, tmp_path):
     network, data = data_of(tmp_path, "bert", "mlm", MLM)
     pruner = Pruner(network, Magnitude(), data, seeds, UNSTRUCTURED, scope=Scope(embeddings=True))
     pruner.prune(0.5)
-    assert network.get_output_embeddings().weight is network.get_input_embeddings().weight
+    tied = network.get_input_embeddings().weight
+    assert network.get_output_embeddings().weight is tied
+    parts = {"embeddings": "own", "head": 0.3}
+    pruner = Pruner(network, Magnitude(), data, seeds, UNSTRUCTURED, scope=Scope(**parts))
+    pruner.prune(0.6)
+    counted = measured_sparsity(network, Scope(**parts), 0.6).parts
+    matrices = {id(p): p for p in network.parameters() if p.dim() == 2}  # each tensor once
+    assert sum(part.size for part in counted.values()) == sum(p.numel() for p in matrices.values())
+    assert counted["embeddings"].zeros == round(0.6 * counted["embeddings"].size)
+    assert counted["head"].zeros == round(0.3 * counted["head"].size)
+    network, data = data_of(tmp_path, "bert", "mlm", MLM)
     Pruner(network, Movement(), data, seeds, UNSTRUCTURED, scope=Scope(head=True))
+    network, data = data_of(tmp_path, "bert", "mlm", MLM)
+    pruner = Pruner(network, RigL(), data, seeds, UNSTRUCTURED, scope=Scope(embeddings=True))
+    for _ in range(2):
+        pruner.prune(0.5)
 
 
 @pytest.mark.parametrize("name", ["deberta_v3", "albert", "modernbert", "mobilebert"])

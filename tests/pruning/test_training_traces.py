@@ -17,9 +17,21 @@ from obert.pruning.movement import Movement
 from obert.pruning.platon import Platon
 from obert.pruning.prune_ofa import PruneOFA
 from obert.pruning.random import Random
+from obert.pruning.rigl import RigL
+from obert.pruning.snip import Snip
 from obert.pruning.soft_movement import SoftMovement
 
 START = [[1.0, -2.0, 3.0], [-1.0, 0.5, 2.0]]
+
+
+class Given:
+    """Minibatches that are the gradients themselves."""
+
+    def __init__(self, gradients):
+        self.gradients = torch.tensor(gradients)
+
+    def minibatches(self, count, batch_size, draw):
+        yield from self.gradients[:count]
 
 
 class Trace:
@@ -53,8 +65,14 @@ class Trace:
         self.optimizer.step()
         self.hook.after_step(self.masks, at_target)
 
-    def prune(self, sparsity):
-        context = Context(self.hook, self.masks, None, None, torch.Generator().manual_seed(3), self.pattern)
+    def prune(self, sparsity, *gradients, progress=0.0):
+        data = Given(gradients) if gradients else None
+        generator = torch.Generator().manual_seed(3)
+
+        def losses(gradient):
+            return (gradient * self.layer.weight).sum()
+
+        context = Context(self.hook, self.masks, data, losses, generator, self.pattern, progress=progress)
         self.masks = prune_event(self.method, context, sparsity).masks
         self.hook.after_event(self.masks, self.optimizer)
 
@@ -168,6 +186,90 @@ def test_lottery_ticket_forgets_the_optimizer():
     assert trace.optimizer.state
     trace.prune(0.5)
     assert not trace.optimizer.state
+
+
+def test_lottery_ticket_sets_the_head_back_if_it_is_told_to():
+    trace = Trace(LotteryTicket(rewind_head=True))
+    before = {name: value.detach().clone() for name, value in trace.network.named_parameters()}
+    for value in trace.network.parameters():
+        value.data += 1.0
+    trace.prune(1 / 3)  # W + 1 = [[2, -1, 4], [0, 1.5, 3]]: 0 and -1 go
+    assert trace.mask() == [[1, 0, 1], [0, 1, 1]]
+    equal(trace.weight(), [[1.0, 0.0, 3.0], [0.0, 0.5, 2.0]])
+    assert torch.equal(trace.network.head.weight, before["head.weight"])
+    assert torch.equal(trace.network.head.bias, before["head.bias"])
+
+
+def test_lottery_ticket_is_the_same_run_as_ever_unless_it_sets_the_head_back():
+    assert LotteryTicket().model_dump() == {}
+    assert LotteryTicket(rewind_head=True).model_dump() == {"rewind_head": True}
+
+
+def test_snip():
+    trace = Trace(Snip())
+    # |W G| = [[1, 1, 0.3], [0.25, 2, 0]]
+    trace.prune(1 / 2, [[-1.0, 0.5, -0.1], [0.25, -4.0, 0.0]])
+    assert trace.mask() == [[1, 1, 0], [0, 1, 0]]
+    equal(trace.weight(), [[1.0, -2.0, 0.0], [0.0, 0.5, 0.0]])
+    trace.step([[2.0, 2.0, 2.0], [2.0, 2.0, 2.0]])
+    equal(trace.weight(), [[0.0, -3.0, 0.0], [0.0, -0.5, 0.0]])
+
+
+def test_snip_takes_the_mean_over_minibatches():
+    trace = Trace(Snip(num_gradients=2))
+    # the mean is [[0, 0.5, 1], [1, 2, -0.25]], |W G| = [[0, 1, 3], [1, 1, 0.5]]
+    trace.prune(1 / 3, [[-1.0, 0.5, 0.0], [0.0, 4.0, 0.5]], [[1.0, 0.5, 2.0], [2.0, 0.0, -1.0]])
+    assert trace.mask() == [[0, 1, 1], [1, 1, 0]]
+
+
+def test_rigl():
+    trace, flat = Trace(RigL(share=0.5)), [[0.0] * 3] * 2
+    trace.prune(1 / 3, [[9.0, 0.0, 0.0], [0.0, 9.0, 0.0]])  # magnitude: 0.5 and the first of the ones
+    assert trace.mask() == [[0, 1, 1], [1, 0, 1]]
+    trace.step([[4.0, 0.0, 0.0], [1.0, 4.0, 3.5]])  # W - G / 2; what is pruned is back at zero after the step
+    equal(trace.weight(), [[0.0, -2.0, 3.0], [-1.5, 0.0, 0.25]])
+    # half of four go, 0.25 and -1.5; of the rest 3 and 2 are the largest gradients: -1.5 is back at once, as it was
+    trace.prune(1 / 3, [[1.0, 9.0, 9.0], [2.0, -3.0, 0.5]])
+    assert trace.mask() == [[0, 1, 1], [1, 1, 0]]
+    equal(trace.weight(), [[0.0, -2.0, 3.0], [-1.5, 0.0, 0.0]])
+    trace.step([[1.0, 0.0, 0.0], [0.0, -2.0, 1.0]])  # what has grown started at zero
+    equal(trace.weight(), [[0.0, -2.0, 3.0], [-1.5, 1.0, 0.0]])
+    # half way a quarter goes, the 1; without a gradient anywhere it is the largest weight of those that may grow
+    trace.prune(1 / 3, flat, progress=0.5)
+    assert trace.mask() == [[0, 1, 1], [1, 1, 0]]
+    trace.prune(1 / 3, [[-2.0, 0.0, 0.0], [0.0, 1.0, 1.0]], progress=0.5)
+    assert trace.mask() == [[1, 1, 1], [1, 0, 0]]
+    equal(trace.weight(), [[0.0, -2.0, 3.0], [-1.5, 0.0, 0.0]])
+    trace.prune(1 / 3, [[0.0, 0.0, 0.0], [0.0, 9.0, 9.0]], progress=1.0)  # at the end nothing is exchanged
+    assert trace.mask() == [[1, 1, 1], [1, 0, 0]]
+    # a rising sparsity: 0 and -1.5 are dropped, and one of the pruned grows
+    trace.prune(1 / 2, [[0.5, 0.0, 0.0], [0.0, 1.0, 2.0]])
+    assert trace.mask() == [[0, 1, 1], [0, 0, 1]]
+
+
+def test_rigl_grows_with_new_averages_of_the_optimizer():
+    trace = Trace(RigL(share=0.25))
+    trace.optimizer = torch.optim.AdamW([trace.stored], lr=0.1, weight_decay=0.0)
+    trace.prune(1 / 3, [[0.0] * 3] * 2)
+    trace.step([[1.0] * 3] * 2)
+    state = trace.optimizer.state[trace.stored]
+    trace.prune(1 / 3, [[0.0, 0.0, 0.0], [0.0, 5.0, 0.0]])  # -1.1 goes, 0.5 comes
+    assert trace.mask() == [[0, 1, 1], [0, 1, 1]]
+    equal(state["exp_avg"], [[0.1, 0.1, 0.1], [0.1, 0.0, 0.1]])
+    equal(state["exp_avg_sq"], [[1e-3, 1e-3, 1e-3], [1e-3, 0.0, 1e-3]])
+    assert state["step"] == 1
+
+
+def test_rigl_keeps_the_number_of_weights_of_each_layer(setting_of):
+    method = RigL(share=0.5, gradient_batch_size=8)
+    network = setting_of().prune(method, 0.5)
+    counts = [int(mask.sum()) for mask in network.masks.values()]
+    assert counts[0] != counts[1]  # the cut is one for both layers
+    before = network.masks
+    network.train(method, 1).prune(method, 0.5)
+    assert [int(mask.sum()) for mask in network.masks.values()] == counts
+    for name, mask in network.masks.items():
+        assert (mask & ~before[name]).any()
 
 
 def test_prune_ofa():

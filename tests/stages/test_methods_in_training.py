@@ -20,7 +20,7 @@ RECIPE = {
     "schedule": {"start_epoch": 2 / 3, "end_epoch": 4 / 3, "every_epochs": None, "every_steps": 2},
     "methods": {"platon": {"window": 2}, "obert": {"num_gradients": 32, "gradient_batch_size": 16}},
 }
-LEARNED = ("lottery_ticket", "movement", "platon", "prune_ofa", "soft_movement")
+LEARNED = ("lottery_ticket", "movement", "platon", "prune_ofa", "rigl", "soft_movement")
 
 
 def with_recipe(plan, recipe):

@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 
 from obert.foundation import registry
 from obert.foundation.errors import UserError
-from obert.models.encoders import load_trained, prunable_weights
+from obert.models.encoders import load_tokenizer, load_trained, prunable_weights
 from obert.pruning.shared.training_hooks import TrainingHook
 from obert.records.record import read_record
 from obert.training.checkpoints import MARKER, latest_checkpoint
@@ -42,6 +42,25 @@ def test_teacher_learns_and_records(plan, task):
     scores = [json.loads(line)["score"] for line in lines]
     assert len(scores) == record.metrics[record.primary_metric].count
     assert sum(scores) / len(scores) == pytest.approx(record.metrics[record.primary_metric].value)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_teacher_keeps_the_logits_that_students_are_compared_with(plan, task):
+    run = plan.teacher(task)
+    assert "teacher_logits.jsonl" in read_record(run.folder / "metrics.json").files
+    rows = [json.loads(line) for line in (run.folder / "teacher_logits.jsonl").read_text().splitlines()]
+    examples = run.task.load()["validation"]
+    assert {row["id"] for row in rows} <= set(examples["id"])
+    network = load_trained(run.folder / "model", run.task.head)
+    features = run.task.encode(examples, load_tokenizer(run.folder / "model"))
+    for row in (rows[0], rows[-1]):
+        feature = features[rows.index(row) * len(features) // len(rows)]
+        inputs = {name: torch.tensor([feature[name]]) for name in ("input_ids", "attention_mask", "token_type_ids")}
+        with torch.no_grad():
+            found = network(**inputs)
+        for name, (values,) in row["logits"].items():
+            assert values == pytest.approx(found[name][0].tolist(), abs=1e-3)
+    assert list(rows[0]["logits"]) == list(run.task.head.outputs)
 
 
 @pytest.mark.parametrize(

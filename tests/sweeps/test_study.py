@@ -204,6 +204,21 @@ def test_tpe_is_seeded_with_seed_and_trial(sweep_file):
         assert outcomes[number].parameters == expected
 
 
+@pytest.mark.parametrize("sampler", [{"sampler": "grid"}, {"sampler": "tpe", "trials": 9}])
+def test_a_key_is_drawn_only_where_it_means_something(sweep_file, sampler):
+    def unconditional(values):
+        yield [{"score": 50 - values[M] / 1e3 + values.get(DAMPENING, 0)}]
+
+    space = {M: {"values": [4, 8]}, DAMPENING: {"values": [1e-3, 1e-5], "unless": {M: 4}}}
+    path = sweep_file(space=space, **sampler)
+    outcomes = worked(path, unconditional)
+    assert len(outcomes) == {"grid": 3, "tpe": 9}[sampler["sampler"]]
+    assert {outcome.parameters[M] for outcome in outcomes} == {4, 8}
+    assert all((DAMPENING in outcome.parameters) == (outcome.parameters[M] == 8) for outcome in outcomes)
+    with Trials(load_sweep(path), 0) as trials:
+        trials.importances()  # of keys that only some trials have
+
+
 def test_a_sweep_in_two_sessions_is_the_sweep_in_one(sweep_file):
     """Where a seeded sampler that is made anew would draw the first session's trials again."""
     options = {"space": RANGES, "sampler": "tpe"}

@@ -12,6 +12,8 @@ from obert.sweeps.search import load_sweep
 
 SMOKE = Path("configs/sweeps/smoke.yaml")
 SPACE = "methods.obert.dampening"
+M = "methods.obert.num_gradients"
+HARDNESS, TEMPERATURE = "distillation.hardness", "distillation.temperature"
 
 
 @pytest.fixture
@@ -55,6 +57,14 @@ def test_every_sweep_is_valid(root):
         ({"space": {"mthods.obert.dampening": {"values": [1.0]}}}, ["'mthods'", "Did you mean 'methods'?"]),
         ({"space": {"methods.magnitude.x": {"values": [1.0]}}}, ["method 'magnitude'", "Allowed: obert"]),
         ({"space": {SPACE: {"values": [-1.0]}}}, ["dampening", "greater than or equal to 0"]),
+        (
+            {"space": {SPACE: {"values": [1e-3], "unless": {"methods.obert.solver": "joint"}}}},
+            [f"space.{SPACE}.unless: 'methods.obert.solver' is no key before this one"],
+        ),
+        (
+            {"space": {SPACE: {"values": [1e-3]}, M: {"values": [8, 16], "unless": {SPACE: 9}}}},
+            [f"space.{M}.unless: 9 is no value of '{SPACE}'"],
+        ),
         ({"space": {"stage": {"values": ["teacher"]}}}, ["unknown key 'stage'", "schedule"]),
         ({"space": {"training.epochs": {"values": [1]}}}, ["learning_rate", "Field required"]),
         ({"sampler": "tpe"}, ["sampler tpe needs the number of 'trials'"]),
@@ -115,6 +125,26 @@ def test_a_grid_is_the_product_and_its_last_key_varies_fastest(edited):
     }
     points = [tuple(point.values()) for point in load_sweep(edited(space=space)).points]
     assert points == [(m, solver) for m in (8, 16, 24, 32) for solver in ("joint", "greedy")]
+
+
+def test_a_key_that_means_nothing_beside_anothers_value_is_not_tried_there(edited):
+    """Without distillation there is one trial, not one a temperature, with the recipe's own temperature."""
+    space = {
+        HARDNESS: {"values": [0.0, 0.5, 1.0]},
+        TEMPERATURE: {"values": [1.0, 5.5], "unless": {HARDNESS: 0.0}},
+    }
+    block = {"recipes": ["smoke_gradual"], "methods": ["obert"], "sparsities": [0.8], "tasks": ["movie_reviews"]}
+    search = load_sweep(edited(space=space, downstream=block))
+    pairs = [(point[HARDNESS], point.get(TEMPERATURE)) for point in search.points]
+    assert pairs == [(0.0, None), (0.5, 1.0), (0.5, 5.5), (1.0, 1.0), (1.0, 5.5)] and search.budget == 5
+    base = load_recipe("smoke_gradual").distillation
+    ((run,),) = search.trial(search.points[0])
+    assert run.specification["recipe"]["distillation"] == {"hardness": 0.0, "temperature": base.temperature}
+    assert search.recipe(search.recipe_content(search.points[0], "the test")).distillation.hardness == 0
+
+
+def test_a_sweep_without_conditions_keeps_its_trials(root):
+    assert all("unless" not in parameter for parameter in load_sweep(SMOKE).sweep.model_dump()["space"].values())
 
 
 def test_runs_come_by_sparsity_and_only_the_values_differ(root):

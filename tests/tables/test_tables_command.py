@@ -1,5 +1,7 @@
 """The stage: records or a tracking server in, files out."""
 
+import re
+
 import pytest
 from planned import changed
 
@@ -8,7 +10,9 @@ from obert.experiment import folders
 from obert.experiment.folders import runs_folder
 from obert.experiment.plan import Plan
 from obert.experiment.schema import Downstream, Experiment, Model
+from obert.foundation import registry
 from obert.foundation.errors import UserError
+from obert.tables import Table
 from obert.tracking import store
 from obert.tracking.mirror import synchronize
 from tables.examples import record, write_run
@@ -50,6 +54,24 @@ def _write(plan, keys=None, **fields):
         scores = {name: 100.0 * ((position + i) % 3 > 0) for i, name in enumerate("abcdef")}
         made = record(key.stage, sum(scores.values()) / 6, **chosen)
         write_run(runs_folder(plan.experiment), made, scores, steps=12)
+
+
+def test_tables_of_a_paper_are_made_where_the_experiment_names_the_paper(plan, monkeypatch):
+    every = {"leaderboard": None, "table1": "obert", "figure6": "obert", "ladder": "how_to_prune"}
+    made_up = {name: type(name, (Table,), {"paper": paper}) for name, paper in every.items()}
+    plans = [changed(plan, tables="all", papers=papers) for papers in (("obert",), ("how_to_prune",), ())]
+    by_name = changed(plan, tables=("ladder",))
+    monkeypatch.setattr(registry, "names", lambda kind: list(every))
+    monkeypatch.setattr(registry, "load", lambda kind, name: made_up[name])
+    general = ["leaderboard"]
+    assert [tables.names(one) for one in plans] == [[*general, "table1", "figure6"], [*general, "ladder"], general]
+    assert tables.names(by_name) == ["ladder"]
+
+
+def test_the_tables_of_the_obert_paper_say_so():
+    loaded = {name: registry.load("tables", name) for name in registry.names("tables")}
+    of_the_paper = {name for name, table in loaded.items() if table.paper == "obert"}
+    assert of_the_paper == {name for name in loaded if re.fullmatch(r"(table|figure)\d+", name)}
 
 
 def _files(folder):

@@ -28,6 +28,7 @@ def _runs(uri, experiment="example"):
 def test_a_record_becomes_a_run_with_params_tags_curves_and_files(uri, tmp_path):
     made = record("downstream", 88.5, seed=1, method="obert", sparsity=0.9)
     folder = write_run(tmp_path / "runs", made, scores={"a": 100.0, "b": 0.0}, steps=1500)
+    (folder / "teacher_logits.jsonl").write_text("{}\n")
     assert mirror_run(folder, uri)
     (run,) = _runs(uri)
     assert run.info.run_name == str(made.key.path)
@@ -43,6 +44,7 @@ def test_a_record_becomes_a_run_with_params_tags_curves_and_files(uri, tmp_path)
         "metrics.json",
         "curves.csv",
         "predictions.jsonl",
+        "teacher_logits.jsonl",
     }
     assert (tmp_path / "tracking" / "artifacts").is_dir()
 

@@ -6,13 +6,14 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
+from obert.commands.tables import names as table_names
 from obert.experiment import folders
 from obert.experiment.plan import Plan
-from obert.foundation import registry
 from obert.foundation.accelerators import gpu_count
 from obert.foundation.code_identity import code_hash
 from obert.foundation.errors import UserError
 from obert.foundation.files import file_hash
+from obert.foundation.registry import PACKAGE
 from obert.stages import stages
 
 DEFAULT_CONFIG = "configs/default.yaml"
@@ -38,6 +39,7 @@ def experiment_file():
 CONFIG = experiment_file()
 try:
     PLAN = Plan.load(CONFIG)
+    TABLE_NAMES = table_names(PLAN)
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
@@ -48,7 +50,6 @@ TABLES = folders.tables_folder(EXPERIMENT).as_posix()
 LOGS = f"results/logs/{EXPERIMENT.name}"
 TIMES = f"results/benchmarks/{EXPERIMENT.name}"
 RUN = "{task}/{recipe}/{variant}/seed{seed}"
-TABLE_NAMES = registry.names("tables") if EXPERIMENT.tables == "all" else EXPERIMENT.tables
 GPUS = gpu_count()
 # `workflow.cores` ends what has no --cores: `snakemake --report`, and a cluster, where a job asks for this many.
 CORES = workflow.resource_settings.cores or 8

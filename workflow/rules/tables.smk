@@ -23,7 +23,7 @@ rule tables:
     params:
         config=CONFIG,
         experiment=EXPERIMENT.model_dump_json(include={"name", "description", "tables"}),
-        templates=[file_hash(path) for path in sorted((registry.PACKAGE / "report" / "templates").iterdir())],
+        templates=[file_hash(path) for path in sorted((PACKAGE / "report" / "templates").iterdir())],
         code=code_hash(commands="tables", tables=TABLE_NAMES),
     shell:
         "python -m obert tables --config {params.config:q} > {log} 2>&1"

@@ -1,0 +1,119 @@
+"""Which guidelines of "How to Prune Your Language Model" a run follows, read from its specification, and its place.
+
+The guidelines are those of its abstract: the encoder alone is pruned (`scope`), schedules scale with the sparsity
+(`schedule`), and the dense model teaches (`distillation`). oBERT in the place of magnitude is the ladder's last step.
+"""
+
+from dataclasses import dataclass
+
+from obert.records.record import Record
+from obert.statistics.estimates import Summary
+from obert.tables import Note, Results
+from obert.tables._measured import Group, groups, recipe_of
+
+PAPER, BENCHMARK = "how_to_prune", "smc_bench"
+GUIDELINES = ("scope", "schedule", "distillation")
+SPARSITIES = ("encoder_sparsity", "whole_model_sparsity")
+METHODS = ("magnitude", "obert")
+SMC = "as in SMC-Bench"
+STEPS = (SMC, "+ scope", "+ schedule", "+ distillation", "+ oBERT")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run stands between SMC-Bench's setting and all guidelines.
+
+    Attributes:
+        followed: which guidelines, in their order.
+        control: the length of an equal-compute control, None for any other run.
+    """
+
+    followed: tuple[str, ...]
+    method: str
+    control: str | None = None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether all guidelines are followed."""
+        return self.followed == GUIDELINES and self.control is None
+
+    @property
+    def step(self) -> int | None:
+        """The step of the ladder, None beside it."""
+        count = len(self.followed)
+        if self.control is not None or self.followed != GUIDELINES[:count]:
+            return None
+        return count if self.method == METHODS[0] else count + 1 if self.is_full else None
+
+    @property
+    def left_out(self) -> str | None:
+        """The one guideline that is not followed, None where that are none or several."""
+        absent = [name for name in GUIDELINES if name not in self.followed]
+        return absent[0] if len(absent) == 1 and self.control is None else None
+
+    @property
+    def label(self) -> str:
+        """E.g. "+ scope", "all but scope", "only distillation", "all, at equal compute (longest)"."""
+        if self.control is not None:
+            followed = "all" if self.followed == GUIDELINES else ", ".join(self.followed)
+            return f"{followed}, at equal compute ({self.control})"
+        but = f"all but {self.left_out}" if self.left_out else ""
+        if self.step is not None:
+            return f"{STEPS[self.step]} ({but})" if but else STEPS[self.step]
+        return but or (f"only {', '.join(self.followed)}" if self.followed else SMC)
+
+
+def place_of(record: Record) -> Place | None:
+    """The place of a gradually pruned run, None for any other."""
+    recipe, method = recipe_of(record), record.key.method
+    schedule = recipe.get("schedule") or {}
+    at_once = "end_epoch" in schedule and schedule["end_epoch"] <= schedule.get("start_epoch", 0)
+    if method not in METHODS or not recipe.get("training") or at_once:
+        return None
+    scaling = recipe.get("scaling") or {}
+    control = (scaling.get("equal_compute") or {}).get("length")
+    follows = {
+        "scope": prunes_encoder_alone(record),
+        "schedule": bool(scaling) and scaling.get("cycles", {}).get("constant") is None,
+        "distillation": recipe.get("distillation") is not None,
+    }
+    return Place(tuple(name for name in GUIDELINES if follows[name]), method, control)
+
+
+def prunes_encoder_alone(record: Record) -> bool:
+    """Whether neither embeddings nor head are in scope."""
+    scope = recipe_of(record).get("scope") or {}
+    return not (scope.get("embeddings") or scope.get("head"))
+
+
+def is_smc_setting(record: Record) -> bool:
+    """Whether a run prunes embeddings and head too, without distillation, as SMC-Bench's methods do."""
+    scope, distillation = recipe_of(record).get("scope") or {}, recipe_of(record).get("distillation")
+    return bool(scope.get("embeddings") and scope.get("head")) and distillation is None
+
+
+def compared_groups(results: Results, task: str) -> dict[str, list[Group]]:
+    """A task's runs in SMC-Bench's setting, with any method, and by all guidelines, by label."""
+    found: dict[str, list[Group]] = {}
+    for group in groups(results, task, "downstream"):
+        place, first = place_of(group.records[0]), group.records[0]
+        if place is not None and place.is_full:
+            found.setdefault(f"all guidelines, {group.key.recipe}: {group.method}", []).append(group)
+        elif group.sparsity and is_smc_setting(first):
+            found.setdefault(f"{SMC}, {group.key.recipe}: {group.method}", []).append(group)
+    return found
+
+
+def sparsities(group: Group) -> dict[str, float]:
+    """SPARSITIES of a group, means over seeds; NaN where they were not counted."""
+    counted = [record.sparsity for record in group.records if record.sparsity is not None]
+    encoder = [s.measured if s.encoder is None else s.encoder for s in counted]  # older runs prune the encoder alone
+    whole = [s.whole_model for s in counted if s.whole_model is not None]
+    return {name: Summary.of(values).mean for name, values in zip(SPARSITIES, (encoder, whole), strict=True)}
+
+
+def claim_notes(results: Results) -> tuple[Note, ...]:
+    """What the paper's abstract says, and why it has no column."""
+    paper = results.published.papers[PAPER]
+    said = "; ".join(paper.claims)
+    return (Note(f"{paper.title} ({paper.reference}): the abstract says: {said}. It has no cells: {paper.unread}."),)

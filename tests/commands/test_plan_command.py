@@ -1,0 +1,178 @@
+"""What `obert plan` prints and draws, against numbers that are worked out by hand."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from tables.examples import record
+
+from obert.commands.cli import main
+from obert.experiment.plan import Plan
+from obert.experiment.reading import merge
+from obert.records.record import write_record
+from obert.statistics.formatting import DASH
+
+SCALED = {
+    "description": "Scaled.",
+    "stage": "downstream",
+    "training": {"batch_size": 16, "learning_rate": {"initial": 1e-4, "final": 1e-5}},
+    "scaling": {"unit_epochs": 2, "cycles": {"density": 0.2}},
+    "methods": {"magnitude": {}},
+}
+LINEAR = {
+    "description": "Linear.",
+    "stage": "downstream",
+    "training": {"epochs": 10, "batch_size": 16, "learning_rate": {"initial": 1e-4}},
+    "schedule": {"start_epoch": 0, "end_epoch": 8, "every_epochs": 0.2, "initial_sparsity": 0.0, "shape": "linear"},
+    "methods": {"magnitude": {}},
+}
+BY_STEPS = merge(LINEAR, {"schedule": {"every_epochs": None, "every_steps": 3}})
+DOWNSTREAM = [
+    {"recipes": ["scaled"], "tasks": ["movie_reviews"], "sparsities": [0.5, 0.9]},
+    {"recipes": ["linear", "by_steps"], "tasks": ["movie_reviews"], "sparsities": [0.8]},
+    {"recipes": ["smoke_one_shot"], "tasks": ["movie_reviews"], "methods": ["magnitude"], "sparsities": [0.8]},
+]
+
+
+@pytest.fixture
+def config(root, tmp_path, monkeypatch):
+    """The smoke experiment with recipes of its own, and nothing finished."""
+    monkeypatch.setattr("obert.experiment.folders.RESULTS", tmp_path / "results")
+    (tmp_path / "own/recipes").mkdir(parents=True)
+    for name, recipe in {"scaled": SCALED, "linear": LINEAR, "by_steps": BY_STEPS}.items():
+        (tmp_path / f"own/recipes/{name}.yaml").write_text(yaml.safe_dump(recipe))
+    content = yaml.safe_load(Path("configs/smoke.yaml").read_text(encoding="utf-8"))
+    for section in ("upstream", "quantize", "benchmark"):
+        del content[section]
+    content |= {"downstream": DOWNSTREAM, "extensions": str(tmp_path / "own")}
+    path = tmp_path / "edited.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return str(path)
+
+
+@pytest.fixture
+def finished(config):
+    """The same with a finished teacher: 96 features, in batches of 16 six steps an epoch."""
+    teacher = Plan.load(config).teacher("movie_reviews")
+    spec = {"task": teacher.task.model_dump(mode="json")}
+    made = record("teacher", 90.0, recipe="smoke_finetune", spec=spec, data={"features": {"train": 96}})
+    write_record(teacher.folder, made)
+    return config
+
+
+def printed(capsys, *arguments):
+    assert main(["plan", *arguments]) == 0
+    return capsys.readouterr().out
+
+
+def cells(text, task="movie_reviews"):
+    return [line.split()[1:] for line in text.splitlines() if line.startswith(f"  {task} ")]
+
+
+def heights(text, name):
+    """The eighths of a line that each column of the first picture of a quantity is high."""
+    lines = text.splitlines()
+    first = next(i for i, line in enumerate(lines) if line.split()[:1] == [name] and "|" in line)
+    columns = [line.partition("|")[2].ljust(60) for line in lines[first : first + 3]]
+    return [sum(" ▁▂▃▄▅▆▇█".index(block) for block in column) for column in zip(*columns, strict=True)]
+
+
+def test_runs_are_counted_by_stage(config, capsys):
+    text = printed(capsys, "--config", config)
+    assert "experiment smoke: 7 runs" in text
+    # two teachers; four gradual runs with one method, one of one-shot pruning
+    assert [line.split() for line in text.splitlines() if line.startswith(("teacher ", "downstream "))][:2] == [
+        ["teacher", "2", "2", "1", DASH, DASH, "1"],
+        ["downstream", "5", "1", "4", "1", "3", "1"],
+    ]
+    assert "in one shot, without training, to 80 %" in text
+
+
+def test_a_scaled_recipe_is_resolved_for_each_sparsity(finished, capsys):
+    """ln(1 - s) / ln(0.8) is 3.1 at 50 % and 10.3 at 90 %: 5 and 12 cycles of two epochs."""
+    text = printed(capsys, "--config", finished, "--recipe", "scaled")
+    assert cells(text) == [
+        ["50", "5", "10", "60", "2", "to", "8", "31", "50"],
+        ["90", "12", "24", "144", "2", "to", "22", "101", "70"],
+    ]
+    words = " ".join(text.split())
+    assert "50 %, movie_reviews: learning rate 0.0001 to 1e-05, anew at epochs 2, 4, 6, 8 " in words
+    assert "anew at epochs 2, 4, 6, ..., 22 " in words
+    assert "cycles of 2 epochs, their number density (0.2)" in words
+
+
+def test_the_picture_shows_the_schedule(finished, capsys):
+    """Ten epochs in 60 columns, six an epoch: up in a straight line to epoch 8, where the sparsity is that of the
+    target; the learning rate falls in a straight line to 0."""
+    text = printed(capsys, "--config", finished, "--recipe", "linear")
+    sparsity, rate = heights(text, "sparsity"), heights(text, "rate")
+    assert max(len(line) for line in text.splitlines() if "|" in line) <= 80
+    for column in range(60):
+        epoch = (column + 0.5) / 6
+        assert sparsity[column] == pytest.approx(24 * min(epoch / 8, 1), abs=1.5)
+        assert rate[column] == pytest.approx(24 * (1 - epoch / 10), abs=1.5)
+    assert sparsity[-12:] == [24] * 12 and sparsity[0] <= 1
+
+
+def test_what_needs_the_number_of_features_is_left_out_without_it(config, capsys):
+    text = printed(capsys, "--config", config)
+    assert cells(text)[1:] == [
+        ["50", "5", "10", DASH, "2", "to", "8", "31", "50"],
+        ["90", "12", "24", DASH, "2", "to", "22", "101", "70"],
+        ["80", "1", "10", DASH, "0", "to", "8", "41", "0"],
+        ["80", "1", "10", DASH, "0", "to", "8", DASH, "0"],
+    ]
+    assert "Steps are counted for tasks with a finished run" in text
+    assert text.count("sparsity    ") == 3, "no picture of what goes by steps"
+
+
+def test_events_that_go_by_steps_are_counted_with_it(finished, capsys):
+    """48 steps to epoch 8, one event each third of them."""
+    assert cells(printed(capsys, "--config", finished, "--recipe", "by_steps"))[0][-2] == "17"
+
+
+def test_the_count_of_other_data_is_not_taken(finished, capsys):
+    path = Path(finished)
+    content = yaml.safe_load(path.read_text())
+    content["tasks"]["movie_reviews"]["train_examples"] = 50
+    path.write_text(yaml.safe_dump(content))
+    assert cells(printed(capsys, "--config", finished, "--recipe", "linear"))[0][3] == DASH
+
+
+def test_a_figure_is_saved(finished, capsys, tmp_path):
+    target = tmp_path / "made/schedules.svg"
+    text = printed(capsys, "--config", finished, "--recipe", "scaled", "--figure", str(target))
+    assert f"figure: {target}" in text and target.read_text().startswith("<?xml")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--sparsity", "0.7"], "plans no run with --sparsity 0.7. It has sparsity 0.5, 0.9, 0.8"),
+        (["--recipe", "scald"], "It has recipe smoke_finetune, scaled, linear, by_steps, smoke_one_shot"),
+        (["--figure", "plan.pdf"], "--figure plan.pdf: a figure is written as .svg or .png"),
+        (["--recipe", "smoke_one_shot", "--figure", "plan.svg"], "nothing to draw"),
+    ],
+)
+def test_mistakes_are_told(config, capsys, arguments, expected):
+    assert main(["plan", "--config", config, *arguments]) == 2
+    assert expected in capsys.readouterr().err
+
+
+def test_events_on_one_step_are_told_with_their_recipe(finished, capsys):
+    path = Path(finished).parent / "own/recipes/linear.yaml"
+    path.write_text(yaml.safe_dump(merge(LINEAR, {"schedule": {"every_epochs": 0.1}})))
+    assert main(["plan", "--config", finished]) == 2
+    said = capsys.readouterr().err
+    assert "recipe linear, task movie_reviews, sparsity 0.8: schedule.every_epochs 0.1 is less than one" in said
+
+
+def test_text_takes_no_more_libraries_than_the_plan(config, root):
+    code = (
+        "import sys; from obert.commands.cli import main; main(['plan', '--config', sys.argv[1]]);"
+        "print(sorted({'transformers', 'datasets', 'mlflow', 'matplotlib', 'pandas'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, config], capture_output=True, text=True, check=True, cwd=root)
+    assert done.stdout.splitlines()[-1] == "[]"
