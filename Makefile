@@ -25,8 +25,9 @@ run: install
 	$(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG)
 	@$(BIN)/python -m obert summary --config $(CONFIG)
 
+# A worker for each core, a file's tests in one of them, and files in the order of tests/conftest.py. A worker takes 2 GB.
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 # The newest versions that pyproject.toml allows, in an environment of their own.
 newest:

@@ -20,6 +20,24 @@ from obert.tracking import store
 
 ROOT = Path(__file__).parent.parent
 os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", MLFLOW_DISABLE_TELEMETRY="true")
+# One thread each for processes that tests start: they run beside other tests, and a second one only waits on models as
+# small as theirs.
+os.environ["OMP_NUM_THREADS"] = "1"
+LONGEST = (  # files by seconds, the first in minutes
+    "test_workflow.py",
+    "test_tutorial.py",
+    "test_every_architecture.py",
+    "test_architectures.py",
+    "test_upstream_and_transfer.py",
+    "test_benchmarks.py",
+    "test_model.py",
+    "test_bounds.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """What takes longest goes first, so that no worker is left alone with it in the end."""
+    items.sort(key=lambda item: LONGEST.index(name) if (name := item.path.name) in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(autouse=True)
@@ -29,8 +47,9 @@ def _no_network(request):
 
 
 @pytest.fixture(autouse=True)
-def _two_threads():
-    torch.set_num_threads(2)
+def _one_thread():
+    """Whatever the test before has set."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -35,6 +35,7 @@ def prune_and_record(recording: Recording, prepared: Prepared, teacher: PreTrain
     )
     if recipe.is_one_shot:
         _prune_in_one_shot(recording, pruner)
+        pruner.hook.finish()
         return record_trained(recording, prepared, pruner=pruner)
     steps = steps_per_epoch(recipe.training, len(prepared.train.features))
     events = pruning_events(recipe.schedule, steps, planned.key.sparsity)

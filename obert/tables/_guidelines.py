@@ -68,13 +68,15 @@ def place_of(record: Record) -> Place | None:
     recipe, method = recipe_of(record), record.key.method
     schedule = recipe.get("schedule") or {}
     at_once = "end_epoch" in schedule and schedule["end_epoch"] <= schedule.get("start_epoch", 0)
-    if method not in METHODS or not recipe.get("training") or at_once:
-        return None
     scaling = recipe.get("scaling") or {}
+    scales = bool(scaling) and scaling.get("cycles", {}).get("constant") is None
+    # A schedule that scales may have room for one event alone at a low sparsity.
+    if method not in METHODS or not recipe.get("training") or (at_once and not scales):
+        return None
     control = (scaling.get("equal_compute") or {}).get("length")
     follows = {
         "scope": prunes_encoder_alone(record),
-        "schedule": bool(scaling) and scaling.get("cycles", {}).get("constant") is None,
+        "schedule": scales,
         "distillation": recipe.get("distillation") is not None,
     }
     return Place(tuple(name for name in GUIDELINES if follows[name]), method, control)

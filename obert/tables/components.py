@@ -33,7 +33,7 @@ SIZES = (
 ENCODER_CHANGE = ("encoder_change", "encoder_change_low", "encoder_change_high", "encoder_change_n")
 ZEROS_CHANGE = ("zeros_change", "zeros_change_low", "zeros_change_high", "zeros_change_n", "zeros_target")
 SPEED = ("_latency_p50_ms", SPEEDUP, f"{SPEEDUP}_low", f"{SPEEDUP}_high")
-COLUMNS = ("model", "task", "metric", "method", "sparsity", "part", *SIZES, *ENCODER_CHANGE, *ZEROS_CHANGE)
+COLUMNS = ("model", "task", "metric", "method", "sparsity", "part", "recipe", *SIZES, *ENCODER_CHANGE, *ZEROS_CHANGE)
 
 
 class Components(Table):
@@ -61,10 +61,8 @@ class Components(Table):
         engines = engines_of(results)
         rows: list[dict] = []
         for task in results.tasks:
-            found = list(families(results, task))
-            if found:
-                rows += _dense_rows(results, task, engines)
-                rows += [row for family in found for row in _family_rows(results, family, engines)]
+            rows += _dense_rows(results, task, engines)
+            rows += [row for family in _compared(results, task) for row in _family_rows(results, family, engines)]
         columns = [*COLUMNS, *(f"{engine}{name}" for engine in engines for name in SPEED)]
         return pd.DataFrame(rows, columns=columns)
 
@@ -72,7 +70,7 @@ class Components(Table):
         per_row = partial(texts_by_row, content)
         shown = {name: content[name] for name in ("model", "task", "method")}
         shown["sparsity %"] = percent(content["sparsity"])
-        shown["part"] = content["part"]
+        shown |= {name: content[name] for name in ("part", "recipe")}
         shown["parameters"] = per_row(lambda v: format_number(v, 0), "parameters")
         shown["multiply-adds (M)"] = per_row(lambda v: format_number(v / 1e6, 3), "multiply_adds")
         shown["length"] = per_row(lambda v: format_number(v, 0), "length")
@@ -91,11 +89,8 @@ class Components(Table):
         return pd.DataFrame(shown)
 
     def notes(self, results: Results) -> tuple[Note, ...]:
-        concerned = [task for task in results.tasks if any(True for _ in families(results, task))]
-        if not concerned:
-            return (Note(NEEDED),)
         products = {}
-        for task in concerned:
+        for task in results.tasks:
             costs = _costs(results, task)
             if costs:
                 weights = sum(costs["multiply_adds"][part] for part in PARTS)
@@ -104,7 +99,18 @@ class Components(Table):
                     f"Attention's products of activations are not in the table. For {costs['length']} tokens they are "
                     f"{others / 1e6:,.3f} M multiply-adds, {100 * others / (others + weights):.2f} % of the model's."
                 ] = None
-        return (*map(Note, products), *engine_notes(results))
+        compared = any(_compared(results, task) for task in results.tasks)
+        return (*(() if compared else (Note(NEEDED),)), *map(Note, products), *engine_notes(results))
+
+
+def _compared(results: Results, task: str) -> list[Family]:
+    """Settings in which one part more than the encoder was pruned."""
+    return [family for family in families(results, task) if any(map(_part_of, family.others))]
+
+
+def _part_of(scope: str) -> str | None:
+    """The part that a scope has besides the encoder, if it is one."""
+    return next((part for part in PARTS[1:] if scope.startswith(f"+ {part}")), None)
 
 
 def _change(mean: float, low: float, high: float, n: float, target: float = math.nan) -> str:
@@ -133,7 +139,7 @@ def _family_rows(results: Results, family: Family, engines: list[str]) -> Iterat
         method = reference.method
         yield _row(results, reference.records[0], method, reference.sparsity, "encoder", engines)
         for name, others in family.others.items():
-            part = next((part for part in PARTS[1:] if name.startswith(f"+ {part}")), None)
+            part = _part_of(name)
             group = None if part is None else nearest(others, reference, encoder_sparsity)
             if group is None:
                 continue
@@ -155,7 +161,7 @@ def _row(results: Results, record: Record, method: str, sparsity: float, part: s
     """A part of a model, of the first seed: what it weighs, and how fast the model is."""
     task = record.key.task
     named = {"model": record.model.get("source", ""), "task": task, "metric": metric_of(results, task)}
-    named |= {"method": method, "sparsity": sparsity, "part": part}
+    named |= {"method": method, "sparsity": sparsity, "part": part, "recipe": record.key.recipe}
     return named | _sizes(results, record, part) | _speeds(_of(results, record, "benchmark"), engines)
 
 

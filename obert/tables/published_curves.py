@@ -11,7 +11,7 @@ from obert.tables._collapsed import chance_of
 from obert.tables._figures import STYLE, empty_figure, panels, styles
 from obert.tables._guidelines import BENCHMARK, PAPER, compared_groups, sparsities
 from obert.tables._measured import metric_of, score
-from obert.tables.smc_bench import TABLE, SmcBench
+from obert.tables.smc_bench import TABLE, SmcBench, shown_tasks
 
 COLUMNS = (
     "task", "metric", "source", "series", "sparsity", "whole_model_sparsity", "score", "error", "n", "approximate",
@@ -38,7 +38,7 @@ class PublishedCurves(Table):
     paper = PAPER
 
     def build(self, results: Results) -> pd.DataFrame:
-        rows = [row for task in results.tasks for row in (*_published(results, task), *_measured(results, task))]
+        rows = [row for task in shown_tasks(results) for row in (*_published(results, task), *_measured(results, task))]
         return pd.DataFrame(rows, columns=list(COLUMNS))
 
     def notes(self, results: Results) -> tuple[Note, ...]:

@@ -165,7 +165,7 @@ def test_the_suite_has_every_architecture():
     assert set(available_engines()) >= ENGINES
 
 
-@pytest.mark.parametrize("case", NAMES, indirect=True)
+@pytest.mark.parametrize("case", of_every_architecture(slow=ALIKE), indirect=True)
 def test_teacher(case):
     run = case.made("teacher")
     before = load_file(Path(case.plan.experiment.model.source) / "model.safetensors")
@@ -176,7 +176,7 @@ def test_teacher(case):
     assert predictions(run) == recorded(run)
 
 
-@pytest.mark.parametrize("case", NAMES, indirect=True)
+@pytest.mark.parametrize("case", of_every_architecture(slow=ALIKE), indirect=True)
 @pytest.mark.parametrize(("recipe", "method"), [("smoke_one_shot", "obert"), ("smoke_gradual", "magnitude")])
 def test_pruning(case, recipe, method):
     check_pruned(case, case.made("downstream", recipe=recipe, method=method))
@@ -198,7 +198,7 @@ def check_pruned(case, run, layers=None):
     assert predictions(run) == recorded(run)
 
 
-@pytest.mark.parametrize("case", NAMES, indirect=True)
+@pytest.mark.parametrize("case", of_every_architecture(slow=ALIKE), indirect=True)
 def test_layers_are_dropped_then_pruned(case):
     run = case.made("downstream", recipe="smoke_gradual_fewer_layers@smoke_keep_1_layer")
     assert made(run).model["layers"] == len(KEPT)

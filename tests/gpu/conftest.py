@@ -10,7 +10,6 @@ import torch
 def gpu() -> torch.device:
     """The GPU, or the CPU where a rehearsal says so."""
     if os.environ.get("OBERT_GPU_REHEARSAL"):
-        torch.set_num_threads(1)  # several are slower on models as small
         return torch.device("cpu")
     if not torch.cuda.is_available():
         pytest.skip("there is no GPU")

@@ -23,7 +23,6 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(autouse=True)
 def _memory_of_a_gpu(monkeypatch):
-    torch.set_num_threads(1)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1 << 34, 1 << 35))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 3 << 30)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 1 << 30)

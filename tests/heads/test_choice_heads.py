@@ -219,7 +219,6 @@ def test_a_question_is_one_example_of_per_example_gradients(scoring, head, netwo
 
 
 def test_a_network_learns_to_choose(scoring, head, network, tokenizer):
-    torch.set_num_threads(1)
     batch = batch_of(head, features(scoring, 6), tokenizer)
     optimizer = torch.optim.Adam(network.parameters(), lr=5e-3)
     for _ in range(100):

@@ -134,6 +134,17 @@ def test_magnitude_takes_neither_gradients_nor_parameters(model):
         prune(model, (), None, 0.5, method="magnitude", solver="greedy")
 
 
+def test_snip_takes_the_gradient_of_one_batch(model, batches):
+    model.eval()
+    layers = {"0.weight": model[0].weight, "3.weight": model[3].weight}
+    gradients = torch.autograd.grad(mean_loss(model, batches[0]), list(layers.values()))
+    scores = torch.cat([(w * g).abs().flatten() for w, g in zip(layers.values(), gradients, strict=True)])
+    report = prune(model, batches, mean_loss, 0.5, method="snip")
+    assert report.parameters["gradients"] == "minibatch"
+    kept = torch.cat([mask.flatten() for mask in report.masks.values()])
+    assert kept.sum() == kept.numel() // 2 and scores[kept].min() >= scores[~kept].max()
+
+
 def test_methods_that_learn_in_training_are_refused(model, batches):
     with pytest.raises(UserError, match="'movement' learns its scores in training"):
         prune(model, batches, cross_entropy, method="movement")

@@ -18,12 +18,6 @@ FORMS = ["static", "dynamic"]
 COUNT, BATCH, DAMPENING = 16, 4, 1e-2
 
 
-@pytest.fixture(autouse=True)
-def _one_thread(_two_threads):
-    """A second thread only waits on matrices as small as these."""
-    torch.set_num_threads(1)
-
-
 def small(**parameters):
     """One sub-step, and more dampening than the default: 16 gradients of random data say little."""
     defaults = {"num_gradients": COUNT, "gradient_batch_size": BATCH, "dampening": DAMPENING, "recomputations": 1}

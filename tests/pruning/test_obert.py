@@ -21,12 +21,6 @@ SOLVERS = ["independent", "joint", "greedy"]
 SPARSITIES = {"unstructured": (0.4, 0.75), "1x4": (0.4, 0.7), "2:4": (0.2, 0.5), "1:4": (0.3, 0.6)}
 
 
-@pytest.fixture(autouse=True)
-def _one_thread(_two_threads):
-    """A second thread only waits on matrices as small as these."""
-    torch.set_num_threads(1)
-
-
 def small(**parameters):
     """The method over 48 examples of the small setting."""
     defaults = {"num_gradients": 48, "gradients": "per_example", "fisher_block_size": 12, "dampening": 1e-3}

@@ -9,12 +9,6 @@ from obert.pruning.woodfisher import WoodFisher
 from obert.second_order.fisher import BlockFisher
 
 
-@pytest.fixture(autouse=True)
-def _one_thread(_two_threads):
-    """A second thread only waits on matrices as small as these."""
-    torch.set_num_threads(1)
-
-
 def small(**parameters):
     defaults = {"num_gradients": 14, "gradient_batch_size": 4, "dampening": 1e-2, "fisher_block_size": 100}
     return WoodFisher(**defaults | parameters)

@@ -12,12 +12,6 @@ SHAPES = {"rows of six": (4, 6), "ragged": (5, 7), "one row": (1, 13)}
 BLOCK_SIZES = [1, 5, 8, 24, 50]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread(_two_threads):
-    """A second thread only waits on matrices as small as these."""
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(params=["one slab", "small slabs"])
 def slab_sizes(request, monkeypatch):
     """The same results are asked for whether a tensor is worked on at once or a few rows and blocks at a time."""

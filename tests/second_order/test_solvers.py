@@ -17,12 +17,6 @@ EXACT = ["joint", "greedy"]
 CLOSE = {"rtol": 1e-8, "atol": 1e-10}
 
 
-@pytest.fixture(autouse=True)
-def _one_thread(_two_threads):
-    """A second thread only waits on matrices as small as these."""
-    torch.set_num_threads(1)
-
-
 @dataclass
 class Blocks:
     """Blocks of a Fisher with nothing cut out of them, the weights, and which of them are kept."""

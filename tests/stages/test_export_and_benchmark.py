@@ -113,6 +113,9 @@ def test_export_of_a_teacher_counts_zeros_too(plan):
     write_trained(plan, run)
     record = make(at(plan, run, "export"))
     assert (record.sparsity.target, record.sparsity.measured) == (0, 0)
+    costs, sizes = record.details["components"], {part: x.size for part, x in record.sparsity.parts.items()}
+    assert costs["multiply_adds"]["encoder"] == costs["length"] * sizes["encoder"]
+    assert all(0 < costs["gzip_bytes"][part] < 4.1 * size for part, size in sizes.items())
 
 
 def test_export_of_a_model_that_changed_after_its_record(plan):

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from samples import HEADS
 from transformers import TrainerCallback
 
+from obert.foundation import registry
 from obert.foundation.errors import UserError
 from obert.models.encoders import load_tokenizer, load_trained, prunable_weights
 from obert.pruning.shared.training_hooks import TrainingHook
@@ -75,6 +76,17 @@ def test_final_sparsity_is_exact_on_disk(plan, task, recipe):
     assert sum(int((w == 0).sum()) for w in weights.values()) == round(0.8 * size)
     assert record.sparsity.measured == pytest.approx(0.8, abs=1 / size)
     assert record.inputs.keys() == {str(plan.teacher(task).key.path)}
+
+
+def test_every_method_prunes_in_one_shot(plan):
+    """But for those that learn their scores in training."""
+    runs = [run for run in plan.of_stage("downstream") if run.key.recipe == "smoke_one_shot"]
+    assert {run.key.method for run in runs} == {*registry.names("pruning")} - {"movement", "platon", "soft_movement"}
+    for run in runs:
+        make(run)
+        network = load_trained(run.folder / "model", HEADS["sequence_classification"])
+        weights = torch.cat([weight.flatten() for weight in prunable_weights(network).values()])
+        assert int((weights == 0).sum()) == round(0.8 * len(weights)), run.key.method
 
 
 def test_gradual_run_follows_its_schedules(plan):

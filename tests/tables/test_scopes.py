@@ -182,14 +182,14 @@ def test_older_exports_without_costs_are_read(make_results):
     )
     runs = [(record("teacher", 100.0), None, 0), (old, None, 0), pruned("a", 0.5, 3), pruned("b", 0.5, 2, OWN)]
     found = Components().build(make_results(runs))
-    assert found["parameters"].tolist()[:3] == list(SIZES.values())
+    assert found["parameters"].tolist() == list(SIZES.values())  # no run tells what one part costs
     assert found["multiply_adds"].isna().all() and found["gzip_mb"].isna().all()
 
 
 @pytest.mark.parametrize("table", [Components, ScopeAblation])
 def test_experiments_without_scopes_have_no_rows_and_say_what_is_needed(table, two_tasks):
     assert table().build(two_tasks).empty
-    assert [note.text for note in table().notes(two_tasks)] == [NEEDED]
+    assert table().notes(two_tasks)[0].text == NEEDED
 
 
 def on_two_tasks(make_results, *runs):
