@@ -256,7 +256,7 @@ def test_mistake_in_the_configuration_stops_before_any_job(project):
 def test_killed_and_run_again_equals_uninterrupted(project, monkeypatch, stage, chosen):
     """kill -9 in the middle of a gradual run, then the same command: the same weights, bit for bit."""
     monkeypatch.chdir(project)
-    planned_run = Plan.load("configs/smoke.yaml").find(stage, **chosen)
+    planned_run = Plan.load(Path(__file__).parents[1] / "configs/smoke.yaml").find(stage, **chosen)
     record, checkpoints = planned_run.folder / "metrics.json", planned_run.checkpoints
     expected = read_record(record)
     record.unlink()
