@@ -135,6 +135,7 @@ class Scaling(Strict):
             "initial_sparsity": min(self.initial_sparsity, self.initial_share * sparsity),
         }
         schedule = {name: round(value, DIGITS) for name, value in schedule.items()}
+        schedule["initial_sparsity"] = min(schedule["initial_sparsity"], sparsity)
         rewinds = {
             "cycle": [k * self.unit_epochs for k in range(1, cycles)],
             "event": evenly(start, end, every),

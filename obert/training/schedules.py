@@ -90,13 +90,17 @@ def pruning_events(schedule: SparsitySchedule, steps_per_epoch: int, final: floa
         every = schedule.every_steps / steps_per_epoch
     if (end - start) / every > (end - start) * steps_per_epoch + 2:  # surely, and it may be very many
         raise _too_often(every, steps_per_epoch, round(start * steps_per_epoch))
-    events = {}
+    events: dict[int, float] = {}
+    reached = 0.0  # what a power of numbers gives may fall by a rounding error
     for epoch in [*evenly(start, end, every), *evenly(end, last, every)[1:]]:
-        progress = 1.0 if end == start else min((epoch - start) / (end - start), 1.0)
         step = round(epoch * steps_per_epoch)
         if step in events and epoch < end:  # the last interval may be next to nothing
             raise _too_often(every, steps_per_epoch, step)
-        events[step] = sparsity_at(progress, schedule.initial_sparsity, final, schedule.shape)
+        wanted = final
+        if epoch < end - 1e-6 * every:
+            progress = (epoch - start) / (end - start)
+            wanted = min(sparsity_at(progress, schedule.initial_sparsity, final, schedule.shape), final)
+        events[step] = reached = max(reached, wanted)
     return events
 
 

@@ -168,7 +168,7 @@ def test_the_target_is_reached_exactly_before_recovery(scaling, sparsity):
     recipe = scaled(**scaling.model_dump()).at(sparsity)
     steps = 1000
     events = pruning_events(recipe.schedule, steps, sparsity)
-    assert max(events.values()) == events[max(events)] == pytest.approx(sparsity, abs=1e-12)
+    assert max(events.values()) == events[max(events)] == sparsity
     assert max(events) <= (recipe.training.epochs - scaling.unit_epochs * scaling.recovery_cycles) * steps + 1
     assert all(before <= after for before, after in pairwise(events.values()))
     assert recipe.at(sparsity) == recipe
