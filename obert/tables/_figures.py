@@ -64,6 +64,12 @@ def _looks(names: list[str]) -> dict[str, dict]:
     return looks
 
 
+def shared_legend(figure: Figure, place: str, columns: int = 1) -> None:
+    """One legend for all panels, each name in it once."""
+    drawn = dict(pair for axis in figure.axes for pair in zip(*axis.get_legend_handles_labels()[::-1], strict=True))
+    figure.legend(drawn.values(), drawn, loc=f"outside {place} center", ncols=columns, fontsize=8)
+
+
 def empty_figure() -> Figure:
     """A figure that says that there is nothing to draw."""
     figure, axes = panels(1, 1)

@@ -7,13 +7,12 @@ The guidelines are those of its abstract: the encoder alone is pruned (`scope`),
 from dataclasses import dataclass
 
 from obert.records.record import Record
-from obert.statistics.estimates import Summary
 from obert.tables import Note, Results
 from obert.tables._measured import Group, groups, recipe_of
+from obert.tables._scopes import mean_of, scope_values, whole_sparsity
 
 PAPER, BENCHMARK = "how_to_prune", "smc_bench"
 GUIDELINES = ("scope", "schedule", "distillation")
-SPARSITIES = ("encoder_sparsity", "whole_model_sparsity")
 METHODS = ("magnitude", "obert")
 SMC = "as in SMC-Bench"
 STEPS = (SMC, "+ scope", "+ schedule", "+ distillation", "+ oBERT")
@@ -84,14 +83,15 @@ def place_of(record: Record) -> Place | None:
 
 def prunes_encoder_alone(record: Record) -> bool:
     """Whether neither embeddings nor head are in scope."""
-    scope = recipe_of(record).get("scope") or {}
-    return not (scope.get("embeddings") or scope.get("head"))
+    scope = scope_values(recipe_of(record))
+    return not (scope["embeddings"] or scope["head"])
 
 
 def is_smc_setting(record: Record) -> bool:
     """Whether a run prunes embeddings and head too, without distillation, as SMC-Bench's methods do."""
-    scope, distillation = recipe_of(record).get("scope") or {}, recipe_of(record).get("distillation")
-    return bool(scope.get("embeddings") and scope.get("head")) and distillation is None
+    recipe = recipe_of(record)
+    scope = scope_values(recipe)
+    return bool(scope["embeddings"] and scope["head"]) and recipe.get("distillation") is None
 
 
 def compared_groups(results: Results, task: str) -> dict[str, list[Group]]:
@@ -108,10 +108,8 @@ def compared_groups(results: Results, task: str) -> dict[str, list[Group]]:
 
 def sparsities(group: Group) -> dict[str, float]:
     """SPARSITIES of a group, means over seeds; NaN where they were not counted."""
-    counted = [record.sparsity for record in group.records if record.sparsity is not None]
-    encoder = [s.measured if s.encoder is None else s.encoder for s in counted]  # older runs prune the encoder alone
-    whole = [s.whole_model for s in counted if s.whole_model is not None]
-    return {name: Summary.of(values).mean for name, values in zip(SPARSITIES, (encoder, whole), strict=True)}
+    encoder = mean_of(group, lambda s: s.measured if s.encoder is None else s.encoder)  # older runs prune it alone
+    return {"encoder_sparsity": encoder, "whole_model_sparsity": whole_sparsity(group)}
 
 
 def claim_notes(results: Results) -> tuple[Note, ...]:

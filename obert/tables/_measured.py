@@ -61,6 +61,16 @@ class Group:
         dense = results.dense(self.key.task)
         return dense is not None and self.layers is not None and self.layers < dense.model.get("layers", math.inf)
 
+    @property
+    def score_columns(self) -> dict[str, float]:
+        """The score as tables hold it."""
+        return {"score_mean": self.score.mean, "score_std": self.score.std, "n": self.score.n}
+
+    @property
+    def hours(self) -> float:
+        """Of training and pruning, mean over seeds."""
+        return self.mean("training_seconds", "pruning_seconds") / 3600
+
     def mean(self, *costs: str) -> float:
         """Mean over seeds of the sum of some costs; NaN where a record has none of them."""
         sums = [

@@ -160,7 +160,7 @@ class Results:
             if found != [None]:  # an example that the primary metric does not count
                 terms[str(prediction["id"])] = [float(term) for term in found]
 
-        self._each_prediction(key, keep)
+        self.each_line(key, PREDICTIONS, keep)
         names = tuple(terms)
         if names not in self._examples:  # one index for all runs: to compare two of them costs nothing then
             self._examples[names] = pd.Index(names)
@@ -178,18 +178,23 @@ class Results:
             hash((prediction["prediction"], prediction.get("label")))  # both are counted
             found.append(prediction)
 
-        self._each_prediction(key, keep)
+        self.each_line(key, PREDICTIONS, keep)
         return found
 
-    def _each_prediction(self, key: RunKey, take: Callable[[dict[str, Any]], None]) -> None:
-        path = self.folder / key.path / PREDICTIONS
+    def each_line(self, key: RunKey, name: str, take: Callable[[dict[str, Any]], None]) -> None:
+        """Give `take` each line of a JSON-lines file of a run, if the run left it.
+
+        Raises:
+            UserError: a line is damaged: it is no JSON, or `take` finds in it what must not be.
+        """
+        path = self.folder / key.path / name
         if not path.is_file():
             return
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 try:
                     take(json.loads(line))
-                except (ValueError, KeyError, TypeError) as error:
+                except (ValueError, KeyError, TypeError, AttributeError) as error:
                     raise UserError(
                         f"{path}, line {number} is damaged ({error!r}). Run {self.command(key)} again."
                     ) from None

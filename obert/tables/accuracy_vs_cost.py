@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from obert.tables import Results, Table
-from obert.tables._figures import STYLE, empty_figure, panels, styles
+from obert.tables._figures import STYLE, empty_figure, panels, shared_legend, styles
 from obert.tables._guidelines import PAPER, place_of
 from obert.tables._measured import groups, metric_of, recipe_of, score
 
@@ -45,11 +45,9 @@ class AccuracyVsCost(Table):
                         "series": series if place is None else f"{place.label}; {series}",
                         "recipe": group.key.recipe,
                         "method": group.method,
-                        "score_mean": group.score.mean,
-                        "score_std": group.score.std,
-                        "n": group.score.n,
+                        **group.score_columns,
                         "training_steps": group.mean("optimizer_steps"),
-                        "hours": group.mean("training_seconds", "pruning_seconds") / 3600,
+                        "hours": group.hours,
                         "dense": score(results.dense(task)),
                     }
                 )
@@ -69,10 +67,7 @@ class AccuracyVsCost(Table):
                     axis.set_title(f"{part['task'].iloc[0]}, {100 * sparsity:g} %")
                     axis.set_xlabel(label)
                     axis.set_ylabel(f"{part['metric'].iloc[0]} (%)")
-            drawn = dict(
-                pair for axis in figure.axes for pair in zip(*axis.get_legend_handles_labels()[::-1], strict=True)
-            )
-            figure.legend(drawn.values(), drawn, loc="outside upper center", ncols=1, fontsize=8)
+            shared_legend(figure, "upper")
         return figure
 
 

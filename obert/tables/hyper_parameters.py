@@ -7,13 +7,13 @@ from typing import Any
 
 import pandas as pd
 
+from obert.experiment.scaling import DECIDED
 from obert.stages import stage
 from obert.statistics.formatting import DASH
 from obert.tables import Note, Results, Table
 
 OF_ROW = ("stage", "recipe")
 METHOD = "methods"
-SCALED = ("schedule", "training.epochs", "training.learning_rate.rewind_epochs")  # what `scaling` is resolved into
 
 
 class HyperParameters(Table):
@@ -72,7 +72,7 @@ def _values(method: str | None, specification: Mapping[str, Any]) -> Iterator[tu
     recipe = {name: value for name, value in specification["recipe"].items() if name not in OF_ROW}
     scaled = recipe.get("scaling") is not None
     for name, value in _flat(recipe):
-        if value is not None and not (scaled and name.startswith(SCALED)):
+        if value is not None and not (scaled and name.startswith(DECIDED)):
             yield name, value
     for name, value in _flat(specification.get("method") or {}):
         if value is not None:

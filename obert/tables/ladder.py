@@ -10,9 +10,10 @@ from obert.statistics.collapse import RULE
 from obert.statistics.formatting import DASH, format_difference, format_number, format_summary
 from obert.tables import Note, Results, Table
 from obert.tables._collapsed import COLLAPSED, collapsed_runs, collapsed_text
-from obert.tables._guidelines import PAPER, SPARSITIES, STEPS, Place, claim_notes, place_of, sparsities
+from obert.tables._guidelines import PAPER, STEPS, Place, claim_notes, place_of, sparsities
 from obert.tables._measured import Group, groups, metric_of, scale_text
 from obert.tables._ranking import Pairs, differences, texts_by_row
+from obert.tables._scopes import SPARSITIES
 
 REFERENCES = {  # by the prefix of their columns
     "before": "to the step before",
@@ -65,8 +66,7 @@ class Ladder(Table):
             "method": content["method"],
             "score": per_row(format_summary, "score_mean", "score_std", "n"),
             "collapsed": per_row(collapsed_text, *COLLAPSED, "n"),
-            "encoder %": per_row(lambda s: format_number(100 * s, 2), "encoder_sparsity"),
-            "whole model %": per_row(lambda s: format_number(100 * s, 2), "whole_model_sparsity"),
+            **{words: per_row(lambda s: format_number(100 * s, 2), name) for name, words in SPARSITIES.items()},
             "steps": per_row(lambda v: format_number(v, 0), "training_steps"),
             "hours": per_row(lambda v: format_number(v, 3), "hours"),
         }
@@ -148,13 +148,11 @@ def _row(results: Results, place: Place, group: Group) -> dict:
         "guidelines": place.label,
         "recipe": group.key.recipe,
         "method": group.method,
-        "score_mean": group.score.mean,
-        "score_std": group.score.std,
-        "n": group.score.n,
+        **group.score_columns,
         **collapsed_runs(results, group),
         **sparsities(group),
         "training_steps": group.mean("optimizer_steps"),
-        "hours": group.mean("training_seconds", "pruning_seconds") / 3600,
+        "hours": group.hours,
     }
 
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from obert.tables import Note, Results, Table
 from obert.tables._collapsed import chance_of
-from obert.tables._figures import STYLE, empty_figure, panels, styles
+from obert.tables._figures import STYLE, empty_figure, panels, shared_legend, styles
 from obert.tables._guidelines import BENCHMARK, PAPER, compared_groups, sparsities
 from obert.tables._measured import metric_of, score
 from obert.tables.smc_bench import TABLE, SmcBench, shown_tasks
@@ -57,10 +57,7 @@ class PublishedCurves(Table):
                     axis.set_title(task)
                     axis.set_xlabel(label)
                     axis.set_ylabel(f"{part['metric'].iloc[0]} (%)")
-            drawn = dict(
-                pair for axis in figure.axes for pair in zip(*axis.get_legend_handles_labels()[::-1], strict=True)
-            )
-            figure.legend(drawn.values(), drawn, loc="outside lower center", ncols=2, fontsize=8)
+            shared_legend(figure, "lower", columns=2)
         return figure
 
 

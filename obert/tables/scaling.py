@@ -133,7 +133,7 @@ def _row(results: Results, group: Group, scaling: dict[str, Any] | None) -> dict
         "cycles": _cycles(group, scaling),
         "epochs": group.epochs,
         "steps": group.mean("optimizer_steps"),
-        "hours": group.mean("training_seconds", "pruning_seconds") / 3600,
+        "hours": group.hours,
         "mean": group.score.mean,
         "std": group.score.std,
         "n": group.score.n,

@@ -133,7 +133,5 @@ def _row(results: Results, comparison: str, group: Group) -> dict:
         "sparsity_target": group.sparsity,
         "encoder_sparsity": encoder_sparsity(group),
         "whole_model_sparsity": whole_sparsity(group),
-        "score_mean": group.score.mean,
-        "score_std": group.score.std,
-        "n": group.score.n,
+        **group.score_columns,
     } | collapsed_runs(results, group)

@@ -11,10 +11,11 @@ from obert.statistics.collapse import RULE
 from obert.statistics.formatting import DASH, format_number, format_summary
 from obert.tables import Note, Results, Table
 from obert.tables._collapsed import COLLAPSED, collapsed_runs, collapsed_text
-from obert.tables._guidelines import BENCHMARK, PAPER, SPARSITIES, claim_notes, compared_groups, sparsities
+from obert.tables._guidelines import BENCHMARK, PAPER, claim_notes, compared_groups, sparsities
 from obert.tables._measured import DENSE, Group, score
 from obert.tables._planned import as_planned, paper_notes
 from obert.tables._published import Number
+from obert.tables._scopes import SPARSITIES
 
 if TYPE_CHECKING:
     from obert.experiment.plan import Plan
@@ -89,7 +90,7 @@ class SmcBench(Table):
             shown[label, "measured"] = [format_summary(*row) for row in rows]
             rows = part[[*COLLAPSED, "measured_n"]].itertuples(index=False)
             shown[label, "collapsed"] = [DASH if pd.isna(row[2]) else collapsed_text(*row) or DASH for row in rows]
-            for column, words in (("encoder_sparsity", "encoder %"), ("whole_model_sparsity", "whole model %")):
+            for column, words in SPARSITIES.items():
                 shown[label, words] = [format_number(100 * value, 1) for value in part[column]]
         return pd.DataFrame(shown)
 

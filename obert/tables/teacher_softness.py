@@ -1,6 +1,5 @@
 """Figure: how soft each task's teacher is by temperature, on validation examples that it was not trained on."""
 
-import json
 from collections.abc import Iterator
 
 import matplotlib as mpl
@@ -9,7 +8,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from obert.foundation import registry
-from obert.foundation.errors import UserError
 from obert.heads.regression import Regression
 from obert.records.record import PREDICTIONS, TEACHER_LOGITS, Record
 from obert.statistics.formatting import format_number
@@ -113,28 +111,18 @@ def _distributions(results: Results, record: Record) -> dict[str, Rows]:
     Raises:
         UserError: the file is damaged.
     """
-    folder = results.folder / record.key.path
+    kept = (results.folder / record.key.path / TEACHER_LOGITS).is_file()
     found: dict[str, Rows] = {}
-    path = folder / TEACHER_LOGITS
-    if not path.is_file():
-        path = folder / PREDICTIONS
-        if not path.is_file():
-            return found
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                row = json.loads(line)
-                outputs = row["logits"] if path.name == TEACHER_LOGITS else _scores(row)
-                for output, logits in outputs.items():
-                    if logits:
-                        array = np.array(logits, dtype=float)
-                        if array.ndim != 2 or not array.size or not np.isfinite(array).all():
-                            raise ValueError(f"{output} holds no logits")
-                        found.setdefault(output, []).append((str(row["id"]), array))
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise UserError(
-                    f"{path}, line {number} is damaged ({error!r}). Run {results.command(record.key)} again."
-                ) from None
+
+    def keep(row: dict) -> None:
+        for output, logits in (row["logits"] if kept else _scores(row)).items():
+            if logits:
+                array = np.array(logits, dtype=float)
+                if array.ndim != 2 or not array.size or not np.isfinite(array).all():
+                    raise ValueError(f"{output} holds no logits")
+                found.setdefault(output, []).append((str(row["id"]), array))
+
+    results.each_line(record.key, TEACHER_LOGITS if kept else PREDICTIONS, keep)
     return found
 
 
