@@ -5,7 +5,6 @@ from transformers import PreTrainedModel
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from obert.foundation import processes
-from obert.masks.patterns import parse_pattern
 from obert.records.record import Record
 from obert.records.recording import Recording
 from obert.stages._trained import Prepared, record_trained, train
@@ -22,17 +21,7 @@ def prune_and_record(recording: Recording, prepared: Prepared, teacher: PreTrain
         UserError: the schedule does not fit the data, or training diverges.
     """
     planned, recipe = recording.planned, recording.planned.recipe
-    pruner = Pruner(
-        prepared.network,
-        planned.method,
-        prepared.train,
-        planned.seeds,
-        parse_pattern(recipe.pattern),
-        recipe.distribution,
-        teacher,
-        recipe.distillation,
-        recipe.scope,
-    )
+    pruner = Pruner.of(recipe, prepared.network, planned.method, prepared.train, planned.seeds, teacher)
     if recipe.is_one_shot:
         _prune_in_one_shot(recording, pruner)
         pruner.hook.finish()

@@ -12,7 +12,6 @@ import torch
 from transformers import PreTrainedModel
 
 from obert.experiment.recipe import Recipe
-from obert.masks.patterns import parse_pattern
 from obert.pruning import Method
 from obert.training.features import Features
 from obert.training.gradual import GradualPruning
@@ -59,17 +58,7 @@ def measure(
     Raises:
         UserError: an event draws more features than there are, or training diverges.
     """
-    pruner = Pruner(
-        network,
-        method,
-        data,
-        seeds,
-        parse_pattern(recipe.pattern),
-        recipe.distribution,
-        teacher,
-        recipe.distillation,
-        recipe.scope,
-    )
+    pruner = Pruner.of(recipe, network, method, data, seeds, teacher)
     event, gradients = _event(pruner)
     step, steps = _step(pruner, teacher, recipe, seeds)
     return Pace(step, event, steps, gradients)

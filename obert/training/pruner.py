@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from obert.experiment.recipe import Distillation, Scope
+from obert.experiment.recipe import Distillation, Recipe, Scope
 from obert.foundation.errors import UserError
 from obert.foundation.files import write_text
-from obert.masks.patterns import AnyPattern
+from obert.masks.patterns import AnyPattern, parse_pattern
 from obert.masks.selection import Cut, Distribution, dense_masks
 from obert.models.encoders import ENCODER, prunable_parts
 from obert.pruning import Context, Method, WeightsBehindMasks, prune_event
@@ -117,6 +117,29 @@ class Pruner:
         self.masks = dense_masks(self.hook.weights)
         self.events: list[dict[str, Any]] = []
         check_gradients(method, len(data.features), f"method {type(method).__name__}")
+
+    @classmethod
+    def of(
+        cls,
+        recipe: Recipe,
+        network: nn.Module,
+        method: Method,
+        data: Features,
+        seeds: dict[str, int],
+        teacher: nn.Module | None,
+    ) -> Pruner:
+        """The pruner of a recipe."""
+        return cls(
+            network,
+            method,
+            data,
+            seeds,
+            parse_pattern(recipe.pattern),
+            recipe.distribution,
+            teacher,
+            recipe.distillation,
+            recipe.scope,
+        )
 
     @property
     def sparsity(self) -> float:
