@@ -3,9 +3,9 @@
 import importlib
 
 __version__ = "0.1.0"
-__all__ = ["PruningReport", "hold_masks", "prune"]
+__all__ = ["PruningReport", "hold_masks", "load", "prune"]
 
-_MODULES = {"PruningReport": "report", "hold_masks": "holding", "prune": "prune"}
+_MODULES = {"PruningReport": "report", "hold_masks": "holding", "load": "loading", "prune": "prune"}
 
 
 def __getattr__(name: str):

@@ -80,6 +80,17 @@ def parser() -> argparse.ArgumentParser:
     )
     sweep.add_argument("--workers", type=_count, default=1, help="processes to search with")
     sweep.add_argument("--worker", type=_number, default=0, help="number of this process, to join others that run")
+    card = command(
+        "card",
+        "write the model cards of finished runs, with the speeds that were measured",
+        lambda a: print(_command("card").run(Plan.load(a.config), _chosen(a))),
+    )
+    _choose_runs(card)
+    push = command("push", "upload a model with its card to the Hugging Face Hub; says what it would do", _push)
+    push.add_argument("folder", type=Path, help="of a model, or of the run that made it")
+    push.add_argument("repository", help="<owner>/<name> on the Hub")
+    push.add_argument("--upload", action="store_true", help="do it")
+    push.add_argument("--private", action="store_true", help="make a new repository a private one")
     command(
         "track",
         "mirror every record into MLflow that is not there yet",
@@ -152,12 +163,23 @@ def _run_stage(arguments: argparse.Namespace) -> None:
         from obert.tracking.mirror import mirror_run
 
         mirror_run(planned.folder, planned.experiment.tracking_uri)
+    mend = f"python -m obert card --config {shlex.quote(str(arguments.config))} {planned.key.arguments}"
+    with only_warns(f"obert {chosen.name}: the run is complete, but its model has no card", mend):
+        from obert.report.model_card import write_model_card
+
+        if chosen.trains or chosen.exclusive:
+            write_model_card(planned)
     planned.drop_checkpoints()  # not before: a job that is killed meanwhile loses its outputs to Snakemake
 
 
 def _write_recipe(arguments: argparse.Namespace) -> None:
     plan, given = Plan.load(arguments.config), ("task", "sparsity", "method", "model", "budget_minutes", "name")
     print(_command("recipe").run(plan, arguments.config, **{name: getattr(arguments, name) for name in given}))
+
+
+def _push(arguments: argparse.Namespace) -> None:
+    given = (arguments.folder, arguments.repository, arguments.upload, arguments.private)
+    print(_command("push").run(*given))
 
 
 def _fetch_assets(arguments: argparse.Namespace) -> None:
