@@ -83,7 +83,7 @@ def parser() -> argparse.ArgumentParser:
     command(
         "track",
         "mirror every record into MLflow that is not there yet",
-        lambda a: _command("track").run(Plan.load(a.config).experiment),
+        lambda a: _command("track").run(Plan.load(a.config)),
     )
     tables = command(
         "tables",
@@ -151,7 +151,7 @@ def _run_stage(arguments: argparse.Namespace) -> None:
         print(f"{planned.key.path}: {scores}", flush=True)
         from obert.tracking.mirror import mirror_run
 
-        mirror_run(planned.folder, planned.experiment.tracking_uri)
+        mirror_run(planned.folder, planned.experiment.tracking_uri, planned.config)
     planned.drop_checkpoints()  # not before: a job that is killed meanwhile loses its outputs to Snakemake
 
 

@@ -14,7 +14,7 @@ from obert.foundation.locks import locked
 
 TRIALS = "trials.csv"
 TRIAL = "trial.txt"  # what the artifact store is tried with
-PATH_TAG, HASH_TAG, SKIPPED_TAG = "run_key", "record_sha256", "skipped_params"
+HASH_TAG, SKIPPED_TAG = "record_sha256", "skipped_params"
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # which the UI otherwise guesses
 SQLITE = "sqlite:///"
 LOCK = ".mirror.lock"  # beside what is mirrored, by one process at a time
