@@ -10,7 +10,7 @@ from obert.foundation.files import content_hash
 from obert.foundation.locks import locked
 from obert.records.record import CURVES, FILE_NAME, PREDICTIONS, TEACHER_LOGITS, Record, read_with_bytes
 from obert.tracking.models import delete_models, log_model
-from obert.tracking.naming import PATH_TAG, names, run_name, tags
+from obert.tracking.naming import PATH_TAG, SCORE, SPARSITY, names, run_name, tags
 from obert.tracking.store import BATCH, HASH_TAG, LOCK, SKIPPED_TAG, connection, experiment_id, find_runs, ping
 
 VERSION_TAG, VERSION = "mirror_version", "3"  # of what a mirrored run holds: those of another are made anew
@@ -154,13 +154,14 @@ def _tags(record: Record, config: str | None) -> dict[str, str]:
 def _final_metrics(record: Record, time: int) -> list:
     from mlflow.entities import Metric
 
-    values = {name: score.value for name, score in record.metrics.items()}
+    scores = {name: score.value for name, score in record.metrics.items()}
+    values: dict[str, float] = {}  # first what the UI shows first, also where it keeps the order
     if record.primary_metric:
-        values["score"] = values[record.primary_metric]
-    values |= record.costs
-    values |= {"wall_time_seconds": record.wall_time_seconds, "peak_memory_mb": record.peak_memory_mb}
+        values |= dict.fromkeys((SCORE, "score"), scores[record.primary_metric])
     if record.sparsity is not None:
-        values["measured_sparsity"] = record.sparsity.measured
+        values |= dict.fromkeys((SPARSITY, "measured_sparsity"), record.sparsity.measured)
+    values |= scores | record.costs
+    values |= {"wall_time_seconds": record.wall_time_seconds, "peak_memory_mb": record.peak_memory_mb}
     return [Metric(name, float(value), time, 0) for name, value in values.items()]
 
 

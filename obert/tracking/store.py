@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 import tempfile
+import time
 import uuid
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 from obert.foundation.errors import UserError
 from obert.foundation.locks import locked
+from obert.tracking.naming import VIEW_TAG, view
 
 TRIALS = "trials.csv"
 TRIAL = "trial.txt"  # what the artifact store is tried with
@@ -146,14 +148,21 @@ def experiment_id(client: Any, name: str, uri: str) -> str:
         database = database_file(uri)
         location = None if database is None else (database.parent / "artifacts" / name).resolve().as_uri()
         try:
-            return client.create_experiment(name, artifact_location=location, tags=EXPERIMENT_TAGS)
+            return client.create_experiment(name, artifact_location=location, tags=EXPERIMENT_TAGS | _view())
         except MlflowException:  # a parallel writer was faster
             found = client.get_experiment_by_name(name)
             if found is None:
                 raise
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
+    if VIEW_TAG not in found.tags:  # made by an older version
+        for tag, value in _view().items():
+            client.set_experiment_tag(found.experiment_id, tag, value)
     return found.experiment_id
+
+
+def _view() -> dict[str, str]:
+    return {VIEW_TAG: view(int(time.time() * 1000))}
 
 
 def find_runs(client: Any, experiment: str, condition: str = "") -> list:
