@@ -18,6 +18,7 @@ from obert.experiment.plan import Plan
 from obert.experiment.reading import read_yaml
 from obert.foundation import registry
 from obert.foundation.errors import UserError, only_warns
+from obert.foundation.passwords import mask_unforeseen, masked
 from obert.stages import stage, stages
 
 DEFAULT = "configs/default.yaml"
@@ -193,6 +194,7 @@ def _use_extensions(argv: list[str]) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run a command; without one, list them. Returns 0, or 2 after a mistake of the user's, told in one message."""
     argv = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    mask_unforeseen()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # where the terminal has no dashes and blocks
@@ -207,7 +209,7 @@ def main(argv: list[str] | None = None) -> int:
         if os.strerror(errno.ENOSPC) not in str(error):
             raise
         print(
-            f"obert {argv[0]}: the disk is full: {error}. Free some space and run the same command again; "
+            f"obert {argv[0]}: the disk is full: {masked(str(error))}. Free some space and run the same command again; "
             "finished runs and complete checkpoints are kept.",
             file=sys.stderr,
         )

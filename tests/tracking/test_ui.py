@@ -80,7 +80,10 @@ def test_names_score_and_sparsity_come_first(uri, pages, page, tmp_path):
     page.goto(f"{pages}/#/experiments/{experiment}/runs?viewStateShareKey={VIEW}")
     page.get_by_text("magnitude 90 % · SST-2").first.wait_for()
     page.get_by_text("Result/sparsity").first.wait_for()
-    header = dict.fromkeys(text.strip() for text in page.locator("[role=columnheader]").all_inner_texts())
+    header = page.locator("[role=columnheader]").evaluate_all(  # the grid's elements come in no order
+        "cells => cells.map(cell => [cell.getBoundingClientRect().x, cell.innerText.trim()])"
+    )
+    header = list(dict.fromkeys(text for _, text in sorted(header)))
     shown = [text for text in header if text.startswith("Result/") or text in runs[0].data.params]
     assert shown[:2] == ["Result/score", "Result/sparsity"]
     assert set(shown[2:]) >= {"method", "recipe", "sparsity", "seed"}
