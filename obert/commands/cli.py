@@ -18,6 +18,7 @@ from obert.experiment.plan import Plan
 from obert.experiment.reading import read_yaml
 from obert.foundation import registry
 from obert.foundation.errors import UserError, only_warns
+from obert.foundation.passwords import mask_unforeseen, masked
 from obert.stages import stage, stages
 
 DEFAULT = "configs/default.yaml"
@@ -94,7 +95,7 @@ def parser() -> argparse.ArgumentParser:
     command(
         "track",
         "mirror every record into MLflow that is not there yet",
-        lambda a: _command("track").run(Plan.load(a.config).experiment),
+        lambda a: _command("track").run(Plan.load(a.config)),
     )
     tables = command(
         "tables",
@@ -162,7 +163,7 @@ def _run_stage(arguments: argparse.Namespace) -> None:
         print(f"{planned.key.path}: {scores}", flush=True)
         from obert.tracking.mirror import mirror_run
 
-        mirror_run(planned.folder, planned.experiment.tracking_uri)
+        mirror_run(planned.folder, planned.experiment.tracking_uri, planned.config)
     mend = f"python -m obert card --config {shlex.quote(str(arguments.config))} {planned.key.arguments}"
     with only_warns(f"obert {chosen.name}: the run is complete, but its model has no card", mend):
         from obert.report.model_card import write_model_card
@@ -215,6 +216,7 @@ def _use_extensions(argv: list[str]) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run a command; without one, list them. Returns 0, or 2 after a mistake of the user's, told in one message."""
     argv = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    mask_unforeseen()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # where the terminal has no dashes and blocks
@@ -229,7 +231,7 @@ def main(argv: list[str] | None = None) -> int:
         if os.strerror(errno.ENOSPC) not in str(error):
             raise
         print(
-            f"obert {argv[0]}: the disk is full: {error}. Free some space and run the same command again; "
+            f"obert {argv[0]}: the disk is full: {masked(str(error))}. Free some space and run the same command again; "
             "finished runs and complete checkpoints are kept.",
             file=sys.stderr,
         )

@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from obert.experiment.folders import runs_folder, sweep_folder
+from obert.experiment.plan import Plan
 from obert.experiment.schema import Experiment
 from obert.foundation.errors import UserError
 from obert.tracking.mirror import synchronize
@@ -13,16 +14,17 @@ from obert.tracking.store import TRIALS, initialize, try_artifacts
 from obert.tracking.sweeps import mirror_sweep
 
 
-def run(experiment: Experiment) -> None:
+def run(plan: Plan) -> None:
     """Mirror every record and sweep that is not in MLflow yet; the database can be lost and rebuilt this way.
 
     Raises:
         UserError: the store cannot be used; or, when all others are mirrored, which records and sweeps could not be.
     """
+    experiment = plan.experiment
     uri = experiment.tracking_uri
     initialize(uri)
     try_artifacts(uri, experiment.name)
-    steps = [partial(synchronize, runs_folder(experiment), uri)]
+    steps = [partial(synchronize, runs_folder(experiment), uri, plan.config)]
     steps += [partial(_mirror, trials, experiment) for trials in sorted(sweep_folder("").glob(f"*/{TRIALS}"))]
     problems = []
     for step in steps:

@@ -10,24 +10,15 @@ from obert.foundation.files import content_hash
 from obert.foundation.locks import locked
 from obert.records.record import CURVES, FILE_NAME, PREDICTIONS, TEACHER_LOGITS, Record, read_with_bytes
 from obert.tracking.models import delete_models, log_model
-from obert.tracking.store import (
-    BATCH,
-    HASH_TAG,
-    LOCK,
-    PATH_TAG,
-    SKIPPED_TAG,
-    connection,
-    experiment_id,
-    find_runs,
-    ping,
-)  # fmt: skip
+from obert.tracking.naming import PATH_TAG, SCORE, SPARSITY, names, run_name, tags
+from obert.tracking.store import BATCH, HASH_TAG, LOCK, SKIPPED_TAG, connection, experiment_id, find_runs, ping
 
-VERSION_TAG, VERSION = "mirror_version", "2"  # of what a mirrored run holds: those of another are made anew
+VERSION_TAG, VERSION = "mirror_version", "3"  # of what a mirrored run holds: those of another are made anew
 SMALL_BATCH = 100  # MLflow takes that many parameters in one request,
 MAX_NAME, MAX_VALUE = 250, 6000  # of these lengths at most
 
 
-def mirror_run(folder: Path, uri: str) -> bool:
+def mirror_run(folder: Path, uri: str, config: str | None = None) -> bool:
     """Bring a run's record with its curves, predictions and exported model to MLflow.
 
     There is one MLflow run for a key, however often this is called, and by however many processes at once. The record
@@ -35,6 +26,7 @@ def mirror_run(folder: Path, uri: str) -> bool:
 
     Args:
         folder: the run's folder, which holds the record's file.
+        config: the experiment's file, which the description's command names.
 
     Returns:
         False if MLflow had this very record already.
@@ -54,12 +46,15 @@ def mirror_run(folder: Path, uri: str) -> bool:
                 client.delete_run(run.info.run_id)
         if complete:
             return False
-        _write(client, experiment, record, content, folder)
+        _write(client, experiment, record, content, folder, config)
         return True
 
 
-def synchronize(records_folder: Path, uri: str) -> int:
+def synchronize(records_folder: Path, uri: str, config: str | None = None) -> int:
     """Mirror every record below a folder that MLflow does not have yet. Returns how many.
+
+    Args:
+        config: as for `mirror_run`.
 
     Raises:
         UserError: a store that cannot be used; or, when all others are mirrored, the records that could not be.
@@ -73,7 +68,7 @@ def synchronize(records_folder: Path, uri: str) -> int:
                 with connection(uri) as client:
                     known[record.experiment] = _hashes(client, experiment_id(client, record.experiment, uri))
             if known[record.experiment].get(str(record.key.path)) != [content_hash(content)]:
-                count += mirror_run(file.parent, uri)
+                count += mirror_run(file.parent, uri, config)
         except UserError as error:
             problems.append(f"{file}: {error}")
             ping(uri)  # or every record would wait for a store that no longer answers
@@ -95,16 +90,15 @@ def _digest(run: Any) -> str:
     return run.data.tags.get(HASH_TAG, "") if run.data.tags.get(VERSION_TAG) == VERSION else ""
 
 
-def _write(client: Any, experiment: str, record: Record, content: bytes, folder: Path) -> None:
+def _write(client: Any, experiment: str, record: Record, content: bytes, folder: Path, config: str | None) -> None:
     """One new run. The record's hash comes last: a run without it is incomplete, and is replaced the next time."""
     from mlflow.entities import Param
 
     start = int(record.started_at.timestamp() * 1000)
     end = start + int(record.wall_time_seconds * 1000)
-    path = str(record.key.path)
     params, skipped = _params(record)
-    tags = _tags(record) | ({SKIPPED_TAG: ", ".join(skipped)[:8000]} if skipped else {})
-    run = client.create_run(experiment, start_time=start, run_name=path, tags=tags).info.run_id
+    given = _tags(record, config) | ({SKIPPED_TAG: ", ".join(skipped)[:8000]} if skipped else {})
+    run = client.create_run(experiment, start_time=start, run_name=run_name(record.key), tags=given).info.run_id
     for chunk in _chunks([Param(name, value) for name, value in params.items()], SMALL_BATCH):
         client.log_batch(run, params=chunk)
     for chunk in _chunks(_final_metrics(record, end) + _curve_metrics(folder / CURVES, start, end), BATCH):
@@ -114,7 +108,7 @@ def _write(client: Any, experiment: str, record: Record, content: bytes, folder:
         if (folder / name).is_file():
             client.log_artifact(run, str(folder / name))
     if record.key.stage == "export":
-        log_model(client, experiment, run, record, folder, _names(record))
+        log_model(client, experiment, run, record, folder, names(record.key))
     client.set_terminated(run, end_time=end)
     client.set_tag(run, HASH_TAG, content_hash(content))
 
@@ -129,7 +123,7 @@ def _params(record: Record) -> tuple[dict[str, str], list[str]]:
     What is not set is left out: a `None` would make a column of numbers one of words.
     """
     spec = {name: part for name, part in record.spec.items() if name != "key"}
-    flat = _names(record) | {name: str(value) for name, value in _flatten(spec).items() if value is not None}
+    flat = names(record.key) | {name: str(value) for name, value in _flatten(spec).items() if value is not None}
     too_long = [k for k, v in flat.items() if len(v) > MAX_VALUE or len(k) > MAX_NAME]
     return {name: value for name, value in flat.items() if name not in too_long}, too_long
 
@@ -144,47 +138,30 @@ def _flatten(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _names(record: Record) -> dict[str, str]:
-    """What a run is, the same in parameters, for the compare view, and in tags, for the search."""
-    key = record.key
-    return {
-        "stage": key.stage,
-        "task": key.task,
-        "recipe": key.recipe,
-        "method": key.method or "dense",
-        "sparsity": "0" if key.sparsity is None else f"{key.sparsity:g}",
-        "seed": str(key.seed),
-    }
-
-
-def _tags(record: Record) -> dict[str, str]:
-    commit = record.environment.get("git_commit")
-    tags = {
-        PATH_TAG: record.key.path,
-        VERSION_TAG: VERSION,
-        "family": record.family,
-        "primary_metric": record.primary_metric,
-        "git_commit": commit,
-        "git_dirty": record.environment.get("git_dirty"),
-        "status": record.status,
-        "spec_hash": record.spec_hash,
-        "mlflow.source.name": f"obert {record.key.stage}",
-        "mlflow.source.type": "LOCAL",
-        "mlflow.source.git.commit": commit,
-    }
-    return _names(record) | {name: str(value) for name, value in tags.items() if value not in (None, "")}
+def _tags(record: Record, config: str | None) -> dict[str, str]:
+    """Those of the run's start, and what its record adds."""
+    known = tags(
+        record.key,
+        family=record.family,
+        spec_hash=record.spec_hash,
+        environment=record.environment,
+        config=config,
+    )
+    primary = {"primary_metric": record.primary_metric} if record.primary_metric else {}
+    return known | primary | {VERSION_TAG: VERSION, "status": record.status}
 
 
 def _final_metrics(record: Record, time: int) -> list:
     from mlflow.entities import Metric
 
-    values = {name: score.value for name, score in record.metrics.items()}
+    scores = {name: score.value for name, score in record.metrics.items()}
+    values: dict[str, float] = {}  # first what the UI shows first, also where it keeps the order
     if record.primary_metric:
-        values["score"] = values[record.primary_metric]
-    values |= record.costs
-    values |= {"wall_time_seconds": record.wall_time_seconds, "peak_memory_mb": record.peak_memory_mb}
+        values |= dict.fromkeys((SCORE, "score"), scores[record.primary_metric])
     if record.sparsity is not None:
-        values["measured_sparsity"] = record.sparsity.measured
+        values |= dict.fromkeys((SPARSITY, "measured_sparsity"), record.sparsity.measured)
+    values |= scores | record.costs
+    values |= {"wall_time_seconds": record.wall_time_seconds, "peak_memory_mb": record.peak_memory_mb}
     return [Metric(name, float(value), time, 0) for name, value in values.items()]
 
 
