@@ -42,6 +42,13 @@ class Recording:
         rehearsed = self._record(threads=planned.experiment.threads, files=())
         parse_record(as_json(rehearsed), f"the record of {planned.key.path}")
 
+    def replace(self) -> None:
+        """Remove the record of a run before, to be called before the first file beside it is replaced.
+
+        A record that is there is then always that of the files beside it.
+        """
+        (self.planned.folder / FILE_NAME).unlink(missing_ok=True)
+
     def finish(self, *, threads: int, files: tuple[str, ...], **measured: Any) -> Record:
         """Write the run's record. `measured` are further fields of `Record`."""
         record = self._record(threads=threads, files=files, **measured)

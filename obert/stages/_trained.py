@@ -35,7 +35,7 @@ from obert.models.encoders import (
     prunable_weights,
     save,
 )
-from obert.records.record import CURVES, DECIDED, FILE_NAME, MODEL, PREDICTIONS, TEACHER_LOGITS, Record
+from obert.records.record import CURVES, DECIDED, MODEL, PREDICTIONS, TEACHER_LOGITS, Record
 from obert.records.recording import Recording
 from obert.stages import TEACHER
 from obert.tasks import Task
@@ -222,7 +222,7 @@ def record_trained(
         where, cuts = str(planned.key.path), pruner.cuts(planned.key.sparsity, planned.key.sparsity)
         assert_sparsity(sparsity, where, pruner.pattern, pruner.distribution, cuts)
 
-    (planned.folder / FILE_NAME).unlink(missing_ok=True)  # of a run before, whose model is now replaced
+    recording.replace()
     (planned.folder / TEACHER_LOGITS).unlink(missing_ok=True)
     shutil.rmtree(planned.folder / MODEL, ignore_errors=True)
     weights_hash = save(network, prepared.tokenizer, planned.folder / MODEL)

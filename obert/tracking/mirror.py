@@ -8,9 +8,10 @@ from typing import Any
 from obert.foundation.errors import UserError
 from obert.foundation.files import content_hash
 from obert.foundation.locks import locked
-from obert.records.record import CURVES, FILE_NAME, PREDICTIONS, TEACHER_LOGITS, Record, read_with_bytes
+from obert.records.record import CURVES, FILE_NAME, Record, RecordMissing, read_with_bytes
 from obert.tracking.models import delete_models, log_model
 from obert.tracking.naming import PATH_TAG, names, run_name, tags
+from obert.tracking.snapshot import BESIDE, Snapshot, snapshot
 from obert.tracking.store import BATCH, HASH_TAG, LOCK, SKIPPED_TAG, connection, experiment_id, find_runs, ping
 
 VERSION_TAG, VERSION = "mirror_version", "3"  # of what a mirrored run holds: those of another are made anew
@@ -21,8 +22,8 @@ MAX_NAME, MAX_VALUE = 250, 6000  # of these lengths at most
 def mirror_run(folder: Path, uri: str, config: str | None = None) -> bool:
     """Bring a run's record with its curves, predictions and exported model to MLflow.
 
-    There is one MLflow run for a key, however often this is called, and by however many processes at once. The record
-    is read once, so that what is mirrored is what its hash says, though a rerun may replace the file meanwhile.
+    There is one MLflow run for a key, however often this is called, and by however many processes at once. What is
+    mirrored is one record and its own files, though a rerun may replace them meanwhile.
 
     Args:
         folder: the run's folder, which holds the record's file.
@@ -32,13 +33,13 @@ def mirror_run(folder: Path, uri: str, config: str | None = None) -> bool:
         False if MLflow had this very record already.
 
     Raises:
-        UserError: the record is missing or damaged, or the store cannot be used.
+        RecordMissing: there is no record: the run has not been made, or is being made again.
+        UserError: the record is damaged, or the store cannot be used.
     """
-    with locked(folder / LOCK), connection(uri) as client:
-        record, content = read_with_bytes(folder / FILE_NAME)
-        digest = content_hash(content)
-        experiment = experiment_id(client, record.experiment, uri)
-        old = find_runs(client, experiment, f"tags.{PATH_TAG} = '{record.key.path}'")
+    with locked(folder / LOCK), snapshot(folder) as taken, connection(uri) as client:
+        digest = content_hash(taken.content)
+        experiment = experiment_id(client, taken.record.experiment, uri)
+        old = find_runs(client, experiment, f"tags.{PATH_TAG} = '{taken.record.key.path}'")
         complete = [run for run in old if _digest(run) == digest][:1]
         for run in old:
             if run not in complete:
@@ -46,7 +47,7 @@ def mirror_run(folder: Path, uri: str, config: str | None = None) -> bool:
                 client.delete_run(run.info.run_id)
         if complete:
             return False
-        _write(client, experiment, record, content, folder, config)
+        _write(client, experiment, taken, config)
         return True
 
 
@@ -69,6 +70,8 @@ def synchronize(records_folder: Path, uri: str, config: str | None = None) -> in
                     known[record.experiment] = _hashes(client, experiment_id(client, record.experiment, uri))
             if known[record.experiment].get(str(record.key.path)) != [content_hash(content)]:
                 count += mirror_run(file.parent, uri, config)
+        except RecordMissing:  # since it was found: who makes the run again mirrors it too
+            continue
         except UserError as error:
             problems.append(f"{file}: {error}")
             ping(uri)  # or every record would wait for a store that no longer answers
@@ -90,10 +93,11 @@ def _digest(run: Any) -> str:
     return run.data.tags.get(HASH_TAG, "") if run.data.tags.get(VERSION_TAG) == VERSION else ""
 
 
-def _write(client: Any, experiment: str, record: Record, content: bytes, folder: Path, config: str | None) -> None:
+def _write(client: Any, experiment: str, taken: Snapshot, config: str | None) -> None:
     """One new run. The record's hash comes last: a run without it is incomplete, and is replaced the next time."""
     from mlflow.entities import Param
 
+    record = taken.record
     start = int(record.started_at.timestamp() * 1000)
     end = start + int(record.wall_time_seconds * 1000)
     params, skipped = _params(record)
@@ -101,16 +105,16 @@ def _write(client: Any, experiment: str, record: Record, content: bytes, folder:
     run = client.create_run(experiment, start_time=start, run_name=run_name(record.key), tags=given).info.run_id
     for chunk in _chunks([Param(name, value) for name, value in params.items()], SMALL_BATCH):
         client.log_batch(run, params=chunk)
-    for chunk in _chunks(_final_metrics(record, end) + _curve_metrics(folder / CURVES, start, end), BATCH):
+    for chunk in _chunks(_final_metrics(record, end) + _curve_metrics(taken.folder / CURVES, start, end), BATCH):
         client.log_batch(run, metrics=chunk)
-    client.log_text(run, content.decode(), FILE_NAME)
-    for name in (CURVES, PREDICTIONS, TEACHER_LOGITS):
-        if (folder / name).is_file():
-            client.log_artifact(run, str(folder / name))
+    client.log_text(run, taken.content.decode(), FILE_NAME)
+    for name in BESIDE:
+        if (taken.folder / name).is_file():
+            client.log_artifact(run, str(taken.folder / name))
     if record.key.stage == "export":
-        log_model(client, experiment, run, record, folder, names(record.key))
+        log_model(client, experiment, run, taken, names(record.key))
     client.set_terminated(run, end_time=end)
-    client.set_tag(run, HASH_TAG, content_hash(content))
+    client.set_tag(run, HASH_TAG, content_hash(taken.content))
 
 
 def _chunks(items: list, size: int) -> list[list]:
