@@ -44,6 +44,7 @@ from obert.training.features import Features
 from obert.training.gradual import GradualPruning, HoldPattern
 from obert.training.prediction import predict_logits, teacher_logits
 from obert.training.pruner import Pruner
+from obert.training.telling import TellSteps
 from obert.training.trainer import COLUMNS, CompressionTrainer
 
 if TYPE_CHECKING:
@@ -172,6 +173,7 @@ def train(
         callbacks=(
             *callbacks,
             *holding,
+            TellSteps(recording.listener.stepped),
             TimedCheckpoints(recipe.training.checkpoint_minutes),
             CheckpointMarker(identity),
         ),
@@ -214,6 +216,7 @@ def record_trained(
     examples = prepared.validation.examples
     predictions = task.predict(logits, prepared.validation.features, examples)
     metrics = task.score(predictions, examples)
+    recording.listener.evaluated(metrics, task.primary_metric)
     scope = scope_of(planned)
     weights = prunable_weights(network, scope)
     sparsity = measured_sparsity(network, scope, planned.key.sparsity or 0.0)
