@@ -154,7 +154,10 @@ def _run_stage(arguments: argparse.Namespace) -> None:
         print(by_hand)
         return
     planned = Plan.load(arguments.config).find(chosen.name, **_chosen(arguments))
-    record = chosen.run(planned)
+    from obert.tracking.live import live
+
+    with live(planned):
+        record = chosen.run(planned)
     if record is None:  # one of several processes, of which the first has made the record
         return
     mend = f"python -m obert track --config {shlex.quote(str(arguments.config))}"

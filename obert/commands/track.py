@@ -12,10 +12,12 @@ from obert.foundation.errors import UserError
 from obert.tracking.mirror import synchronize
 from obert.tracking.store import TRIALS, initialize, try_artifacts
 from obert.tracking.sweeps import mirror_sweep
+from obert.tracking.unfinished import mark_killed
 
 
 def run(plan: Plan) -> None:
-    """Mirror every record and sweep that is not in MLflow yet; the database can be lost and rebuilt this way.
+    """Mirror every record and sweep that is not in MLflow yet; the database can be lost and rebuilt this way. Runs that
+    are there as running, and have been killed, are marked.
 
     Raises:
         UserError: the store cannot be used; or, when all others are mirrored, which records and sweeps could not be.
@@ -25,6 +27,7 @@ def run(plan: Plan) -> None:
     initialize(uri)
     try_artifacts(uri, experiment.name)
     steps = [partial(synchronize, runs_folder(experiment), uri, plan.config)]
+    steps.append(partial(mark_killed, runs_folder(experiment), experiment.name, uri))
     steps += [partial(_mirror, trials, experiment) for trials in sorted(sweep_folder("").glob(f"*/{TRIALS}"))]
     problems = []
     for step in steps:

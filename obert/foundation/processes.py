@@ -42,6 +42,11 @@ def rank() -> int:
     return dist.get_rank() if are_several() else 0
 
 
+def is_first() -> bool:
+    """Whether this process is the first, which is known before they meet."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
 def wait() -> None:
     """Go on when all have come here."""
     if are_several():
