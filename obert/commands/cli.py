@@ -15,7 +15,7 @@ from typing import Any
 
 from obert.experiment.guidelines import METHODS
 from obert.experiment.plan import Plan
-from obert.experiment.reading import read_yaml
+from obert.experiment.yaml_file import read_yaml
 from obert.foundation import registry
 from obert.foundation.errors import UserError, only_warns
 from obert.foundation.passwords import mask_unforeseen, masked

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from obert.experiment.definitions import Definitions
 from obert.experiment.folders import checkpoint_folder, run_folder
 from obert.experiment.keys import RunKey
-from obert.experiment.reading import read_yaml, validate
+from obert.experiment.reading import validate
 from obert.experiment.recipes import require_sweep
 from obert.experiment.schema import Experiment, Model, OnTasks
 from obert.experiment.seeds import PURPOSES, derive_seed
+from obert.experiment.yaml_file import read_yaml
 from obert.foundation import registry
 from obert.foundation.errors import UserError, unknown_name
 from obert.foundation.files import json_hash
