@@ -39,15 +39,12 @@ class Holding:
 
     def _holds(self, weights: list[Tensor], masks: Masks) -> bool:
         """Whether the factors are those of these masks, for weights of their type and place."""
-        return len(masks) == len(self._masks) and all(
-            mask is known
-            and mask._version == version
-            and factor.dtype == weight.dtype
-            and factor.device == weight.device
-            for mask, (known, version), factor, weight in zip(
-                masks.values(), self._masks, self._factors, weights, strict=True
-            )
-        )
+        if len(masks) != len(self._masks):
+            return False
+        pairs = zip(self._masks, masks.values(), strict=True)
+        same = all(mask is known and mask._version == version for (known, version), mask in pairs)
+        fits = zip(self._factors, weights, strict=True)
+        return same and all(factor.dtype == own.dtype and factor.device == own.device for factor, own in fits)
 
 
 class FixedPattern:

@@ -22,6 +22,7 @@ from obert.models.architecture import architecture_of
 from obert.training.checkpoints import load_weights
 from obert.training.data_order import EpochSeededSampler
 from obert.training.features import Features
+from obert.training.padding import AttentionMask
 from obert.training.pending import FETCH_EVERY, PendingSteps
 from obert.training.schedules import linear_with_rewinds, steps_per_epoch, total_steps
 
@@ -43,6 +44,7 @@ def share_of_batch(training: Training, count: int) -> tuple[int, int]:
     )
 
 
+MASK = "attention_mask"
 COLUMNS = ("step", "epoch", "loss", "learning_rate", "sparsity")
 
 
@@ -220,10 +222,11 @@ class CompressionTrainer(Trainer):
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """A batch with what is drawn at random for it, on the device: drawn on the CPU, and copied while it works."""
-        prepared, device = self.data.prepared(inputs, self._batch_seed()), self.args.device
-        if device.type == "cpu":
-            return prepared
-        return {name: value.pin_memory().to(device, non_blocking=True) for name, value in prepared.items()}
+        prepared, device = dict(self.data.prepared(inputs, self._batch_seed())), self.args.device
+        whole = bool(prepared[MASK].numpy().all())
+        if device.type != "cpu":
+            prepared = {name: value.pin_memory().to(device, non_blocking=True) for name, value in prepared.items()}
+        return prepared | {MASK: AttentionMask.of(prepared[MASK], whole)}
 
     def _maybe_log_save_evaluate(self, tr_loss, grad_norm, *others, learning_rate=None, **options) -> None:
         """What the Trainer does after a step; its losses are fetched some steps at a time, each with a line of its own.
