@@ -53,6 +53,21 @@ def wait() -> None:
         dist.barrier()
 
 
+def mean(values: torch.Tensor) -> torch.Tensor:
+    """The processes' mean of each value."""
+    if not are_several():
+        return values
+    gathered = [torch.empty_like(values) for _ in range(count())]
+    dist.all_gather(gathered, values)
+    return torch.stack(gathered).mean(dim=0)
+
+
+def take_largest(value: torch.Tensor) -> None:
+    """Make a value, in place, the largest that a process has."""
+    if are_several():
+        dist.all_reduce(value, dist.ReduceOp.MAX)
+
+
 def agree(decision: bool, device: torch.device) -> bool:
     """The first process's decision."""
     if not are_several():
