@@ -2,7 +2,8 @@
 
 A method says itself what the checks need to know: settings that are cheap (`Method.small_settings`), steps of training
 that its scores need (`steps_needed`), patterns that it prunes (`check_pattern`), whether weights return and whether
-others are reset (`TrainingHook.returns` and `rewinds`), and whether it draws gradients (`gradient_examples`).
+others are reset (`TrainingHook.returns` and `rewinds`), and whether it draws gradients (`gradient_examples`) or
+forward passes without any (`forward_examples`).
 """
 
 from __future__ import annotations
@@ -103,28 +104,29 @@ def repeats_itself(method: Method) -> None:
 
 
 def scores_every_weight(method: Method) -> None:
-    """Scores are finite and of the weights' shapes, and making them changes no weight. The method draws gradients if,
-    and only if, it says so."""
+    """Scores are finite and of the weights' shapes, and making them changes no weight. The method draws gradients, or
+    forward passes without them, if, and only if, it says so."""
     for pattern in _patterns(method):
         network = SmallNetwork(pattern=pattern).train(method, method.steps_needed())
         before = network.weights()
-        scores = method.propose(network.context()).scores
+        scores = network.proposal(method).scores
         hold(set(scores) == set(before), f"scores are of {sorted(scores)}, the weights are {sorted(before)}")
         for name, weight in before.items():
             hold(scores[name].shape == weight.shape, f"scores of '{name}' have shape {list(scores[name].shape)}")
             hold(bool(torch.isfinite(scores[name]).all()), f"scores of '{name}' are not finite")
             hold(torch.equal(network.layers[name].weight, weight), f"scoring changed '{name}'")
-        said, drawn = method.gradient_examples(), network.data.drawn
-        hold((said > 0) == (drawn > 0), f"gradient_examples() is {said}, and {drawn} examples were drawn")
+        for name, gradients in (("gradient_examples", True), ("forward_examples", False)):
+            said, drawn = getattr(method, name)(), network.evaluations[gradients]
+            hold((said > 0) == (drawn > 0), f"{name}() is {said}, and {drawn} examples were drawn")
 
 
 def keeps_what_an_update_needs_in_the_proposal(method: Method) -> None:
     """An update is that of its own proposal, though another was made in between; it is for weights that stay."""
     network, other = (SmallNetwork(seed).train(method, method.steps_needed()) for seed in (0, 1))
     pruned = {name: torch.arange(mask.numel()).view_as(mask) % 3 == 0 for name, mask in network.masks.items()}
-    expected = method.propose(network.context()).update(pruned)
-    proposal = method.propose(network.context())
-    method.propose(other.context())
+    expected = network.proposal(method).update(pruned)
+    proposal = network.proposal(method)
+    other.proposal(method)
     found = proposal.update(pruned)
     hold(_equal(found.changes, expected.changes), "an update changed when another proposal was made before it")
     hold(found.loss_increase == expected.loss_increase, "a prediction changed when another proposal was made before it")

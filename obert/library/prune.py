@@ -14,7 +14,7 @@ from obert.experiment.recipes import load_method
 from obert.foundation import registry
 from obert.foundation.errors import UserError
 from obert.foundation.memory import peak_memory_mb
-from obert.library.batches import Batches, check_enough, checked_loss, try_first
+from obert.library.batches import Batches, check_enough, checked_loss, takes_each_example, try_first
 from obert.library.inspection import check_layers
 from obert.library.layers import all_or_nothing, checked_masks, evaluating, layers_of
 from obert.library.report import PrunedLayer, PruningReport
@@ -24,7 +24,6 @@ from obert.masks.holding import apply_masks
 from obert.masks.patterns import Pattern
 from obert.masks.selection import Masks, dense_masks
 from obert.pruning import Context, Method, TrainingHook, prune_event
-from obert.pruning.shared.gradient_based import GradientBased
 
 SETTLED = {"gradient_batch_size": "each of `batches` is one pass", "gradient_loss": "`loss` is the loss"}
 
@@ -83,16 +82,16 @@ def prune(
     chosen_pattern.by_layer({name: weight.shape for name, weight in weights.items()})
     masks = dense_masks(weights) if masks is None else checked_masks(masks, weights, chosen_pattern, sparsity)
     data = Batches(batches)
-    needs_loss, per_example = isinstance(chosen, GradientBased), getattr(chosen, "gradients", None) == "per_example"
-    if not callable(loss) and (needs_loss or loss is not None):
+    draws = chosen.gradient_examples() + chosen.forward_examples() > 0
+    if not callable(loss) and (draws or loss is not None):
         raise UserError(f"loss: found {loss!r}; give a function of the model and a batch")
 
     def losses(batch: Any) -> Tensor:
-        return checked_loss(loss(model, batch), per_example)
+        return checked_loss(loss(model, batch), takes_each_example(chosen))
 
     with evaluating(model, layers), all_or_nothing(weights):
-        if needs_loss:
-            size = try_first(data, losses, layers, per_example)
+        if draws:
+            size = try_first(data, losses, layers, chosen)
             check_enough(batches, data, losses, chosen, size)
         apply_masks(weights, masks)
         device = next(iter(weights.values())).device
@@ -114,13 +113,14 @@ def prune(
         predicted_loss_increase=sum(increases.values()) if increases else None,
     )
     elapsed = time.perf_counter() - started
+    drawing = "forward passes" if chosen.forward_examples() else "gradients"
     return PruningReport(
         method=method,
         parameters=chosen.model_dump(),
         pattern=str(chosen_pattern),
         layers=found,
         total=total,
-        seconds={"gradients": data.seconds, "solving": elapsed - data.seconds, "total": elapsed},
+        seconds={drawing: data.seconds, "solving": elapsed - data.seconds, "total": elapsed},
         peak_memory_mb=peak_memory_mb(),
         peak_gpu_memory_mb=torch.cuda.max_memory_allocated(device) / 1e6 if device.type == "cuda" else None,
         masks=masks,

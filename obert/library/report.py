@@ -39,7 +39,8 @@ class PruningReport:
         pattern: which weights were pruned together.
         layers: by the name of the weight.
         total: all of them together, with the sparsity asked for as target.
-        seconds: `total`, of which `gradients` (with what is summed from them) and `solving` (the rest).
+        seconds: `total`, of which `gradients` (with what is summed from them) and `solving` (the rest). A method that
+            only looks at what layers are given has `forward passes` in the place of `gradients`.
         peak_memory_mb: peak resident memory of this process so far, in MB (10^6 bytes).
         peak_gpu_memory_mb: peak memory that torch has allocated on the model's GPU so far, None on a CPU.
         masks: by the name of the weight, in its shape, True where it is kept: for `hold_masks`, or to prune further.

@@ -164,7 +164,15 @@ class Method(BaseModel):
         return 0
 
     def gradient_examples(self) -> int:
-        """Distinct training features that one pruning event draws."""
+        """Distinct training features that one pruning event draws gradients of."""
+        return 0
+
+    def forward_examples(self) -> int:
+        """Distinct training features that one pruning event passes through the model without taking gradients.
+
+        Such a method calls `Context.losses` with gradients off, as they are in `score` and `propose`, and looks at what
+        the layers are given.
+        """
         return 0
 
 

@@ -26,13 +26,14 @@ from obert.training.features import Features
 MASKS, STATE, EVENTS = "masks.safetensors", "pruning_state.safetensors", "pruning_events.json"
 
 
-def check_gradients(method: Method, features: int, where: str) -> None:
+def check_features(method: Method, features: int, where: str) -> None:
     """Raise UserError if a pruning event draws more distinct training features than there are."""
-    if method.gradient_examples() > features:
-        raise UserError(
-            f"{where}: a pruning event draws {method.gradient_examples()} training features, there are {features}. "
-            "Lower the number of gradients, or use more training examples."
-        )
+    for drawn, what in ((method.gradient_examples(), "gradients"), (method.forward_examples(), "examples")):
+        if drawn > features:
+            raise UserError(
+                f"{where}: a pruning event draws {drawn} training features, there are {features}. Lower the number of "
+                f"{what}, or use more training examples."
+            )
 
 
 def check_first_event(method: Method, schedule: dict[int, float]) -> None:
@@ -76,7 +77,8 @@ class Pruner:
     Attributes:
         masks: True where a weight is kept.
         sparsity: the target of the last event, 0 before the first.
-        events: step, sparsity, seconds and gradient evaluations of each event, and what the method says of it.
+        events: step, sparsity, seconds and evaluations (with a gradient, and forward only) of each event, and what the
+            method says of it.
     """
 
     def __init__(
@@ -116,7 +118,7 @@ class Pruner:
             )
         self.masks = dense_masks(self.hook.weights)
         self.events: list[dict[str, Any]] = []
-        check_gradients(method, len(data.features), f"method {type(method).__name__}")
+        check_features(method, len(data.features), f"method {type(method).__name__}")
 
     @classmethod
     def of(
@@ -178,11 +180,10 @@ class Pruner:
         started = time.perf_counter()
         device = next(self.network.parameters()).device
         self.masks = {name: mask.to(device) for name, mask in self.masks.items()}
-        evaluations = 0
+        evaluations = {"gradient": 0, "forward": 0}
 
         def logits(batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
-            nonlocal evaluations
-            evaluations += len(batch["input_ids"])
+            evaluations["gradient" if torch.is_grad_enabled() else "forward"] += len(batch["input_ids"])
             return self.head.forward(self.network, batch)
 
         def losses(batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -219,7 +220,8 @@ class Pruner:
                 "sparsity": sparsity,
                 **({"targets": self._targets(sparsity, target)} if self.scope.targets else {}),
                 "seconds": time.perf_counter() - started,
-                "gradient_evaluations": evaluations,
+                "gradient_evaluations": evaluations["gradient"],
+                **({"forward_evaluations": evaluations["forward"]} if evaluations["forward"] else {}),
                 **({"predicted_loss_increase": done.predicted_loss_increase} if done.predicted_loss_increase else {}),
             }
         )
