@@ -78,8 +78,9 @@ class SmallNetwork:
             logits = self.model(self.inputs[chosen]).mean(1)
             return nn.functional.cross_entropy(logits, self.labels[chosen], reduction="none")
 
-        hook = self.hook or TrainingHook(self.layers)
-        return Context(hook, self.masks, self.data, losses, torch.Generator().manual_seed(0), self.pattern)
+        hook, generator = self.hook or TrainingHook(self.layers), torch.Generator().manual_seed(0)
+        targets = dict.fromkeys(self.layers, self.pattern.largest_sparsity / 2)
+        return Context(hook, self.masks, self.data, losses, generator, self.pattern, targets=targets, model=self.model)
 
     @torch.no_grad()
     def proposal(self, method: Method) -> Proposal:

@@ -96,12 +96,13 @@ def prune(
         apply_masks(weights, masks)
         device = next(iter(weights.values())).device
         generator = torch.Generator().manual_seed(0)
-        context = Context(TrainingHook(layers), masks, data, losses, generator, chosen_pattern)
+        context = Context(TrainingHook(layers), masks, data, losses, generator, chosen_pattern, model=model)
         event = prune_event(chosen, context, sparsity)
         masks, increases = event.masks, event.predicted_loss_increase
         used = used_weights(layers, lambda: _forward(model, loss, data))
         check_pruned(layers, used, masks)
-    counted = assert_sparsity(count_zeros(used, sparsity), "prune", chosen_pattern)
+    distribution = chosen.compares_within or "global"
+    counted = assert_sparsity(count_zeros(used, sparsity), "prune", chosen_pattern, distribution)
     found = {
         name: PrunedLayer(layer.size, layer.zeros, int((~masks[name]).sum()) / layer.size, increases.get(name))
         for name, layer in counted.layers.items()

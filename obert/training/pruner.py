@@ -17,8 +17,8 @@ from torch import nn
 from obert.experiment.recipe import Distillation, Recipe, Scope
 from obert.foundation.errors import UserError
 from obert.foundation.files import write_text
-from obert.masks.patterns import AnyPattern, parse_pattern
-from obert.masks.selection import Cut, Distribution, dense_masks
+from obert.masks.patterns import AnyPattern, Distribution, parse_pattern
+from obert.masks.selection import Cut, dense_masks
 from obert.models.encoders import ENCODER, prunable_parts
 from obert.pruning import Context, Method, WeightsBehindMasks, prune_event
 from obert.training.features import Features
@@ -99,7 +99,7 @@ class Pruner:
         self.data = data
         self.seeds = seeds
         self.pattern = pattern
-        self.distribution = distribution
+        self.distribution = method.compares_within or distribution
         self.teacher = teacher
         self.distillation = distillation
         self.scope = scope
@@ -204,6 +204,7 @@ class Pruner:
             self.distribution,
             from_teacher if self.distillation and self.teacher is not None else None,
             progress=progress,
+            model=self.network,
         )
         was_training = self.network.training
         self.network.eval()
