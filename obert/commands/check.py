@@ -20,7 +20,8 @@ from obert.foundation.errors import UserError
 from obert.foundation.memory import free_memory
 from obert.models.encoders import ENCODER, keep_layers, load_tokenizer, prunable_weights, understood
 from obert.stages.export import ONNX
-from obert.training.pruner import check_features, check_first_event
+from obert.training.masked import check_first_event
+from obert.training.pruner import check_features
 from obert.training.schedules import check_steps, pruning_events, steps_per_epoch
 
 TRAINING_OVERHEAD = 1.5  # of free disk over what the finished models take: checkpoints of the jobs in flight
