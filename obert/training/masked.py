@@ -75,7 +75,7 @@ class MaskedModel:
         if isinstance(self.hook, WeightsBehindMasks) and tied:
             raise UserError(
                 f"method {type(method).__name__} keeps pruned weights behind a mask, and '{tied}' is the weight of two "
-                "layers. Leave its part out of the recipe's scope"
+                "layers. Leave it out of the scope"
             )
         self.masks: Masks = dense_masks(self.hook.weights)
         self.events: list[dict[str, Any]] = []
@@ -191,7 +191,8 @@ def check_first_event(method: Method, schedule: dict[int, float]) -> None:
     if min(schedule) < method.steps_needed():
         raise UserError(
             f"method {type(method).__name__} learns its scores in training and needs {method.steps_needed()} optimiser "
-            f"steps before the first pruning event, which is at step {min(schedule)}. Raise schedule.start_epoch."
+            f"steps before the first pruning event, which is at step {min(schedule)}. Prune later (in a recipe, raise "
+            "schedule.start_epoch)."
         )
 
 
