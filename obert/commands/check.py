@@ -20,7 +20,8 @@ from obert.foundation.errors import UserError
 from obert.foundation.memory import free_memory
 from obert.models.encoders import ENCODER, keep_layers, load_tokenizer, prunable_weights, understood
 from obert.stages.export import ONNX
-from obert.training.pruner import check_first_event, check_gradients
+from obert.training.masked import check_first_event
+from obert.training.pruner import check_features
 from obert.training.schedules import check_steps, pruning_events, steps_per_epoch
 
 TRAINING_OVERHEAD = 1.5  # of free disk over what the finished models take: checkpoints of the jobs in flight
@@ -109,7 +110,7 @@ def _check_task(name: str, runs: Sequence[PlannedRun], model: _Model) -> str:
             events = pruning_events(recipe.schedule, steps_per_epoch(recipe.training, features), run.key.sparsity)
             check_steps(recipe.training, features, events)
             check_first_event(method, events)
-        check_gradients(method, features, f"recipe {run.key.recipe}, method {run.key.method}, task {name}")
+        check_features(method, features, f"recipe {run.key.recipe}, method {run.key.method}, task {name}")
         peak = max(peak, method.memory_bytes(model.prunable(recipe.scope)))
     available = free_memory(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     if peak > available:
