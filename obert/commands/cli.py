@@ -18,6 +18,7 @@ from obert.experiment.plan import Plan
 from obert.experiment.yaml_file import read_yaml
 from obert.foundation import registry
 from obert.foundation.errors import UserError, only_warns
+from obert.foundation.nodes import NODES
 from obert.foundation.passwords import mask_unforeseen, masked
 from obert.stages import stage, stages
 
@@ -42,11 +43,18 @@ def parser() -> argparse.ArgumentParser:
         "fetch assets, check the experiment, create the tracking database; Snakemake does it first",
         lambda a: _command("prepare").run(Plan.load(a.config)),
     )
-    command(
-        "check",
-        "check everything that can be checked cheaply before the first training step",
-        lambda a: print(_command("check").run(Plan.load(a.config))),
+    check = command("check", "check everything that can be checked cheaply before the first training step", _check)
+    resources = command(
+        "resources", "print what each job asks a machine for: memory and what takes it, time, CPUs, GPUs", _resources
     )
+    for each in (check, resources):
+        each.add_argument(
+            "--nodes", choices=NODES, help="where jobs run; by default SLURM's nodes where it is, or here"
+        )
+    _choose_runs(resources)
+    resources.add_argument("--stage")
+    resources.add_argument("--killed", type=_count, metavar="STATUS", help="say what ended a run's process instead")
+    resources.add_argument("--asked-mb", type=_count, default=1, metavar="N", help="memory that its job had asked for")
     plan = command(
         "plan",
         "print what is planned in plain numbers: runs by stage, and each recipe's schedule with a picture",
@@ -204,6 +212,22 @@ def _sweep(arguments: argparse.Namespace) -> None:
     from obert.sweeps import runner
 
     print(runner.run(arguments.config, arguments.worker, arguments.workers))
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    plan, resources = Plan.load(arguments.config), _command("resources")
+    print(_command("check").run(plan))
+    where, nodes = resources.nodes_of(arguments.nodes)
+    print(resources.fit(resources.asks(plan, nodes), where, nodes))
+
+
+def _resources(arguments: argparse.Namespace) -> None:
+    plan, resources, chosen = Plan.load(arguments.config), _command("resources"), _chosen(arguments)
+    if arguments.killed is None:
+        print(resources.run(plan, {"stage": arguments.stage, **chosen}, arguments.nodes))
+    else:
+        run = plan.find(arguments.stage, **chosen)
+        print(resources.killed(plan, run, arguments.killed, arguments.asked_mb))
 
 
 def _use_extensions(argv: list[str]) -> None:

@@ -261,6 +261,25 @@ class Plan:
         problem = f"{len(matching)} runs match; name one of them" if matching else "names no run. There are"
         raise UserError(f"experiment '{self.experiment.name}', stage {stage}: {asked} {problem}:\n  {listed}")
 
+    def chosen(self, by: Mapping[str, Any]) -> list[PlannedRun]:
+        """The runs with the given task, recipe and so on; None stands for any.
+
+        Raises:
+            UserError: there is none.
+        """
+        wanted = {name: value for name, value in by.items() if value is not None}
+        runs = [run for run in self if all(getattr(run.key, name) == value for name, value in wanted.items())]
+        if runs:
+            return runs
+        asked = " ".join(f"--{name} {value}" for name, value in wanted.items())
+        there = {name: dict.fromkeys(getattr(run.key, name) for run in self) for name in wanted}
+        listed = "; ".join(
+            f"{name} {', '.join(str(value) for value in values if value is not None)}"
+            for name, values in there.items()
+            if any(value is not None for value in values)
+        )
+        raise UserError(f"experiment '{self.experiment.name}' plans no run with {asked}. It has {listed}")
+
     def _check_names(self) -> None:
         """Raise UserError for a name in the experiment that no stage has looked up."""
         experiment = self.experiment
