@@ -69,7 +69,7 @@ def synchronize(records_folder: Path, uri: str, config: str | None = None) -> in
                     known[record.experiment] = _hashes(client, experiment_id(client, record.experiment, uri))
             if known[record.experiment].get(str(record.key.path)) != [content_hash(content)]:
                 count += mirror_run(file.parent, uri, config)
-        except UserError as error:
+        except (UserError, OSError) as error:
             problems.append(f"{file}: {error}")
             ping(uri)  # or every record would wait for a store that no longer answers
     if problems:
