@@ -17,7 +17,7 @@ from obert.experiment.guidelines import METHODS
 from obert.experiment.plan import Plan
 from obert.experiment.yaml_file import read_yaml
 from obert.foundation import registry
-from obert.foundation.errors import UserError, only_warns
+from obert.foundation.errors import UserError, only_warns, say
 from obert.foundation.nodes import NODES
 from obert.foundation.passwords import mask_unforeseen, masked
 from obert.stages import stage, stages
@@ -171,7 +171,7 @@ def _run_stage(arguments: argparse.Namespace) -> None:
     mend = f"python -m obert track --config {shlex.quote(str(arguments.config))}"
     with only_warns(f"obert {chosen.name}: the run is complete, but not in MLflow", mend):
         scores = ", ".join(f"{name} {score.value:.2f} (n={score.count})" for name, score in record.metrics.items())
-        print(f"{planned.key.path}: {scores}", flush=True)
+        say(f"{planned.key.path}: {scores}", sys.stdout)
         from obert.tracking.mirror import mirror_run
 
         mirror_run(planned.folder, planned.experiment.tracking_uri, planned.config)
@@ -211,7 +211,7 @@ def _make_environments(arguments: argparse.Namespace) -> None:
 def _sweep(arguments: argparse.Namespace) -> None:
     from obert.sweeps import runner
 
-    print(runner.run(arguments.config, arguments.worker, arguments.workers))
+    say(str(runner.run(arguments.config, arguments.worker, arguments.workers)), sys.stdout)
 
 
 def _check(arguments: argparse.Namespace) -> None:
