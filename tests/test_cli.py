@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from samples import HEADS
+from samples import HEADS, with_new_head
 from tables.examples import record
 
 from obert.commands.cli import main
@@ -14,7 +14,6 @@ from obert.deployment.export import export_onnx
 from obert.experiment.plan import Plan
 from obert.experiment.reading import merge
 from obert.heads import INPUT_COLUMNS
-from obert.models.encoders import load_trained
 from obert.records.record import write_record
 
 
@@ -151,7 +150,7 @@ def test_a_finished_run_is_kept_though_mlflow_cannot_be_reached(config, capsys, 
 @pytest.fixture
 def exported(root, tmp_path):
     """Two exports of one small model."""
-    network = load_trained(root / "tests/data/tiny_bert", HEADS["question_answering"], attn_implementation="eager")
+    network = with_new_head(root / "tests/data/tiny_bert", HEADS["question_answering"], attn_implementation="eager")
     paths = [tmp_path / name for name in ("first.onnx", "second.onnx")]
     for path in paths:
         export_onnx(network, HEADS["question_answering"], path, INPUT_COLUMNS)

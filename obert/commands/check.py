@@ -18,7 +18,8 @@ from obert.experiment.recipe import Scope
 from obert.experiment.schema import Model
 from obert.foundation.errors import UserError
 from obert.foundation.memory import free_memory
-from obert.models.encoders import ENCODER, keep_layers, load_tokenizer, prunable_weights, understood
+from obert.models.encoders import ENCODER, keep_layers, prunable_weights, understood
+from obert.models.loading import load_tokenizer, load_weights
 from obert.stages.export import ONNX
 from obert.training.pruner import check_first_event, check_gradients
 from obert.training.schedules import check_steps, pruning_events, steps_per_epoch
@@ -69,8 +70,8 @@ def _model(model: Model) -> _Model:
         config = AutoConfig.from_pretrained(location, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(f"model '{model.source}' has no usable configuration: {error}") from None
-    with torch.device("meta"):
-        network = AutoModel.from_config(config)
+    where = f"model.source '{model.source}'"
+    network = load_weights(AutoModel, location, where, new_head=True, config=config, device_map="meta")
     tokenizer = load_tokenizer(location)
     understood(network, tokenizer)
     if model.layers is not None:

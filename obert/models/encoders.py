@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 import transformers
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from obert.data.sources import resolve_model
 from obert.experiment.recipe import Scope
@@ -21,12 +20,12 @@ from obert.foundation.files import file_hash, write_text
 from obert.heads import Head
 from obert.masks.counts import Sparsity, count_zeros
 from obert.models.architecture import Architecture, architecture_of
-from obert.models.positions import limit_length
+from obert.models.loading import check_vocabulary, load_tokenizer, load_weights
 from obert.quantization.fake import is_quantized, quantize
 
 ENCODER = Scope()
 WEIGHTS, QUANTIZED = "model.safetensors", "quantization.json"
-SAFE = {"use_safetensors": True, "trust_remote_code": False}
+OBSERVED = (".scale", ".zero_point", ".observer_enabled", ".min_val", ".max_val")  # what quantisation adds to names
 
 
 def load_pretrained(
@@ -37,16 +36,17 @@ def load_pretrained(
     The caller seeds torch's generator, which decides the head's weights. `classes` are the labels' names.
 
     Raises:
-        UserError: no such model, no safetensors in it, an architecture that is not understood, or a layer it does not
-            have.
+        UserError: no such model, no safetensors in it, damaged ones or such as lack a weight, an architecture that is
+            not understood, a tokenizer of another model, or a layer it does not have.
     """
     location = resolve_model(model.source)
+    where = f"model.source '{model.source}'"
     try:
         config = AutoConfig.from_pretrained(location, **head.settings(classes), trust_remote_code=False)
-        tokenizer = load_tokenizer(location)
-        network = _model_class(head).from_pretrained(location, config=config, dtype=torch.float32, **SAFE)
     except (OSError, ValueError) as error:
-        raise UserError(f"model.source '{model.source}' cannot be loaded (safetensors only): {error}") from None
+        raise UserError(f"{where} cannot be loaded (safetensors only): {error}") from None
+    tokenizer = load_tokenizer(location)
+    network = load_weights(_model_class(head), location, where, new_head=True, config=config)
     understood(network, tokenizer)
     if model.layers is not None:
         keep_layers(network, model.layers)
@@ -61,10 +61,11 @@ def understood(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> 
     """The architecture of a model. Its tokenizer makes the model's inputs and no others from now on, saved or not.
 
     Raises:
-        UserError: the model is not understood.
+        UserError: the model is not understood, or the tokenizer is of another one.
     """
     architecture = architecture_of(network)
     architecture.require_understood()
+    check_vocabulary(network, tokenizer)
     inputs = architecture.input_names(tokenizer)
     if set(inputs) != set(tokenizer.model_input_names):
         tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = inputs
@@ -81,7 +82,11 @@ def keep_layers(network: PreTrainedModel, layers: tuple[int, ...]) -> None:
 
 
 def load_trained(folder: Path, head: Head, **options: Any) -> PreTrainedModel:
-    """A model that `save` wrote, in evaluation mode, quantised if it was."""
+    """A model that `save` wrote, in evaluation mode, quantised if it was.
+
+    Raises:
+        UserError: its file is damaged, or lacks a weight.
+    """
     network = load_float(folder, head, **options)
     if (folder / QUANTIZED).is_file():
         missing, _ = quantize(network).load_state_dict(load_file(folder / WEIGHTS), strict=False)
@@ -91,15 +96,13 @@ def load_trained(folder: Path, head: Head, **options: Any) -> PreTrainedModel:
 
 
 def load_float(folder: Path, head: Head, **options: Any) -> PreTrainedModel:
-    """A model that `save` wrote, in evaluation mode, without its quantisation."""
-    return _model_class(head).from_pretrained(folder, dtype=torch.float32, **SAFE, **options).eval()
+    """A model that `save` wrote, in evaluation mode, without its quantisation.
 
-
-def load_tokenizer(location: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model; its `model_max_length` is no more than the model has positions for."""
-    tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False)
-    limit_length(tokenizer, AutoConfig.from_pretrained(location, trust_remote_code=False))
-    return tokenizer
+    Raises:
+        UserError: its file is damaged, or lacks a weight.
+    """
+    surplus = OBSERVED if (folder / QUANTIZED).is_file() else ()
+    return load_weights(_model_class(head), folder, str(folder), new_head=False, surplus=surplus, **options).eval()
 
 
 def save(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> str:

@@ -8,7 +8,7 @@ import onnx
 import pytest
 import torch
 import transformers
-from samples import WHOLE_AND_TOKENS, padded_batches
+from samples import WHOLE_AND_TOKENS, padded_batches, with_new_head
 from transformers import BertConfig
 
 from obert.deployment.export import export_onnx, exported_sparsity
@@ -135,7 +135,7 @@ def test_rounding_passes_gradients_to_all_parameters(head):
 
 def test_saved_and_loaded_is_the_same_model(head, root, tmp_path):
     torch.manual_seed(0)
-    network = calibrated(load_trained(root / TINY, head))
+    network = calibrated(with_new_head(root / TINY, head))
     save(network, load_tokenizer(root / TINY), tmp_path)
     assert json.loads((tmp_path / "quantization.json").read_text())["bits"] == 8
     again = load_trained(tmp_path, head)
@@ -145,7 +145,7 @@ def test_saved_and_loaded_is_the_same_model(head, root, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
     assert not is_quantized(load_float(tmp_path, head))
     (tmp_path / "model.safetensors").unlink()
-    load_float(root / TINY, head).save_pretrained(tmp_path)
+    with_new_head(root / TINY, head).save_pretrained(tmp_path)
     with pytest.raises(UserError, match=r"lacks .*fake_quant"):
         load_trained(tmp_path, head)
 
