@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from obert.foundation.errors import UserError
 from obert.models.architecture import Architecture, architecture_of
@@ -20,8 +20,16 @@ POOLER = "pooler"  # belongs to the base in the library, and is the head's: chec
 TOLD = 3  # names of weights
 
 
+def read_config(location: str | Path, where: str, **settings: Any) -> PretrainedConfig:
+    """A model's configuration, with further settings. Raises UserError if it is missing, damaged or unknown."""
+    try:
+        return AutoConfig.from_pretrained(location, trust_remote_code=False, **settings)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{where} cannot be loaded: {error}") from None
+
+
 def load_weights(
-    kind: type, location: str | Path, where: str, new_head: bool, surplus: Iterable[str] = (), **options: Any
+    kind: type, location: str | Path | None, where: str, new_head: bool, **options: Any
 ) -> PreTrainedModel:
     """A model in float32 whose weights are those of its file.
 
@@ -29,8 +37,7 @@ def load_weights(
         kind: class of `transformers`, one of the Auto classes.
         where: how a message names the file.
         new_head: whether pooler and head may be missing, and are random then. Those of another task are passed over.
-        surplus: ends of names that the file may have besides.
-        options: of `from_pretrained`.
+        options: of `from_pretrained`, such as a `state_dict` in place of a location.
 
     Raises:
         UserError: the file is damaged, not of this model, lacks a weight, or holds what is no number.
@@ -58,7 +65,7 @@ def load_weights(
             f"{where}: the file lacks {_listed(missing)}, which would be random. Take a complete file, or the "
             "config.json that belongs to it"
         )
-    unknown = [name for name in found["unexpected_keys"] if not name.endswith(tuple(surplus))]
+    unknown = found["unexpected_keys"]
     if new_head:
         unknown = [name for name in unknown if _is_of_stack(name, architecture)]
     if unknown:

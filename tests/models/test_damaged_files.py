@@ -116,7 +116,7 @@ def test_a_damaged_model_is_told_where_it_is_loaded_and_before_by_check(model, n
         with pytest.raises(UserError) as error:
             load()
         told = str(error.value).replace("lacks encoder", "lacks bert.encoder").replace("lacks emb", "lacks bert.emb")
-        assert expected in told or (name.startswith("config.json") and "has no usable configuration" in told)
+        assert expected in told
         assert str(model) in told or "tokenizer has a token 299 ('word19')" in told
 
 
@@ -153,7 +153,7 @@ def test_a_quantised_model_is_no_pre_trained_one(model, tmp_path):
     network, tokenizer = load_pretrained(Model(source=str(model)), HEAD, CLASSES)
     save(quantize(network), tokenizer, tmp_path / "run")
     load_trained(tmp_path / "run", HEAD)
-    with pytest.raises(UserError, match=r"the file has bert\.encoder\.layer\.0.*fake_quant"):
+    with pytest.raises(UserError, match=r"no file named model\.safetensors"):
         load_pretrained(Model(source=str(tmp_path / "run")), HEAD, CLASSES)
 
 
