@@ -7,14 +7,13 @@ import subprocess
 import sys
 
 import pytest
-from samples import HEADS
+from samples import HEADS, with_new_head
 from tables.examples import record
 
 from obert.commands.cli import main
 from obert.deployment.export import export_onnx
 from obert.experiment.plan import Plan
 from obert.heads import INPUT_COLUMNS
-from obert.models.encoders import load_trained
 from obert.records.record import write_record
 
 
@@ -163,7 +162,7 @@ sys.exit(main(["teacher", "--config", {path!r}, *{key.arguments.split()!r}]))
 @pytest.fixture
 def exported(root, tmp_path):
     """Two exports of one small model."""
-    network = load_trained(root / "tests/data/tiny_bert", HEADS["question_answering"], attn_implementation="eager")
+    network = with_new_head(root / "tests/data/tiny_bert", HEADS["question_answering"], attn_implementation="eager")
     paths = [tmp_path / name for name in ("first.onnx", "second.onnx")]
     for path in paths:
         export_onnx(network, HEADS["question_answering"], path, INPUT_COLUMNS)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModel, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
 from obert.data.sources import resolve_model
 from obert.deployment.timing import check_lengths
@@ -18,9 +18,11 @@ from obert.experiment.recipe import Scope
 from obert.experiment.schema import Model
 from obert.experiment.sizes import DataSize, ModelSize, Sizes
 from obert.foundation.errors import UserError
+from obert.foundation.files import check_place
 from obert.foundation.passwords import masked
 from obert.models.architecture import architecture_of
-from obert.models.encoders import ENCODER, deployed_weights, keep_layers, load_tokenizer, prunable_weights, understood
+from obert.models.encoders import ENCODER, deployed_weights, keep_layers, prunable_weights, understood
+from obert.models.loading import load_tokenizer, load_weights, read_config
 from obert.stages.export import ONNX
 from obert.tracking import store
 from obert.tracking.database import read_content
@@ -92,12 +94,9 @@ def run(plan: Plan) -> str:
 
 def _model(model: Model) -> _Model:
     location = resolve_model(model.source)
-    try:
-        config = AutoConfig.from_pretrained(location, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"model '{model.source}' has no usable configuration: {error}") from None
-    with torch.device("meta"):
-        network = AutoModel.from_config(config)
+    where = f"model.source '{model.source}'"
+    config = read_config(location, where)
+    network = load_weights(AutoModel, location, where, new_head=True, config=config, device_map="meta")
     tokenizer = load_tokenizer(location)
     understood(network, tokenizer)
     if model.layers is not None:
@@ -112,6 +111,7 @@ def _count(number: int) -> str:
 def _check_disk(plan: Plan, models: Mapping[Model, _Model]) -> str:
     with_model = [run for run in plan if run.stage.trains or ONNX in run.stage.files]
     needed = sum(models[run.model].network.num_parameters() for run in with_model) * 4 * TRAINING_OVERHEAD
+    check_place(folders.RESULTS / "runs", "results")
     folders.RESULTS.mkdir(exist_ok=True)
     free = shutil.disk_usage(folders.RESULTS).free
     if free < needed:

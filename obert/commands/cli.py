@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import importlib
 import io
-import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -20,9 +18,11 @@ from obert.foundation import registry
 from obert.foundation.errors import UserError, only_warns, say
 from obert.foundation.nodes import NODES
 from obert.foundation.passwords import mask_unforeseen, masked
+from obert.foundation.storage import refusal
 from obert.stages import stage, stages
 
 DEFAULT = "configs/default.yaml"
+INTERRUPTED = 130  # 128 and the number of the signal, as shells have it
 RUN = ("task", "recipe", "seed", "method", "sparsity")  # what names a run
 
 
@@ -241,7 +241,11 @@ def _use_extensions(argv: list[str]) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; without one, list them. Returns 0, or 2 after a mistake of the user's, told in one message."""
+    """Run a command; without one, list them.
+
+    Returns:
+        0, or 2 after a mistake of the user's or a disk that is full, told in one message, or 130 after Ctrl-C.
+    """
     argv = (sys.argv[1:] if argv is None else argv) or ["--help"]
     mask_unforeseen()
     for stream in (sys.stdout, sys.stderr):
@@ -254,13 +258,12 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"obert {argv[0]}: {error}", file=sys.stderr)
         return 2
-    except Exception as error:  # torch and safetensors tell of a full disk in exceptions of their own
-        if os.strerror(errno.ENOSPC) not in str(error):
+    except KeyboardInterrupt:
+        print(f"obert {argv[0]}: interrupted; the same command goes on", file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
+        if (told := refusal(error)) is None:
             raise
-        print(
-            f"obert {argv[0]}: the disk is full: {masked(str(error))}. Free some space and run the same command again; "
-            "finished runs and complete checkpoints are kept.",
-            file=sys.stderr,
-        )
+        print(f"obert {argv[0]}: {masked(told)}", file=sys.stderr)
         return 2
     return 0

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 import transformers
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from obert.data.sources import resolve_model
 from obert.experiment.recipe import Scope
@@ -21,7 +21,7 @@ from obert.foundation.files import file_hash, write_text
 from obert.heads import Head
 from obert.masks.counts import Sparsity, count_zeros
 from obert.models.architecture import Architecture, architecture_of
-from obert.models.positions import limit_length
+from obert.models.loading import check_vocabulary, load_tokenizer, load_weights, read_config
 from obert.quantization.fake import is_of_quantizer, is_quantized, quantize
 
 ENCODER = Scope()
@@ -29,7 +29,6 @@ WEIGHTS, QUANTIZED = "model.safetensors", "quantization.json"
 # Under this name Transformers does not find them: it would take them for those of a float model.
 QUANTIZED_WEIGHTS = "quantized.safetensors"
 _AGAIN = "run the stage that made it again"
-SAFE = {"use_safetensors": True, "trust_remote_code": False}
 
 
 def load_pretrained(
@@ -40,16 +39,14 @@ def load_pretrained(
     The caller seeds torch's generator, which decides the head's weights. `classes` are the labels' names.
 
     Raises:
-        UserError: no such model, no safetensors in it, an architecture that is not understood, or a layer it does not
-            have.
+        UserError: no such model, no safetensors in it, damaged ones or such as lack a weight, an architecture that is
+            not understood, a tokenizer of another model, or a layer it does not have.
     """
     location = resolve_model(model.source)
-    try:
-        config = AutoConfig.from_pretrained(location, **head.settings(classes), trust_remote_code=False)
-        tokenizer = load_tokenizer(location)
-        network = _model_class(head.auto_model).from_pretrained(location, config=config, dtype=torch.float32, **SAFE)
-    except (OSError, ValueError) as error:
-        raise UserError(f"model.source '{model.source}' cannot be loaded (safetensors only): {error}") from None
+    where = f"model.source '{model.source}'"
+    config = read_config(location, where, **head.settings(classes))
+    tokenizer = load_tokenizer(location)
+    network = load_weights(_model_class(head.auto_model), location, where, new_head=True, config=config)
     understood(network, tokenizer)
     if model.layers is not None:
         keep_layers(network, model.layers)
@@ -64,10 +61,11 @@ def understood(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> 
     """The architecture of a model. Its tokenizer makes the model's inputs and no others from now on, saved or not.
 
     Raises:
-        UserError: the model is not understood.
+        UserError: the model is not understood, or the tokenizer is of another one.
     """
     architecture = architecture_of(network)
     architecture.require_understood()
+    check_vocabulary(network, tokenizer)
     inputs = architecture.input_names(tokenizer)
     if set(inputs) != set(tokenizer.model_input_names):
         tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = inputs
@@ -91,7 +89,7 @@ def load_trained(folder: Path, head: Head | None = None, **options: Any) -> PreT
         options: of `from_pretrained`.
 
     Raises:
-        UserError: the folder holds no such model.
+        UserError: the folder holds no such model, or its file is damaged or lacks a weight.
     """
     network = load_float(folder, head, **options)
     if (folder / QUANTIZED).is_file():
@@ -102,34 +100,23 @@ def load_trained(folder: Path, head: Head | None = None, **options: Any) -> PreT
 
 
 def load_float(folder: Path, head: Head | None = None, **options: Any) -> PreTrainedModel:
-    """A model that `save` wrote, in evaluation mode, without its quantisation. Arguments as for `load_trained`."""
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    options = {"config": config, "dtype": torch.float32, **SAFE, **options}
+    """A model that `save` wrote, in evaluation mode, without its quantisation. As `load_trained`."""
+    config = read_config(folder, str(folder))
+    kind = _model_class(head.auto_model if head else config.architectures[0])
     if not (folder / QUANTIZED).is_file():
-        return (
-            _model_class(head.auto_model if head else config.architectures[0]).from_pretrained(folder, **options).eval()
-        )
-    weights = _quantized_state(folder)
-    floating = {name: weight for name, weight in weights.items() if not is_of_quantizer(name)}
+        return load_weights(kind, folder, str(folder), new_head=False, config=config, **options).eval()
+    weights = {name: weight for name, weight in _quantized_state(folder).items() if not is_of_quantizer(name)}
     kind = _model_class(config.architectures[0])  # those that find the class themselves take no weights
-    network, said = kind.from_pretrained(None, state_dict=floating, output_loading_info=True, **options)
-    if said["missing_keys"]:
-        raise UserError(f"{folder / QUANTIZED_WEIGHTS} lacks {min(said['missing_keys'])}: {_AGAIN}")
-    return network.eval()
+    where = str(folder / QUANTIZED_WEIGHTS)
+    return load_weights(kind, None, where, new_head=False, config=config, state_dict=weights, **options).eval()
 
 
 def _quantized_state(folder: Path) -> dict[str, Tensor]:
     path = folder / QUANTIZED_WEIGHTS
-    if not path.is_file():
-        raise UserError(f"{folder} lacks {QUANTIZED_WEIGHTS}: {_AGAIN}")
-    return load_file(path)
-
-
-def load_tokenizer(location: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model; its `model_max_length` is no more than the model has positions for."""
-    tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False)
-    limit_length(tokenizer, AutoConfig.from_pretrained(location, trust_remote_code=False))
-    return tokenizer
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} cannot be read ({error}): {_AGAIN}") from None
 
 
 def save(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> str:

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from events import OBERT, SMALL, TINY, masks_of
+from samples import with_new_head
 from transformers import BertConfig, BertForSequenceClassification
 from waiting import SEEDS, gradual_steps, start
 
@@ -17,7 +18,7 @@ from obert.heads.question_answering import QuestionAnswering
 from obert.heads.sequence_classification import SequenceClassification
 from obert.masks.patterns import Pattern, parse_pattern
 from obert.masks.selection import dense_masks, global_masks, uniform_masks
-from obert.models.encoders import load_tokenizer, load_trained, prunable_layers, prunable_weights, save
+from obert.models.encoders import load_tokenizer, prunable_layers, prunable_weights, save
 from obert.quantization.fake import quantize
 from obert.second_order import solvers
 from obert.second_order.fisher import BlockFisher, RecursiveFisher, spd_inverse
@@ -130,7 +131,7 @@ def test_masks_of_a_checkpoint_are_read_back_on_the_device(gpu, root, tmp_path):
 
 def test_predictions_are_those_of_the_cpu(gpu, root):
     torch.manual_seed(0)
-    network, tokenizer = load_trained(TINY, QuestionAnswering()), load_tokenizer(TINY)
+    network, tokenizer = with_new_head(TINY, QuestionAnswering()), load_tokenizer(TINY)
     task = load_task("squad", {"source": "tests/data/city_qa", "max_length": 64, "doc_stride": 16}, "test")
     data = Features.encode(task, task.load()["validation"], tokenizer)
     expected = predict_logits(network, data, 16)
@@ -140,7 +141,7 @@ def test_predictions_are_those_of_the_cpu(gpu, root):
 
 def test_a_quantised_model_is_that_of_the_cpu(gpu):
     torch.manual_seed(0)
-    network = quantize(load_trained(TINY, SequenceClassification())).eval()
+    network = quantize(with_new_head(TINY, SequenceClassification())).eval()
     other = copy.deepcopy(network).to(gpu)
     tokens = torch.randint(5, 280, (8, 24), generator=torch.Generator().manual_seed(0))
     expected, found = network(input_ids=tokens).logits, other(input_ids=tokens.to(gpu)).logits

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from samples import with_new_head
 from torch import nn
 
 from obert import prune
@@ -11,7 +12,7 @@ from obert.foundation import registry
 from obert.foundation.errors import UserError
 from obert.heads.sequence_classification import SequenceClassification
 from obert.masks.selection import dense_masks
-from obert.models.encoders import load_trained, prunable_layers, prunable_weights
+from obert.models.encoders import prunable_layers, prunable_weights
 from obert.pruning import Context, TrainingHook
 from obert.pruning.shared.input_based import InputBased, parts_in_order
 from obert.pruning.wanda import Wanda
@@ -40,7 +41,7 @@ def loss(model, batch):
 def test_padding_makes_no_difference(name):
     method, found = registry.load("pruning", name)(examples=16, **({"dampening": 0.1} if name != "wanda" else {})), []
     for padding in (0, 13):
-        model = load_trained(TINY, SequenceClassification()).eval()
+        model = with_new_head(TINY, SequenceClassification()).eval()
         layers = prunable_layers(model)
 
         class Data:
@@ -127,7 +128,7 @@ def test_parts_of_a_model_are_its_layers_in_order():
 @pytest.mark.parametrize("pattern", ["unstructured", "2:4", "1x4"])
 def test_the_library_prunes_a_transformer_with_padding(name, pattern):
     """And once more, from the masks of the first time."""
-    model = load_trained(TINY, SequenceClassification())
+    model = with_new_head(TINY, SequenceClassification())
     data = list(batches(3))
     settings = {"examples": 16} | ({"dampening": 0.1} if name != "wanda" else {})
     masks = None
