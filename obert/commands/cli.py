@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import io
+import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -240,6 +241,23 @@ def _use_extensions(argv: list[str]) -> None:
         registry.use_folder(folder, f"{config}, extensions")
 
 
+def _is_told_here() -> bool:
+    """Whether an error is this process's to tell: of several that torchrun started, the first that fails does so."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return True
+    from obert.foundation import processes
+
+    return processes.is_first_to_fail()
+
+
+def _another_has_gone(error: Exception) -> bool:
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return False
+    from obert.foundation import processes
+
+    return processes.is_of_another(error)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run a command; without one, list them.
 
@@ -256,12 +274,22 @@ def main(argv: list[str] | None = None) -> int:
         arguments = parser().parse_args(argv)
         arguments.run(arguments)
     except UserError as error:
-        print(f"obert {argv[0]}: {error}", file=sys.stderr)
+        if _is_told_here():
+            print(f"obert {argv[0]}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"obert {argv[0]}: interrupted; the same command goes on", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
+        if not _is_told_here():
+            return 2
+        if _another_has_gone(error):
+            print(
+                f"obert {argv[0]}: another process of this run has ended, and so do all. The same command goes on from "
+                "the last checkpoint.",
+                file=sys.stderr,
+            )
+            return 2
         if (told := refusal(error)) is None:
             raise
         print(f"obert {argv[0]}: {masked(told)}", file=sys.stderr)
