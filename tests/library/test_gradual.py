@@ -192,6 +192,20 @@ def test_further_pruning_from_masks_of_a_file(batches, tmp_path):
         assert set(file.keys()) == {"0.weight", "3.weight"}
 
 
+def test_masks_that_are_held_already_get_in_the_way_of_weights_behind_masks(batches):
+    model = model_of()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    handle = hold_masks(model, prune(model, (), None, 0.5, "magnitude").masks, optimizer)
+    pruner = GradualPruner(model, {1: 0.6}, "movement", optimizer=optimizer)
+    cross_entropy(model, batches[0]).mean().backward()
+    with pytest.raises(UserError, match=r"Call remove\(\) of what hold_masks gave"):
+        optimizer.step()
+    handle.remove()
+    optimizer.step()
+    pruner.step()
+    assert sum(int((~mask).sum()) for mask in pruner.finish().masks.values()) == round(0.6 * 576)
+
+
 @pytest.mark.parametrize(
     ("content", "expected"), [(None, "cannot be read"), (b"no tensors", "cannot be read"), ("state", "is no file of")]
 )
