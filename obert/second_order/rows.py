@@ -23,7 +23,8 @@ def inverted(hessian: Tensor, name: str) -> Tensor:
         UserError: there is none.
     """
     factor, failed = torch.linalg.cholesky_ex(hessian)
-    if failed:
+    rounding = len(hessian) * torch.finfo(hessian.dtype).eps * hessian.diagonal().max()
+    if failed or factor.diagonal().min().square() < rounding:
         raise UserError(
             f"the inputs of the layer of '{name}' are too few or too much alike, their Hessian has no inverse: raise "
             "the dampening, or give more examples"
