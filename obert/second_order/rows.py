@@ -36,8 +36,8 @@ def removal_scores(hessian: Tensor, inverse: Tensor, weights: Tensor, kept: Tens
     """Scores of removing groups one at a time in each row: the running maximum of what each removal adds to
     1/2 dw' H dw, with the others at their optimum.
 
-    As in Optimal Brain Compression (arXiv 2208.11580, algorithms 1 and 2): the removals of all rows, merged by the
-    lowest next cost, are in the order of these scores.
+    As in Optimal Brain Compression (arXiv 2208.11580), rows are independent. Their removals, merged by the lowest next
+    cost, are in the order of these scores.
 
     Args:
         hessian: H, positive definite, float64 [in, in].

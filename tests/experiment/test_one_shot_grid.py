@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -45,7 +46,7 @@ def test_a_dry_run_has_a_job_for_each_run_and_for_the_tables(root, tmp_path):
     for part in ("Snakefile", "configs", "obert", "profiles", "workflow"):
         copy = shutil.copy if (root / part).is_file() else shutil.copytree
         copy(root / part, tmp_path / part)
-    places = {"PYTHONPATH": str(tmp_path), "PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"}
+    places = {"PYTHONPATH": str(tmp_path), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     done = subprocess.run(
         ["snakemake", "-n", "--cores", "2", "--configfile", CONFIG],
         cwd=tmp_path, env=os.environ | places, capture_output=True, text=True, check=False,

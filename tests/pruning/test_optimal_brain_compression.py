@@ -48,7 +48,7 @@ def greedy(tokens, row, kept, groups, zeros):
 
 
 def merged(removals, count):
-    """Algorithm 2: again and again the row whose next removal costs least. True for what is pruned, by row."""
+    """Again and again the row whose next removal costs least. True for what is pruned, by row."""
     taken = [0] * len(removals)
     for _ in range(count):
         heads = [(own[n][1], i) for i, (own, n) in enumerate(zip(removals, taken, strict=True)) if n < len(own)]
