@@ -74,7 +74,7 @@ def test_the_first_removal_is_the_best_of_all_single_weights_with_its_best_updat
 
 @pytest.mark.parametrize("partly", [False, True], ids=["dense", "partly pruned"])
 @pytest.mark.parametrize("pattern", ["unstructured", "1x2", "2:4"])
-@pytest.mark.parametrize("limit", [2, 64])
+@pytest.mark.parametrize("limit", [2, 128])
 def test_rows_lose_weights_in_the_order_of_the_lowest_next_cost(
     layer_on, correlated, monkeypatch, pattern, partly, limit
 ):
