@@ -25,7 +25,6 @@ SQUAD = DataSize(train=88_000, validation=10_800, sequences=1, tokens=170.0, lon
 def results(root, tmp_path, monkeypatch):
     """An empty folder for results."""
     monkeypatch.setattr("obert.experiment.folders.RESULTS", tmp_path / "results")
-    monkeypatch.setattr("obert.experiment.sizes.RESULTS", tmp_path / "results")
     return tmp_path / "results"
 
 
