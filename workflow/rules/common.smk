@@ -41,10 +41,10 @@ def experiment_file():
     return path.relative_to(Path.cwd()).as_posix() if path.is_relative_to(Path.cwd()) else path.as_posix()
 
 
-def default_resource(name):
-    """What the profile's `default-resources` give every job, as text; None if they do not name it."""
-    found = (workflow.resource_settings.default_resources or {}).get(name)
-    return None if found is None else str(getattr(found, "raw", found)).strip("\"'") or None
+def given(resources, name):
+    """A resource that a profile or the command line gives, as it stands there; None if they do not name it."""
+    found = resources.get(name) if resources else None
+    return None if found is None else found.raw
 
 
 CONFIG = experiment_file()
@@ -69,7 +69,7 @@ RUN = "{task}/{recipe}/{variant}/seed{seed}"
 ON_CLUSTER = workflow.remote_exec or (
     workflow.resource_settings.nodes is not None and workflow.resource_settings.cores in (None, 1)
 )
-PARTITION, NODES = default_resource("slurm_partition"), ()
+PARTITION, NODES = given(workflow.resource_settings.default_resources, "slurm_partition"), ()
 if ON_CLUSTER and workflow.is_main_process:
     try:
         NODES = slurm_nodes(PARTITION)
@@ -116,10 +116,9 @@ def prepare():
 def asked(run):
     """What a run's job asks for, with the profile's `set-resources` and `set-threads`."""
     settings, name = workflow.resource_settings, run.stage.name
-    chosen = settings.overwrite_resources.get(name, {}), settings.overwrite_threads
-    memory, cpus = chosen[0].get("mem_mb"), chosen[1].get(name)
-    given = {"memory_mb": memory, "cpus": cpus}
-    return replace(ASKS[run], **{field: int(value) for field, value in given.items() if isinstance(value, int | str)})
+    memory, cpus = given(settings.overwrite_resources.get(name), "mem_mb"), given(settings.overwrite_threads, name)
+    changes = {"memory_mb": memory, "cpus": cpus}
+    return replace(ASKS[run], **{field: value for field, value in changes.items() if isinstance(value, int)})
 
 
 def planned(stage, wildcards):
