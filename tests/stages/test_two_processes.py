@@ -22,6 +22,8 @@ from safetensors.torch import load_file
 
 from obert.records.record import read_record
 
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.slow  # each test starts up to eight processes that import torch
 TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m")
 TASK = "movie_reviews"
 ACCUMULATED = {
@@ -43,11 +45,10 @@ class Project:
     """A folder with the smoke experiment, without dropout, where each step accumulates over two minibatches."""
 
     folder: Path
-    root: Path
 
     def started(self, stage: str, *launcher: str) -> subprocess.Popen:
         command = [sys.executable, "-m", *launcher, "obert", stage, "--config", "configs/smoke.yaml", *STAGES[stage]]
-        environment = os.environ | {"PYTHONPATH": str(self.root), "OMP_NUM_THREADS": "1"}
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         return subprocess.Popen(command, cwd=self.folder, env=environment, **pipes)
 
@@ -76,15 +77,15 @@ class Project:
     def copy_without(self, stage: str, folder: Path) -> "Project":
         shutil.copytree(self.folder, folder)
         shutil.rmtree(folder / "results/runs/smoke" / stage, ignore_errors=True)
-        return Project(folder, self.root)
+        return Project(folder)
 
 
 @pytest.fixture(scope="module")
-def alone(root, tmp_path_factory):
+def alone(tmp_path_factory):
     """The project in which each stage runs in one process."""
     folder = tmp_path_factory.mktemp("alone")
     for name in ("configs", "tests/data"):
-        shutil.copytree(root / name, folder / name)
+        shutil.copytree(ROOT / name, folder / name)
     settings = folder / "tests/data/tiny_bert/config.json"
     settings.write_text(settings.read_text().replace('dropout_prob": 0.1', 'dropout_prob": 0.0'))
     experiment = folder / "configs/smoke.yaml"
@@ -96,10 +97,10 @@ def alone(root, tmp_path_factory):
     for settings in content["recipe_overrides"]["mlm"].values():
         settings["training"]["epochs"] = 0.9  # its last steps would be of one minibatch
     experiment.write_text(yaml.safe_dump(content))
-    return Project(folder, root)
+    return Project(folder)
 
 
-@pytest.mark.parametrize("stage", [pytest.param(s, marks=pytest.mark.slow) if s == "transfer" else s for s in STAGES])
+@pytest.mark.parametrize("stage", STAGES)
 def test_two_processes_make_what_one_makes(alone, tmp_path, stage):
     expected = alone.made(stage)
     both = alone.copy_without(stage, tmp_path / "both")
