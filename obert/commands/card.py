@@ -18,8 +18,7 @@ def run(plan: Plan, chosen: Mapping[str, Any]) -> str:
     Raises:
         UserError: no such run has been made, or its record is damaged.
     """
-    wanted = {name: value for name, value in chosen.items() if value is not None}
-    found = [run for run in plan if all(run.key.as_dict()[name] == value for name, value in wanted.items())]
+    found = plan.chosen(chosen)
     made = [run for run in found if (run.folder / FILE_NAME).is_file()]
     written = [path for run in made if run.stage.trains or run.stage.exclusive if (path := write_model_card(run))]
     if not written:

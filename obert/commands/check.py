@@ -19,10 +19,13 @@ from obert.experiment.schema import Model
 from obert.experiment.sizes import DataSize, ModelSize, Sizes
 from obert.foundation.errors import UserError
 from obert.foundation.files import check_place
+from obert.foundation.passwords import masked
 from obert.models.architecture import architecture_of
 from obert.models.encoders import ENCODER, deployed_weights, keep_layers, prunable_weights, understood
 from obert.models.loading import load_tokenizer, load_weights, read_config
 from obert.stages.export import ONNX
+from obert.tracking import store
+from obert.tracking.database import read_content
 from obert.training.masked import check_first_event
 from obert.training.pruner import check_features
 from obert.training.schedules import check_steps, pruning_events, steps_per_epoch
@@ -63,6 +66,7 @@ def run(plan: Plan) -> str:
         UserError: everything that would stop a run later.
     """
     experiment = plan.experiment
+    tracking = _check_tracking(experiment.tracking_uri)
     models = {model: _model(model) for model in dict.fromkeys(run.model for run in plan)}
     pruning = sum(run.stage.prunes and run.method is not None for run in plan)
     lines = [f"experiment {experiment.name}: {len(plan)} runs, {pruning} of them pruning"]
@@ -73,6 +77,7 @@ def run(plan: Plan) -> str:
         )
     lines.append(f"device: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU'}")
     lines.append(_check_disk(plan, models))
+    lines.append(tracking)
     for task in dict.fromkeys(run.key.task for run in plan.of_stage("benchmark")):
         check_lengths(experiment.benchmark.scenarios_of(task), resolve_model(experiment.model_of(task).source))
     sizes = Sizes()
@@ -115,6 +120,16 @@ def _check_disk(plan: Plan, models: Mapping[Model, _Model]) -> str:
             "free. Free some, or run a smaller grid."
         )
     return f"disk: about {needed / 1e9:.1f} GB needed, {free / 1e9:.0f} GB free"
+
+
+def _check_tracking(uri: str) -> str:
+    """Ask a server; a database is only looked into, and made by `prepare`."""
+    database = store.database_file(uri)
+    if database is None:
+        store.ping(uri)
+        return f"tracking: {masked(uri)} answers"
+    there = read_content(database) is not None
+    return f"tracking: database {database}" + ("" if there else ", made when the first run starts")
 
 
 def _check_task(name: str, runs: Sequence[PlannedRun], model: _Model) -> tuple[str, DataSize]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import io
+import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from obert.experiment.guidelines import METHODS
 from obert.experiment.plan import Plan
 from obert.experiment.yaml_file import read_yaml
 from obert.foundation import registry
-from obert.foundation.errors import UserError, only_warns
+from obert.foundation.errors import UserError, only_warns, say
 from obert.foundation.nodes import NODES
 from obert.foundation.passwords import mask_unforeseen, masked
 from obert.foundation.storage import refusal
@@ -171,7 +172,7 @@ def _run_stage(arguments: argparse.Namespace) -> None:
     mend = f"python -m obert track --config {shlex.quote(str(arguments.config))}"
     with only_warns(f"obert {chosen.name}: the run is complete, but not in MLflow", mend):
         scores = ", ".join(f"{name} {score.value:.2f} (n={score.count})" for name, score in record.metrics.items())
-        print(f"{planned.key.path}: {scores}", flush=True)
+        say(f"{planned.key.path}: {scores}", sys.stdout)
         from obert.tracking.mirror import mirror_run
 
         mirror_run(planned.folder, planned.experiment.tracking_uri, planned.config)
@@ -211,7 +212,7 @@ def _make_environments(arguments: argparse.Namespace) -> None:
 def _sweep(arguments: argparse.Namespace) -> None:
     from obert.sweeps import runner
 
-    print(runner.run(arguments.config, arguments.worker, arguments.workers))
+    say(str(runner.run(arguments.config, arguments.worker, arguments.workers)), sys.stdout)
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -240,6 +241,23 @@ def _use_extensions(argv: list[str]) -> None:
         registry.use_folder(folder, f"{config}, extensions")
 
 
+def _is_told_here() -> bool:
+    """Whether an error is this process's to tell: of several that torchrun started, the first that fails does so."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return True
+    from obert.foundation import processes
+
+    return processes.is_first_to_fail()
+
+
+def _another_has_gone(error: Exception) -> bool:
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return False
+    from obert.foundation import processes
+
+    return processes.is_of_another(error)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run a command; without one, list them.
 
@@ -256,12 +274,22 @@ def main(argv: list[str] | None = None) -> int:
         arguments = parser().parse_args(argv)
         arguments.run(arguments)
     except UserError as error:
-        print(f"obert {argv[0]}: {error}", file=sys.stderr)
+        if _is_told_here():
+            print(f"obert {argv[0]}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:  # the terminal's ^C and a progress bar are on a line without an end
         print(f"\nobert {argv[0]}: interrupted; the same command goes on", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
+        if not _is_told_here():
+            return 2
+        if _another_has_gone(error):
+            print(
+                f"obert {argv[0]}: another process of this run has ended, and so do all. The same command goes on from "
+                "the last checkpoint.",
+                file=sys.stderr,
+            )
+            return 2
         if (told := refusal(error)) is None:
             raise
         print(f"obert {argv[0]}: {masked(told)}", file=sys.stderr)

@@ -111,10 +111,10 @@ def _parts(each: Ask) -> str:
 
 def _too_little(run: PlannedRun, each: Ask, has: str, other: str) -> UserError:
     event = each.parts.get(EVENT, 0.0)
-    what = f"a pruning event needs {event / 1000:.1f} GB" if event >= each.surely_mb / 2 else "its run takes"
+    what = f"a pruning event needs {event / 1000:.1f} GB, " if event >= each.surely_mb / 2 else ""
     return UserError(
-        f"{run.key.stage} {run.key.arguments}: {what}, {each.surely_mb / 1000:.1f} GB with all else ({_parts(each)}), "
-        f"and {has}. To mend it, {other}{remedy(run, each)}"
+        f"{run.key.stage} {run.key.arguments}: {what}the run {sum(each.parts.values()) / 1000:.1f} GB in all "
+        f"({_parts(each)}), and {has}. To mend it, {other}{remedy(run, each)}"
     )
 
 

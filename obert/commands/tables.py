@@ -129,7 +129,8 @@ def _write(plan: Plan, results: Results) -> Path:
     built = [build_table(name, registry.load("tables", name)(), results) for name in names(plan)]
     target = tables_folder(plan.experiment)
     files = {name: content for table in built for name, content in table_files(table).items()}
-    files[REPORT] = report_page(results, built).encode()
+    sizes = {table.name: len(files[f"{table.name}.html"]) for table in built}
+    files[REPORT] = report_page(results, built, sizes).encode()
     for name, content in files.items():
         with atomic_path(target / name) as temporary:
             temporary.write_bytes(content)

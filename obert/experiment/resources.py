@@ -32,7 +32,8 @@ CPU_RATE = 20e9  # floating-point operations a second of one thread: processors 
 GPU_RATE = 5e12  # of a GPU in float32: a third of a V100's peak
 FIXED_MINUTES = 20.0  # imports, data, evaluation, writing, and a queue of jobs that read from one file system
 EVENT, ACTIVATIONS = "pruning event", "activations"
-RECORDED = "as recorded"
+RECORDED, TRAINED, LOADED, TEACHER = "as recorded", "weights, gradients and optimiser", "weights", "teacher"
+EXACT = (EVENT, RECORDED, TRAINED, LOADED, TEACHER)  # parts that are counted, where others are estimated
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,8 @@ class Ask:
 
     @property
     def surely_mb(self) -> float:
-        """Memory that the run takes whatever an estimate's margin: all but activations, which are counted at most."""
-        return sum(size for name, size in self.parts.items() if name != ACTIVATIONS)
+        """Memory that the run takes whatever the margin of an estimate."""
+        return sum(size for name, size in self.parts.items() if name in EXACT)
 
     def again(self, attempt: int) -> Ask:
         """What its job asks for at an attempt, counted from 1: half as much memory more each time, and time anew."""
@@ -91,7 +92,7 @@ def ask(run: PlannedRun, sizes: Sizes, on_gpu: bool) -> Ask:
         if gpus:
             gpu_memory = sum(parts.values()) - PROCESS
             weights = 8e-6 * sizes.model_of(run).parameters  # as they are loaded, and as they are written
-            parts = {"process": PROCESS, "driver of the GPU": DRIVER, "weights": weights}
+            parts = {"process": PROCESS, "driver of the GPU": DRIVER, LOADED: weights}
         minutes = _minutes(run, sizes, on_gpu)
     memory = MARGIN * sum(parts.values()) + PLANNING
     return Ask(
@@ -116,11 +117,11 @@ def memory_parts(run: PlannedRun, sizes: Sizes) -> dict[str, float]:
     if data is not None:
         parts["data"] = 24 * data.train * data.sequences * data.tokens / MB  # three inputs of 8 bytes a token
     if recipe.training is not None:
-        parts["weights, gradients and optimiser"] = 16 * parameters
+        parts[TRAINED] = 16 * parameters
     else:
-        parts["weights"] = 8 * parameters  # and a copy, as a checkpoint is written
+        parts[LOADED] = 8 * parameters  # and a copy, as a checkpoint is written
     if recipe.distillation is not None:
-        parts["teacher"] = 4 * parameters
+        parts[TEACHER] = 4 * parameters
     parts[ACTIVATIONS] = _activations(run, model, data)
     if _is_pruned(run):
         prunable = _prunable(run, model)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 from pydantic import ValidationError
 
-from obert.experiment.folders import RESULTS
+from obert.experiment import folders
 from obert.experiment.strict import Strict
 from obert.foundation.files import json_hash, write_text
 
@@ -95,7 +95,7 @@ class Sizes(Strict):
     @staticmethod
     def path(experiment: Experiment) -> Path:
         """The file that an experiment's sizes are in."""
-        return RESULTS / "logs" / experiment.name / "sizes.json"
+        return folders.RESULTS / "logs" / experiment.name / "sizes.json"
 
     @classmethod
     def of(cls, experiment: Experiment) -> Sizes:

@@ -1,6 +1,7 @@
 """Several processes that work on one run together, as torchrun starts them; one alone without it."""
 
 import os
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -75,3 +76,23 @@ def agree(decision: bool, device: torch.device) -> bool:
     told = torch.tensor(int(decision), device=device)
     dist.broadcast(told, src=0)
     return bool(told)
+
+
+def is_first_to_fail() -> bool:
+    """Whether no other process of this run has asked before: the first that fails tells why, the others end silently.
+
+    Asked at the meeting point of torchrun, which is there before the processes have met and after one has died.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        return True
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    try:
+        store = dist.TCPStore(host, port, is_master=False, timeout=timedelta(seconds=10))
+        return store.add(f"obert/failed/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", 1) == 1
+    except dist.DistError:
+        return rank() == 0
+
+
+def is_of_another(error: Exception) -> bool:
+    """Whether an error says that another process has gone: gloo's are plain RuntimeErrors."""
+    return are_several() and (isinstance(error, dist.DistError) or "gloo" in str(error))

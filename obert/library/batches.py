@@ -30,7 +30,8 @@ class Batches:
     def __init__(self, batches: Iterable[Any]):
         _check_batches(batches)
         self.seconds = 0.0
-        self._source = iter(batches)
+        self._batches = batches
+        self._source: Iterator[Any] | None = None
         self._read: list[Any] = []
         self._starts = {0: 0}  # by draw; each begins where the one before ended
 
@@ -45,6 +46,8 @@ class Batches:
         return next(iter(self), None)
 
     def _reaches(self, place: int) -> bool:
+        if self._source is None:
+            self._source = iter(self._batches)
         while len(self._read) <= place:
             try:
                 self._read.append(next(self._source))

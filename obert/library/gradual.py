@@ -116,7 +116,7 @@ class GradualPruner:
         layers = layers_of(model, scope)
         check_layers(model, layers)
         losses, data = losses_of(model, loss, chosen), Batches(batches)
-        if draws(chosen) and iter(batches) is batches:
+        if draws(chosen) and isinstance(batches, Iterator):
             raise UserError("batches: an iterator ends at the first event. Give a list or a DataLoader")
         with evaluating(model), with_gradients(layers), _own_random_numbers(seed):
             check_draws(batches, data, losses, layers, chosen)

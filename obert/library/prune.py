@@ -35,6 +35,8 @@ def prune(
 ) -> PruningReport:
     """Prune a model's linear layers in one shot, globally: the cheapest weights of all layers together go.
 
+    A method that compares weights within their layer or row prunes each of these to the sparsity.
+
     Gradients are taken in evaluation mode. Training modes, `requires_grad` flags and gradients are as before when it
     returns; after an error the weights are too. Zeros are counted in the weights that a forward pass on the first batch
     uses, if there is one. Per-example gradients of the first batch are compared with autograd's own.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from obert.foundation.files import check_place, content_hash
+from obert.foundation.files import check_place, content_hash, drop_leftovers
 from obert.foundation.memory import peak_memory_mb
 from obert.records.listening import listener
 from obert.records.provenance import environment
@@ -34,6 +34,7 @@ class Recording:
 
     def __init__(self, planned: PlannedRun):
         self.planned = planned
+        drop_leftovers(planned.folder)
         self._started_at, self._clock = now(), time.perf_counter()
         self._environment = environment()
         self._code_hash = planned.code_hash

@@ -9,7 +9,7 @@ from obert.foundation.errors import UserError
 from obert.masks.patterns import Pattern
 from obert.second_order.solvers import NOT_CHOSEN, remove_in_turn
 
-LIMIT = 64  # removals before the inverse is written anew, cut to what is left
+LIMIT = 128  # removals before the inverse is written anew, cut to what is left
 BYTES = {"cpu": 3e8, "cuda": 4e9}  # of the rows' own matrices that are worked on at a time
 
 
@@ -23,7 +23,8 @@ def inverted(hessian: Tensor, name: str) -> Tensor:
         UserError: there is none.
     """
     factor, failed = torch.linalg.cholesky_ex(hessian)
-    if failed:
+    rounding = len(hessian) * torch.finfo(hessian.dtype).eps * hessian.diagonal().max()
+    if failed or factor.diagonal().min().square() < rounding:
         raise UserError(
             f"the inputs of the layer of '{name}' are too few or too much alike, their Hessian has no inverse: raise "
             "the dampening, or give more examples"
@@ -35,8 +36,8 @@ def removal_scores(hessian: Tensor, inverse: Tensor, weights: Tensor, kept: Tens
     """Scores of removing groups one at a time in each row: the running maximum of what each removal adds to
     1/2 dw' H dw, with the others at their optimum.
 
-    As in Optimal Brain Compression (arXiv 2208.11580, algorithms 1 and 2): the removals of all rows, merged by the
-    lowest next cost, are in the order of these scores.
+    As in Optimal Brain Compression (arXiv 2208.11580), rows are independent. Their removals, merged by the lowest next
+    cost, are in the order of these scores.
 
     Args:
         hessian: H, positive definite, float64 [in, in].

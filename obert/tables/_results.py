@@ -87,6 +87,11 @@ class Results:
         """The records, in the order of the plan."""
         return tuple(self.by_key[key] for key in self.planned if key in self.by_key)
 
+    @cached_property
+    def _stages(self) -> tuple[str, ...]:
+        """The stages of the records."""
+        return tuple(dict.fromkeys(record.key.stage for record in self._in_order))
+
     def of_stage(self, *names: str, **chosen: object) -> list[Record]:
         """The records of some stages whose keys have the given task, recipe and so on, in the order of the plan."""
         found = (record for record in self._in_order if record.key.stage in names)
@@ -94,7 +99,7 @@ class Results:
 
     def of_kind(self, **attributes: bool) -> list[Record]:
         """The records of all stages with the given attributes (see `Stage`), in the order of the plan."""
-        return [r for r in self._in_order if _is_of_kind(r.key, attributes)]
+        return self.of_stage(*(name for name in self._stages if _is_of_kind(name, attributes)))
 
     def history(self, key: RunKey) -> Iterator[RunKey]:
         """A run, the run whose model it works on, the run that this one works on, and so on."""
@@ -208,6 +213,6 @@ class Results:
             raise UserError(f"{path} is empty. Run {self.command(key)} again.")
 
 
-def _is_of_kind(key: RunKey, attributes: dict[str, bool]) -> bool:
-    made_by = stage(key.stage)
+def _is_of_kind(name: str, attributes: dict[str, bool]) -> bool:
+    made_by = stage(name)
     return all(getattr(made_by, name) == value for name, value in attributes.items())

@@ -1,7 +1,8 @@
 """The process that logs a run while another makes it, as `live` tells it through the standard input.
 
 It ends when that ends: told so, or because the other process is gone, which leaves nobody at the pipe. It takes a
-hundredth of a core at most, but for its start, which a run that is over soon does not see.
+hundredth of a core at most, after a start that a run that is over soon does not see; where no core is idle, it gets
+little more than that of one even then, since it is as nice as can be.
 """
 
 import json
@@ -16,8 +17,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO
 
-NICENESS = 10
-SHARE = 0.01  # of a core, at most
 AFTER_FAILURE = 60.0  # seconds
 QUEUE = 300  # steps: three metrics each are less than MLflow takes in one request
 POLL = 1.0
@@ -71,9 +70,9 @@ def main() -> None:
     """Log one run."""
     for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # meant for the run; this process still has to mark it
         signal.signal(sign, signal.SIG_IGN)
-    os.nice(NICENESS)
     inbox = Inbox(sys.stdin.buffer)
     if inbox.begun is not None:
+        os.nice(inbox.begun["niceness"])
         inbox.wait(inbox.begun["delay"])
         if inbox.end is None:
             _log(inbox)
@@ -94,12 +93,13 @@ def _log(inbox: Inbox) -> None:
             except BlockingIOError:  # the worker of a run that was killed still marks it, or the run is made twice
                 inbox.wait(POLL)
         while inbox.end != FINISHED:  # what is left is the mirror's
-            ended, before = inbox.end, time.process_time()
+            ended = inbox.end
             try:
                 if run is None:
                     initialize(begun["uri"])
                 with connection(begun["uri"]) as client:
                     run = run or _Run(client, begun)
+                    before = time.process_time()
                     run.log(client, *inbox.take())
                     if ended is not None:
                         client.set_terminated(run.identifier, ended)
@@ -110,7 +110,7 @@ def _log(inbox: Inbox) -> None:
             if run is None:
                 inbox.wait(AFTER_FAILURE)
             else:
-                inbox.wait(max(begun["interval"], (time.process_time() - before) / SHARE), for_scores=True)
+                inbox.wait(max(begun["interval"], (time.process_time() - before) / begun["share"]), for_scores=True)
 
 
 class _Run:

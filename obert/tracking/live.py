@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     from obert.experiment.plan import PlannedRun
     from obert.records.record import Record, Score
 
-DELAY = 10.0  # seconds, before which a run that is over is not worth MLflow's import, of more than one
-INTERVAL = 5.0  # seconds at least between two batches to MLflow
+# What the worker may take for itself. A run that is over before `delay` (seconds) is not worth MLflow's import, of more
+# than one. Batches are at least `interval` seconds apart, and take a `share` of a core at most. Where all cores are
+# busy, `niceness` spreads even the start over minutes.
+PACE = {"delay": 10.0, "interval": 5.0, "share": 0.01, "niceness": 19}
 SECONDS = 1.0  # at least between two messages to the worker
 LINES = 30  # of a message, which is then shorter than what a pipe takes whole or not at all (4096 bytes)
 END_SECONDS = 10.0  # what the worker may take to end, or it is killed
@@ -71,7 +73,7 @@ class LiveRun(Listener):
         try:
             self._record = record
             uri, folder = self._planned.experiment.tracking_uri, self._planned.folder
-            begun = {**beginning(record, self._planned.config), "delay": DELAY, "interval": INTERVAL}
+            begun = beginning(record, self._planned.config) | PACE
             begun["tags"] |= {IDENTITY_TAG: identity(record), "status": "running"}
             self._worker = subprocess.Popen(
                 [sys.executable, "-m", f"{__package__}._live_worker"],

@@ -82,7 +82,7 @@ def synchronize(records_folder: Path, uri: str, config: str | None = None) -> in
                 count += mirror_run(file.parent, uri, config)
         except RecordMissing:  # since it was found: who makes the run again mirrors it too
             continue
-        except UserError as error:
+        except (UserError, OSError) as error:
             problems.append(f"{file}: {error}")
             ping(uri)  # or every record would wait for a store that no longer answers
     if problems:

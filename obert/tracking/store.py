@@ -14,6 +14,7 @@ from obert.foundation.errors import UserError
 from obert.foundation.locks import locked
 from obert.foundation.passwords import mask_logs
 from obert.tracking.database import Content, put_in_place, wait_while_it_is_made
+from obert.tracking.failures import explained
 from obert.tracking.naming import VIEW_TAG, view
 
 TRIALS = "trials.csv"
@@ -57,33 +58,20 @@ def connection(uri: str):
     _check(uri)
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
-    from mlflow import MlflowClient
-
-    for name in QUIET:  # after the import, which sets levels of its own
-        logging.getLogger(name).setLevel(logging.WARNING)
-        mask_logs(name)
     address = uri
     if database_file(uri) is not None and "?" not in uri:
         address = f"{uri}?timeout={LOCK_SECONDS}"
     try:
+        from mlflow import MlflowClient
+
+        for name in QUIET:  # after the import, which sets levels of its own
+            logging.getLogger(name).setLevel(logging.WARNING)
+            mask_logs(name)
         yield MlflowClient(address)
     except UserError:
         raise
     except Exception as error:
-        raise _failed(f"tracking store {uri}", error) from error
-
-
-def _failed(where: str, error: Exception) -> UserError:
-    from mlflow.exceptions import MlflowException
-
-    said = (str(error).splitlines() or [""])[0][:300].rstrip(".")
-    if isinstance(error, ImportError):
-        return UserError(
-            f"{where} needs a Python package that is not installed: {said}. Install it into {sys.prefix}, or let the "
-            "MLflow server pass files on (mlflow server --artifacts-destination)"
-        )
-    reason = said if isinstance(error, MlflowException) else f"{type(error).__name__}: {said}"
-    return UserError(f"{where} failed: {reason}. Is the server running and the URI right?")
+        raise explained(f"tracking store {uri}", error, uri) from error
 
 
 def initialize(uri: str) -> None:
@@ -166,7 +154,7 @@ def try_artifacts(uri: str, experiment: str) -> None:
             with tempfile.TemporaryDirectory() as folder:
                 read = Path(client.download_artifacts(run.run_id, TRIAL, folder)).read_text(encoding="utf-8")
         except Exception as error:
-            raise _failed(where, error) from error
+            raise explained(where, error, uri) from error
         finally:
             client.delete_run(run.run_id)
         if read != written:

@@ -147,10 +147,13 @@ class MaskedModel:
         self.events.append({"step": step, "sparsity": sparsity, "seconds": seconds, **evaluations.costs(), **increases})
 
     def restore(self, masks: Masks, state: Mapping[str, Tensor], events: list[dict[str, Any]]) -> None:
-        """Take back masks, the hook's state and the events; the model's weights are there already."""
+        """Take back masks, the hook's state and the events. The weights stay: those of the model's own checkpoint."""
         self.masks = dict(masks)
         self.hook.load(dict(state))
+        before = {name: weight.clone() for name, weight in self.hook.weights.items()}
         self.hook.impose(self.masks)
+        for name, weight in self.hook.weights.items():
+            weight.copy_(before[name])  # a method may let pruned weights train on between events
         self.events = list(events)
 
 

@@ -121,7 +121,7 @@ class CompressionTrainer(Trainer):
             save_strategy="no" if training.checkpoint_steps is None else "steps",
             save_steps=training.checkpoint_steps or 1,
             save_total_limit=2,  # the older one serves while the newer is being written
-            seed=seeds["dropout"],
+            seed=seeds["dropout"] + processes.rank(),  # else all would drop the same of their shares
             report_to="none",
             remove_unused_columns=False,
             use_cpu=not torch.cuda.is_available(),

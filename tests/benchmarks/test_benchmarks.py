@@ -4,6 +4,7 @@ import json
 
 import cpu_inference
 import fisher
+import live_tracking
 import numpy as np
 import prune_step
 import pytest
@@ -158,6 +159,15 @@ def test_report_from_records_and_from_mlflow_is_the_same(root, tmp_path, monkeyp
     found = printed(capsys)
     assert (found["records"], found["same_files"]) == (3, True)
     assert min(found["seconds_from_records"], found["seconds_from_mlflow"]) > 0
+
+
+def test_live_tracking_compares_steps_that_are_told_with_steps_that_are_not(capsys, monkeypatch):
+    monkeypatch.setattr("obert.tracking.live.PACE", {"delay": 0.0, "interval": 0.1, "share": 1.0, "niceness": 0})
+    live_tracking.main(["--layers", "1", "--width", "32", "--steps", "3", "--rounds", "1", "--threads", "1", "--json"])
+    found = printed(capsys)
+    assert found["ratio"] > 0 and found["ratio_of_totals"] > 0
+    assert 0 < found["told_seconds"] < 1
+    assert found["steps"] == 3 and found["steps_in_database"] in (0, 3)  # 0 where the worker took too long to start
 
 
 def test_nothing_is_imported_before_the_first_step_that_comes_after_it(tmp_path):

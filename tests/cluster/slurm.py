@@ -138,7 +138,12 @@ def slurm(folder: Path) -> Iterator[Slurm]:
     (folder / "munge.key").chmod(0o400)
     for name in ("state", "spool"):
         (folder / name).mkdir()
-    environment = os.environ | {"SLURM_CONF": str(folder / "slurm.conf"), "PATH": PATH}
+    # Snakemake's executor starts `srun` without SLURM_CONF, as the file is in /etc on a cluster.
+    wrapper = folder / "bin" / "srun"
+    wrapper.parent.mkdir()
+    wrapper.write_text(f'#!/bin/sh\nSLURM_CONF={folder}/slurm.conf exec {shutil.which("srun", path=PATH)} "$@"\n')
+    wrapper.chmod(0o755)
+    environment = os.environ | {"SLURM_CONF": str(folder / "slurm.conf"), "PATH": f"{wrapper.parent}:{PATH}"}
     running = Slurm(folder, environment)
 
     def start(*command: str) -> subprocess.Popen:

@@ -17,7 +17,10 @@ SMALL = {
     "mfac": {"num_gradients": 8, "gradient_batch_size": 4, "recomputations": 2},
     "obd": {"num_gradients": 16, "gradient_batch_size": 8},
     "obert": {"num_gradients": 16, "gradients": "per_example", "gradient_batch_size": 8, "fisher_block_size": 48},
+    "optimal_brain_compression": {"examples": 16, "dampening": 0.1},
     "platon": {"window": 2},
+    "sparsegpt": {"examples": 16, "dampening": 0.1},
+    "wanda": {"examples": 16},
     "woodfisher": {"num_gradients": 40, "gradient_batch_size": 2, "fisher_block_size": 64},
 }
 OBERT = {
@@ -75,7 +78,7 @@ def masks_of(method, place, device, pattern="unstructured"):
             (loss if penalty is None else loss + penalty).backward()
             optimizer.step()
             hook.after_step(masks, at_target=event > 0)
-        context = Context(hook, masks, data, losses, torch.Generator().manual_seed(1), pattern)
+        context = Context(hook, masks, data, losses, torch.Generator().manual_seed(1), pattern, model=network)
         masks = prune_event(method, context, sparsity).masks
         hook.after_event(masks, optimizer)
     hook.finish()

@@ -17,6 +17,7 @@ from obert.foundation.code_identity import code_hash
 from obert.foundation.errors import UserError
 from obert.foundation.files import file_hash
 from obert.foundation.nodes import ANY, SLURM, THIS, slurm_nodes, this_machine
+from obert.foundation.passwords import masked
 from obert.foundation.registry import PACKAGE
 from obert.stages import stages
 
@@ -40,10 +41,10 @@ def experiment_file():
     return path.relative_to(Path.cwd()).as_posix() if path.is_relative_to(Path.cwd()) else path.as_posix()
 
 
-def default_resource(name):
-    """What the profile's `default-resources` give every job, as text; None if they do not name it."""
-    found = (workflow.resource_settings.default_resources or {}).get(name)
-    return None if found is None else str(getattr(found, "raw", found)).strip("\"'") or None
+def given(resources, name):
+    """A resource that a profile or the command line gives, as it stands there; None if they do not name it."""
+    found = resources.get(name) if resources else None
+    return None if found is None else found.raw
 
 
 CONFIG = experiment_file()
@@ -54,6 +55,8 @@ except UserError as error:
     raise WorkflowError(str(error)) from None
 
 EXPERIMENT, STAGES = PLAN.experiment, stages()
+if masked(EXPERIMENT.tracking_uri) != EXPERIMENT.tracking_uri:
+    workflow.configfiles.clear()  # or `snakemake --report` shows the file, and the server's password in it
 PLANNED = {run.key.path.as_posix(): run for run in PLAN}
 RUNS = folders.runs_folder(EXPERIMENT).as_posix()
 TABLES = folders.tables_folder(EXPERIMENT).as_posix()
@@ -66,7 +69,7 @@ RUN = "{task}/{recipe}/{variant}/seed{seed}"
 ON_CLUSTER = workflow.remote_exec or (
     workflow.resource_settings.nodes is not None and workflow.resource_settings.cores in (None, 1)
 )
-PARTITION, NODES = default_resource("slurm_partition"), ()
+PARTITION, NODES = given(workflow.resource_settings.default_resources, "slurm_partition"), ()
 if ON_CLUSTER and workflow.is_main_process:
     try:
         NODES = slurm_nodes(PARTITION)
@@ -113,10 +116,9 @@ def prepare():
 def asked(run):
     """What a run's job asks for, with the profile's `set-resources` and `set-threads`."""
     settings, name = workflow.resource_settings, run.stage.name
-    chosen = settings.overwrite_resources.get(name, {}), settings.overwrite_threads
-    memory, cpus = chosen[0].get("mem_mb"), chosen[1].get(name)
-    given = {"memory_mb": memory, "cpus": cpus}
-    return replace(ASKS[run], **{field: int(value) for field, value in given.items() if isinstance(value, int | str)})
+    memory, cpus = given(settings.overwrite_resources.get(name), "mem_mb"), given(settings.overwrite_threads, name)
+    changes = {"memory_mb": memory, "cpus": cpus}
+    return replace(ASKS[run], **{field: value for field, value in changes.items() if isinstance(value, int)})
 
 
 def planned(stage, wildcards):

@@ -49,7 +49,7 @@ class InputBased(Method):
         """Pass the examples through the model, and show the inputs of some layers.
 
         Args:
-            see: called with the weight's name and its inputs, float32 [tokens, in], once for each call of its layer.
+            see: called with the weight's name and its inputs [tokens, in], float32 at least, at each call of its layer.
 
         Raises:
             UserError: fewer examples than asked for, or a layer that is not called with a tensor.
@@ -164,7 +164,7 @@ def _shown(name: str, layer: nn.Linear, mask: list[Tensor], see: Callable[[str, 
         inputs = arguments[0] if arguments else named.get("input")
         if not isinstance(inputs, Tensor):
             raise UserError(f"layer of '{name}' is called without a tensor: its inputs cannot be seen. Leave it out")
-        rows = inputs.reshape(-1, inputs.shape[-1]).float()
+        rows = inputs.reshape(-1, inputs.shape[-1]).to(torch.promote_types(inputs.dtype, torch.float32))
         by_token = mask and inputs.dim() > 2 and len(rows) == mask[0].numel()
         see(name, rows[mask[0].flatten()] if by_token else rows)
 
