@@ -277,8 +277,8 @@ def main(argv: list[str] | None = None) -> int:
         if _is_told_here():
             print(f"obert {argv[0]}: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f"obert {argv[0]}: interrupted; the same command goes on", file=sys.stderr)
+    except KeyboardInterrupt:  # the terminal's ^C and a progress bar are on a line without an end
+        print(f"\nobert {argv[0]}: interrupted; the same command goes on", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
         if not _is_told_here():
