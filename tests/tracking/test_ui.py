@@ -67,7 +67,7 @@ def page():
         except playwright.Error as error:
             pytest.skip(f"no Chromium: {str(error).splitlines()[0]}")
         page = browser.new_page(viewport={"width": 2400, "height": 1600})
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(240_000)
         yield page
         browser.close()
 
