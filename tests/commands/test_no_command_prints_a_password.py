@@ -57,6 +57,7 @@ def arguments_of(command, experiment, root, tmp_path):
         return ["--config", str(path)]
     more = {
         "recipe": ["--task", "movie_reviews", "--sparsity", "0.9"],
+        "push": [str(tmp_path / "none"), "me/model"],
         "tables": ["--from-mlflow", URI],
         "teacher": ["--task", "movie_reviews"],
     }
