@@ -43,7 +43,7 @@ def _mirror(trials: Path, experiment: Experiment) -> None:
     """Mirror a sweep if it is this experiment's."""
     try:
         owner = pd.read_csv(trials, nrows=1)["experiment"][0]
-    except (ValueError, KeyError) as error:  # pandas' parser errors are ValueErrors
+    except (ValueError, KeyError, OSError) as error:  # pandas' parser errors are ValueErrors
         raise UserError(f"{trials} is damaged: {error}. Run the sweep again; its trials are kept") from None
     if owner == experiment.name:
         mirror_sweep(trials.parent, experiment.tracking_uri)

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from obert.experiment.definitions import Definitions
 from obert.experiment.folders import checkpoint_folder, run_folder
 from obert.experiment.keys import RunKey
-from obert.experiment.reading import read_yaml, validate
+from obert.experiment.reading import validate
 from obert.experiment.recipes import require_sweep
 from obert.experiment.schema import Experiment, Model, OnTasks
 from obert.experiment.seeds import PURPOSES, derive_seed
+from obert.experiment.yaml_file import read_yaml
 from obert.foundation import registry
 from obert.foundation.errors import UserError, unknown_name
 from obert.foundation.files import json_hash
@@ -259,6 +260,25 @@ class Plan:
         listed = "\n  ".join(run.key.arguments for run in (matching or candidates)[:20])
         problem = f"{len(matching)} runs match; name one of them" if matching else "names no run. There are"
         raise UserError(f"experiment '{self.experiment.name}', stage {stage}: {asked} {problem}:\n  {listed}")
+
+    def chosen(self, by: Mapping[str, Any]) -> list[PlannedRun]:
+        """The runs with the given task, recipe and so on; None stands for any.
+
+        Raises:
+            UserError: there is none.
+        """
+        wanted = {name: value for name, value in by.items() if value is not None}
+        runs = [run for run in self if all(getattr(run.key, name) == value for name, value in wanted.items())]
+        if runs:
+            return runs
+        asked = " ".join(f"--{name} {value}" for name, value in wanted.items())
+        there = {name: dict.fromkeys(getattr(run.key, name) for run in self) for name in wanted}
+        listed = "; ".join(
+            f"{name} {', '.join(str(value) for value in values if value is not None)}"
+            for name, values in there.items()
+            if any(value is not None for value in values)
+        )
+        raise UserError(f"experiment '{self.experiment.name}' plans no run with {asked}. It has {listed}")
 
     def _check_names(self) -> None:
         """Raise UserError for a name in the experiment that no stage has looked up."""

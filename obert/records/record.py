@@ -112,6 +112,8 @@ def read_with_bytes(path: Path) -> tuple[Record, bytes]:
         content = path.read_bytes()
     except FileNotFoundError:
         raise RecordMissing(f"record {path} is missing: run the stage that makes it first") from None
+    except OSError as error:
+        raise UserError(f"record {path} cannot be read: {error.strerror}") from None
     return parse_record(content, str(path)), content
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from obert.foundation.files import content_hash
+from obert.foundation.files import check_place, content_hash
 from obert.foundation.memory import peak_memory_mb
 from obert.records.listening import listener
 from obert.records.provenance import environment
@@ -28,7 +28,8 @@ class Recording:
         listener: is told how the run gets on.
 
     Raises:
-        UserError: a run that it is made from has not been made, or its record is damaged.
+        UserError: a run that it is made from has not been made, its record is damaged, or nothing can be written where
+            the results are to be.
     """
 
     def __init__(self, planned: PlannedRun):
@@ -42,6 +43,8 @@ class Recording:
         self.identity = f"{planned.specification_hash}-{self._code_hash}"
         self.listener = listener()
         # Now, not when the work is done, is the time to learn of what cannot be put into a record.
+        for folder in (planned.folder, planned.checkpoints):
+            check_place(folder / FILE_NAME, f"results of {planned.key.path}")
         rehearsed = self._record(threads=planned.experiment.threads, files=())
         parse_record(as_json(rehearsed), f"the record of {planned.key.path}")
         self.listener.started(rehearsed)

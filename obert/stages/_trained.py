@@ -287,11 +287,13 @@ def _costs(trainer: CompressionTrainer | None, events: list[dict[str, Any]]) -> 
     """Counts and seconds; those of training do not include pruning events."""
     pruning_seconds = sum(event["seconds"] for event in events)
     seconds = trainer.seconds if trainer else pruning_seconds
+    forward = sum(event.get("forward_evaluations", 0) for event in events)
     return {
         "optimizer_steps": trainer.state.global_step if trainer else 0,
         "training_seconds": max(seconds - pruning_seconds, 0.0),
         "pruning_seconds": pruning_seconds,
         "gradient_evaluations": sum(event["gradient_evaluations"] for event in events),
+        **({"forward_evaluations": forward} if forward else {}),
     }
 
 

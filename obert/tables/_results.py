@@ -1,5 +1,6 @@
 """What tables are made from: the records of an experiment, in the order of its plan."""
 
+import io
 import json
 import shlex
 from collections.abc import Callable, Iterator
@@ -125,7 +126,11 @@ class Results:
         if not path.is_file():
             return None
         try:
-            curves = pd.read_csv(path)
+            content = path.read_bytes()
+            if not content.endswith(b"\n"):
+                raise ValueError("it is cut off")
+            curves = pd.read_csv(io.BytesIO(content))
+            curves.astype(float)  # what is no number is no curve; NaN is, of training that has diverged
         except ValueError as error:  # pandas' parser errors are ValueErrors
             raise UserError(f"{path} is damaged: {error}. Run {self.command(key)} again.") from None
         absent = [name for name in CURVE_COLUMNS if name not in curves.columns]
@@ -190,14 +195,17 @@ class Results:
         path = self.folder / key.path / name
         if not path.is_file():
             return
+        number = 0
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 try:
                     take(json.loads(line))
-                except (ValueError, KeyError, TypeError, AttributeError) as error:
+                except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                     raise UserError(
                         f"{path}, line {number} is damaged ({error!r}). Run {self.command(key)} again."
                     ) from None
+        if number == 0:
+            raise UserError(f"{path} is empty. Run {self.command(key)} again.")
 
 
 def _is_of_kind(key: RunKey, attributes: dict[str, bool]) -> bool:

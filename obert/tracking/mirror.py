@@ -11,7 +11,7 @@ from obert.foundation.files import content_hash
 from obert.foundation.locks import locked
 from obert.records.record import CURVES, FILE_NAME, Record, RecordMissing, read_with_bytes
 from obert.tracking.models import delete_models, log_model
-from obert.tracking.naming import PATH_TAG, names, run_name, tags
+from obert.tracking.naming import PATH_TAG, SCORE, SPARSITY, names, run_name, tags
 from obert.tracking.snapshot import BESIDE, Snapshot, snapshot
 from obert.tracking.store import BATCH, HASH_TAG, LOCK, SKIPPED_TAG, connection, experiment_id, find_runs, ping
 from obert.tracking.unfinished import IDENTITY_TAG, identity, is_alive, is_unfinished
@@ -82,7 +82,7 @@ def synchronize(records_folder: Path, uri: str, config: str | None = None) -> in
                 count += mirror_run(file.parent, uri, config)
         except RecordMissing:  # since it was found: who makes the run again mirrors it too
             continue
-        except UserError as error:
+        except (UserError, OSError) as error:
             problems.append(f"{file}: {error}")
             ping(uri)  # or every record would wait for a store that no longer answers
     if problems:
@@ -230,18 +230,19 @@ def _tags(record: Record, config: str | None) -> dict[str, str]:
 
 
 def scores(record: Record) -> dict[str, float]:
-    """What the task measures, and its main one as `score`."""
+    """What the task measures, and its main one as `score`, in the order of the UI, which may keep it."""
     values = {name: score.value for name, score in record.metrics.items()}
-    return values | ({"score": values[record.primary_metric]} if record.primary_metric else {})
+    return dict.fromkeys((SCORE, "score"), values[record.primary_metric]) | values if record.primary_metric else values
 
 
 def _final_metrics(record: Record, time: int) -> list:
     from mlflow.entities import Metric
 
-    values = scores(record) | record.costs
-    values |= {"wall_time_seconds": record.wall_time_seconds, "peak_memory_mb": record.peak_memory_mb}
+    values = scores(record)
     if record.sparsity is not None:
-        values["measured_sparsity"] = record.sparsity.measured
+        values |= dict.fromkeys((SPARSITY, "measured_sparsity"), record.sparsity.measured)
+    values |= record.costs
+    values |= {"wall_time_seconds": record.wall_time_seconds, "peak_memory_mb": record.peak_memory_mb}
     return [Metric(name, float(value), time, 0) for name, value in values.items()]
 
 

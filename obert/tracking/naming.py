@@ -1,5 +1,11 @@
-"""What a run is called in MLflow, and how it is described. All but the score is known before the run starts."""
+"""What a run is called in MLflow, how it is described, and what the UI shows first of it.
 
+All of it but the score is known before the run starts. What is said here of MLflow's UI was seen in 3.17: lists of
+metrics, parameters and columns are sorted by their names' characters, capitals first, and charts by the part before a
+slash, those without one last.
+"""
+
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -12,6 +18,10 @@ PATH_TAG = "run_key"  # by which a run is found again; its name is for people
 DESCRIPTION_TAG = "mlflow.note.content"  # Markdown, which the UI shows above a run
 DENSE = "dense"
 LONGEST_TITLE = 20  # characters of a task's, or the table of runs cuts off what follows
+# Once more what matters most, under names that the UI puts first in every list and chart.
+SCORE, SPARSITY = "Result/score", "Result/sparsity"
+VIEW = "results"  # in the address of the runs' page: ?viewStateShareKey=results
+VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
 
 
 def run_name(key: RunKey) -> str:
@@ -69,6 +79,18 @@ def tags(
     return names(key) | {name: str(value) for name, value in found.items() if value not in (None, "")}
 
 
+def view(milliseconds: int) -> str:
+    """The value of an experiment's tag that makes a view of its runs: columns that tell them apart, and their scores.
+
+    Args:
+        milliseconds: since 1970, the time that it is made.
+    """
+    columns = [f"metrics.`{name}`" for name in (SCORE, SPARSITY)]
+    columns += [f"params.`{name}`" for name in ("stage", "task", "recipe", "method", "sparsity", "seed")]
+    state = json.dumps({"selectedColumns": columns})
+    return json.dumps({"name": "Results", "createdAt": milliseconds, "updatedAt": milliseconds, "state": state})
+
+
 def description(key: RunKey, config: str | None, commit: str | None = None) -> str:
     """What a run is and the command that makes it again, in Markdown.
 
@@ -76,11 +98,11 @@ def description(key: RunKey, config: str | None, commit: str | None = None) -> s
         config: the experiment's file, if it is known.
         commit: of the code that made the run, if it is known.
     """
-    made = f"Stage {key.stage} of `{key.path.as_posix()}`" + (f", made by commit {commit}." if commit else ".")
+    made = f"Stage {key.stage} of `{key.path.as_posix()}`" + (f", made by commit `{commit}`." if commit else ".")
     return f"{made} The command that makes it again:\n\n    {command(key, config)}\n"
 
 
 def command(key: RunKey, config: str | Path | None) -> str:
-    """The command that makes a run, from the project's folder."""
+    """The command that makes a run, from the project's folder, on two lines."""
     of = "" if config is None else f" --config {shlex.quote(Path(config).as_posix())}"
-    return f"python -m obert {key.stage}{of} {key.arguments}"
+    return f"python -m obert {key.stage}{of} \\\n      {key.arguments}"

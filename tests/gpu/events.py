@@ -3,12 +3,13 @@
 from pathlib import Path
 
 import torch
+from samples import with_new_head
 
 from obert.experiment.recipes import load_task
 from obert.heads.sequence_classification import SequenceClassification
 from obert.masks.patterns import parse_pattern
 from obert.masks.selection import dense_masks
-from obert.models.encoders import keep_layers, load_trained, prunable_layers, prunable_weights
+from obert.models.encoders import keep_layers, prunable_layers, prunable_weights
 from obert.pruning import Context, prune_event
 
 TINY = Path(__file__).parents[1] / "data" / "tiny_bert"
@@ -53,7 +54,7 @@ def masks_of(method, place, device, pattern="unstructured"):
         place: puts a model on the device.
     """
     torch.manual_seed(0)
-    network = load_trained(TINY, SequenceClassification())
+    network = with_new_head(TINY, SequenceClassification())
     keep_layers(network, (0,))
     place(network)
     layers, pattern = prunable_layers(network), parse_pattern(pattern)

@@ -1,13 +1,17 @@
 """Names, tags and descriptions of runs: known before a run starts, and telling runs apart."""
 
 import itertools
+import json
 import re
 
 import pytest
+from mlflow import MlflowClient
+from tables.examples import record, write_run
 
 from obert.experiment.keys import RunKey
 from obert.foundation import registry
-from obert.tracking.naming import command, description, names, run_name, tags, task_title
+from obert.tracking.mirror import mirror_run, synchronize
+from obert.tracking.naming import VIEW_TAG, command, description, names, run_name, tags, task_title
 
 GRID = [
     RunKey(stage, task, recipe, seed, method, sparsity)
@@ -50,8 +54,8 @@ def test_a_description_has_the_command_that_makes_the_run_again():
     key = RunKey("downstream", "sst2", "gradual", 0, "obert", 0.9)
     made = description(key, "configs/my file.yaml", "f" * 40)
     assert (
-        "\n    python -m obert downstream --config 'configs/my file.yaml' --task sst2 --recipe gradual --method obert "
-        "--sparsity 0.9 --seed 0\n" in made
+        "\n    python -m obert downstream --config 'configs/my file.yaml' \\\n"
+        "      --task sst2 --recipe gradual --method obert --sparsity 0.9 --seed 0\n" in made
     )
     assert "f" * 40 in made
     assert "--config" not in command(key, None)
@@ -64,3 +68,20 @@ def test_tags_say_what_is_known_and_nothing_that_is_not():
     assert found["run_key"] == "teacher/sst2/finetune/dense/seed0"
     assert found["git_dirty"] == "False"
     assert not {"git_commit", "family", "mlflow.source.git.commit"} & set(found)
+
+
+def test_the_view_of_an_experiment_has_columns_that_its_runs_have(uri, tmp_path):
+    client = MlflowClient(uri)
+    identifier = client.create_experiment("example", (tmp_path / "artifacts").as_uri())  # without the view, as it was
+    mirror_run(write_run(tmp_path / "runs", record("downstream", 80.0, method="obert", sparsity=0.9)), uri)
+    tag = client.get_experiment(identifier).tags[VIEW_TAG]
+    columns = json.loads(json.loads(tag)["state"])["selectedColumns"]
+    (run,) = client.search_runs([identifier])
+    there = {f"metrics.`{name}`" for name in run.data.metrics} | {f"params.`{name}`" for name in run.data.params}
+    assert set(columns) <= there and columns[:2] == ["metrics.`Result/score`", "metrics.`Result/sparsity`"]
+    assert sorted(run.data.metrics)[:2] == ["Result/score", "Result/sparsity"]
+    assert (run.data.metrics["Result/score"], run.data.metrics["Result/sparsity"]) == (80.0, 0.9)
+    client.set_experiment_tag(identifier, VIEW_TAG, "a user's own")
+    write_run(tmp_path / "runs", record("teacher", 90.0))
+    synchronize(tmp_path / "runs", uri)
+    assert client.get_experiment(identifier).tags[VIEW_TAG] == "a user's own"
