@@ -230,20 +230,18 @@ def _tags(record: Record, config: str | None) -> dict[str, str]:
 
 
 def scores(record: Record) -> dict[str, float]:
-    """What the task measures, and its main one as `score`."""
+    """What the task measures, and its main one as `score`, in the order of the UI, which may keep it."""
     values = {name: score.value for name, score in record.metrics.items()}
-    return values | ({"score": values[record.primary_metric]} if record.primary_metric else {})
+    return dict.fromkeys((SCORE, "score"), values[record.primary_metric]) | values if record.primary_metric else values
 
 
 def _final_metrics(record: Record, time: int) -> list:
     from mlflow.entities import Metric
 
-    values: dict[str, float] = {}  # first what the UI shows first, also where it keeps the order
-    if record.primary_metric:
-        values[SCORE] = record.metrics[record.primary_metric].value
+    values = scores(record)
     if record.sparsity is not None:
         values |= dict.fromkeys((SPARSITY, "measured_sparsity"), record.sparsity.measured)
-    values |= scores(record) | record.costs
+    values |= record.costs
     values |= {"wall_time_seconds": record.wall_time_seconds, "peak_memory_mb": record.peak_memory_mb}
     return [Metric(name, float(value), time, 0) for name, value in values.items()]
 

@@ -304,7 +304,7 @@ def test_a_worker_that_does_not_answer_holds_nothing_up(uri, runs, monkeypatch, 
         run.stepped(lines(step + 1, step + 1))
     run.evaluated({"accuracy": Score(value=90.0, count=4)}, "accuracy")
     run.end("FINISHED")
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60  # it would wait for ever
     folder = finish(runs, 5)
     assert mirror_run(folder, uri)
     assert len(runs_in(uri)) == 1
