@@ -189,7 +189,7 @@ def test_mistakes_by_hand_are_named(exported, capsys):
 
 
 def test_full_disk_is_told_in_one_message(config, capsys, monkeypatch):
-    def full(plan):
+    def full(*_):
         raise RuntimeError("I/O error: No space left on device (os error 28)")
 
     monkeypatch.setattr("obert.commands.check.run", full)

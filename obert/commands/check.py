@@ -16,11 +16,13 @@ from obert.experiment import folders
 from obert.experiment.plan import Plan, PlannedRun
 from obert.experiment.recipe import Scope
 from obert.experiment.schema import Model
+from obert.experiment.sizes import DataSize, ModelSize, Sizes
 from obert.foundation.errors import UserError
-from obert.foundation.memory import free_memory
-from obert.models.encoders import ENCODER, keep_layers, load_tokenizer, prunable_weights, understood
+from obert.models.architecture import architecture_of
+from obert.models.encoders import ENCODER, deployed_weights, keep_layers, load_tokenizer, prunable_weights, understood
 from obert.stages.export import ONNX
-from obert.training.pruner import check_features, check_first_event
+from obert.training.masked import check_first_event
+from obert.training.pruner import check_features
 from obert.training.schedules import check_steps, pruning_events, steps_per_epoch
 
 TRAINING_OVERHEAD = 1.5  # of free disk over what the finished models take: checkpoints of the jobs in flight
@@ -36,6 +38,20 @@ class _Model:
     def prunable(self, scope: Scope = ENCODER) -> dict[str, int]:
         """Sizes of the weight matrices in scope by name, those of a task's head not among them."""
         return {name: weight.numel() for name, weight in prunable_weights(self.network, scope).items()}
+
+    def size(self) -> ModelSize:
+        """What plans estimate memory and time from."""
+        config, parts = self.network.config, architecture_of(self.network).parts()
+        return ModelSize(
+            parameters=self.network.num_parameters(),
+            multiplied=deployed_weights(self.network, ENCODER),
+            layers=config.num_hidden_layers,
+            hidden=config.hidden_size,
+            feed_forward=getattr(config, "intermediate_size", 4 * config.hidden_size),
+            heads=config.num_attention_heads,
+            vocabulary=config.vocab_size,
+            parts={p: {name: layer.weight.numel() for name, layer in layers.items()} for p, layers in parts.items()},
+        )
 
 
 def run(plan: Plan) -> str:
@@ -57,9 +73,15 @@ def run(plan: Plan) -> str:
     lines.append(_check_disk(plan, models))
     for task in dict.fromkeys(run.key.task for run in plan.of_stage("benchmark")):
         check_lengths(experiment.benchmark.scenarios_of(task), resolve_model(experiment.model_of(task).source))
+    sizes = Sizes()
+    for model, loaded in models.items():
+        sizes.add_model(model, loaded.size())
     for name in dict.fromkeys(run.key.task for run in plan):
         runs = [run for run in plan.trained if run.key.task == name]
-        lines.append(_check_task(name, runs, models[runs[0].model]))
+        said, size = _check_task(name, runs, models[runs[0].model])
+        lines.append(said)
+        sizes.add_data(runs[0], size)
+    sizes.save(experiment)
     return "\n".join(lines)
 
 
@@ -95,11 +117,12 @@ def _check_disk(plan: Plan, models: Mapping[Model, _Model]) -> str:
     return f"disk: about {needed / 1e9:.1f} GB needed, {free / 1e9:.0f} GB free"
 
 
-def _check_task(name: str, runs: Sequence[PlannedRun], model: _Model) -> str:
+def _check_task(name: str, runs: Sequence[PlannedRun], model: _Model) -> tuple[str, DataSize]:
     task = runs[0].task
     splits = task.load()
     # Steps and limits go by features: windows of long texts, packed sequences. One example may be several.
-    features = len(task.encode(splits["train"], model.tokenizer))
+    encoded = task.encode(splits["train"], model.tokenizer)
+    features, lengths = len(encoded), encoded["length"]
     peak = 0
     for run in runs:
         if not run.stage.prunes or run.method is None:
@@ -111,13 +134,16 @@ def _check_task(name: str, runs: Sequence[PlannedRun], model: _Model) -> str:
             check_first_event(method, events)
         check_features(method, features, f"recipe {run.key.recipe}, method {run.key.method}, task {name}")
         peak = max(peak, method.memory_bytes(model.prunable(recipe.scope)))
-    available = free_memory(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    if peak > available:
-        raise UserError(
-            f"task {name}: a pruning event needs {peak / 1e9:.1f} GB, {available / 1e9:.1f} GB are free. Lower "
-            "fisher_block_size (mfac: num_gradients), or keep fewer layers (model.layers)."
-        )
-    return (
+    first = encoded[0]["input_ids"]
+    size = DataSize(
+        train=features,
+        validation=len(splits["validation"]),
+        sequences=len(first) if isinstance(first[0], list) else 1,  # of a feature, one a choice
+        tokens=sum(lengths) / features,
+        longest=max(lengths),
+    )
+    said = (
         f"task {name}: {len(splits['train'])} training examples ({features} features) and "
         f"{len(splits['validation'])} validation examples; a pruning event takes up to {peak / 1e9:.2f} GB"
     )
+    return said, size

@@ -15,9 +15,11 @@ from typing import Any
 
 from obert.experiment.guidelines import METHODS
 from obert.experiment.plan import Plan
-from obert.experiment.reading import read_yaml
+from obert.experiment.yaml_file import read_yaml
 from obert.foundation import registry
 from obert.foundation.errors import UserError, only_warns
+from obert.foundation.nodes import NODES
+from obert.foundation.passwords import mask_unforeseen, masked
 from obert.stages import stage, stages
 
 DEFAULT = "configs/default.yaml"
@@ -41,11 +43,18 @@ def parser() -> argparse.ArgumentParser:
         "fetch assets, check the experiment, create the tracking database; Snakemake does it first",
         lambda a: _command("prepare").run(Plan.load(a.config)),
     )
-    command(
-        "check",
-        "check everything that can be checked cheaply before the first training step",
-        lambda a: print(_command("check").run(Plan.load(a.config))),
+    check = command("check", "check everything that can be checked cheaply before the first training step", _check)
+    resources = command(
+        "resources", "print what each job asks a machine for: memory and what takes it, time, CPUs, GPUs", _resources
     )
+    for each in (check, resources):
+        each.add_argument(
+            "--nodes", choices=NODES, help="where jobs run; by default SLURM's nodes where it is, or here"
+        )
+    _choose_runs(resources)
+    resources.add_argument("--stage")
+    resources.add_argument("--killed", type=_count, metavar="STATUS", help="say what ended a run's process instead")
+    resources.add_argument("--asked-mb", type=_count, default=1, metavar="N", help="memory that its job had asked for")
     plan = command(
         "plan",
         "print what is planned in plain numbers: runs by stage, and each recipe's schedule with a picture",
@@ -80,10 +89,21 @@ def parser() -> argparse.ArgumentParser:
     )
     sweep.add_argument("--workers", type=_count, default=1, help="processes to search with")
     sweep.add_argument("--worker", type=_number, default=0, help="number of this process, to join others that run")
+    card = command(
+        "card",
+        "write the model cards of finished runs, with the speeds that were measured",
+        lambda a: print(_command("card").run(Plan.load(a.config), _chosen(a))),
+    )
+    _choose_runs(card)
+    push = command("push", "upload a model with its card to the Hugging Face Hub; says what it would do", _push)
+    push.add_argument("folder", type=Path, help="of a model, or of the run that made it")
+    push.add_argument("repository", help="<owner>/<name> on the Hub")
+    push.add_argument("--upload", action="store_true", help="do it")
+    push.add_argument("--private", action="store_true", help="make a new repository a private one")
     command(
         "track",
         "mirror every record into MLflow that is not there yet",
-        lambda a: _command("track").run(Plan.load(a.config).experiment),
+        lambda a: _command("track").run(Plan.load(a.config)),
     )
     tables = command(
         "tables",
@@ -142,7 +162,10 @@ def _run_stage(arguments: argparse.Namespace) -> None:
         print(by_hand)
         return
     planned = Plan.load(arguments.config).find(chosen.name, **_chosen(arguments))
-    record = chosen.run(planned)
+    from obert.tracking.live import live
+
+    with live(planned):
+        record = chosen.run(planned)
     if record is None:  # one of several processes, of which the first has made the record
         return
     mend = f"python -m obert track --config {shlex.quote(str(arguments.config))}"
@@ -151,13 +174,24 @@ def _run_stage(arguments: argparse.Namespace) -> None:
         print(f"{planned.key.path}: {scores}", flush=True)
         from obert.tracking.mirror import mirror_run
 
-        mirror_run(planned.folder, planned.experiment.tracking_uri)
+        mirror_run(planned.folder, planned.experiment.tracking_uri, planned.config)
+    mend = f"python -m obert card --config {shlex.quote(str(arguments.config))} {planned.key.arguments}"
+    with only_warns(f"obert {chosen.name}: the run is complete, but its model has no card", mend):
+        from obert.report.model_card import write_model_card
+
+        if chosen.trains or chosen.exclusive:
+            write_model_card(planned)
     planned.drop_checkpoints()  # not before: a job that is killed meanwhile loses its outputs to Snakemake
 
 
 def _write_recipe(arguments: argparse.Namespace) -> None:
     plan, given = Plan.load(arguments.config), ("task", "sparsity", "method", "model", "budget_minutes", "name")
     print(_command("recipe").run(plan, arguments.config, **{name: getattr(arguments, name) for name in given}))
+
+
+def _push(arguments: argparse.Namespace) -> None:
+    given = (arguments.folder, arguments.repository, arguments.upload, arguments.private)
+    print(_command("push").run(*given))
 
 
 def _fetch_assets(arguments: argparse.Namespace) -> None:
@@ -180,6 +214,22 @@ def _sweep(arguments: argparse.Namespace) -> None:
     print(runner.run(arguments.config, arguments.worker, arguments.workers))
 
 
+def _check(arguments: argparse.Namespace) -> None:
+    plan, resources = Plan.load(arguments.config), _command("resources")
+    print(_command("check").run(plan))
+    where, nodes = resources.nodes_of(arguments.nodes)
+    print(resources.fit(resources.asks(plan, nodes), where, nodes))
+
+
+def _resources(arguments: argparse.Namespace) -> None:
+    plan, resources, chosen = Plan.load(arguments.config), _command("resources"), _chosen(arguments)
+    if arguments.killed is None:
+        print(resources.run(plan, {"stage": arguments.stage, **chosen}, arguments.nodes))
+    else:
+        run = plan.find(arguments.stage, **chosen)
+        print(resources.killed(plan, run, arguments.killed, arguments.asked_mb))
+
+
 def _use_extensions(argv: list[str]) -> None:
     """Take extensions from the folder of the experiment that is asked for: its stages are commands too."""
     first = argparse.ArgumentParser(add_help=False)
@@ -193,6 +243,7 @@ def _use_extensions(argv: list[str]) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run a command; without one, list them. Returns 0, or 2 after a mistake of the user's, told in one message."""
     argv = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    mask_unforeseen()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # where the terminal has no dashes and blocks
@@ -207,7 +258,7 @@ def main(argv: list[str] | None = None) -> int:
         if os.strerror(errno.ENOSPC) not in str(error):
             raise
         print(
-            f"obert {argv[0]}: the disk is full: {error}. Free some space and run the same command again; "
+            f"obert {argv[0]}: the disk is full: {masked(str(error))}. Free some space and run the same command again; "
             "finished runs and complete checkpoints are kept.",
             file=sys.stderr,
         )

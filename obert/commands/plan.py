@@ -122,10 +122,7 @@ def run(plan: Plan, chosen: dict[str, Any], figure: Path | None = None) -> str:
         raise UserError(f"--figure {figure}: a figure is written as {' or '.join(FIGURES)}, by the file's ending")
     if figure is not None:
         check_place(figure, "--figure")
-    wanted = {name: value for name, value in chosen.items() if value is not None}
-    runs = [run for run in plan if all(getattr(run.key, name) == value for name, value in wanted.items())]
-    if not runs:
-        raise _no_run(plan, wanted)
+    runs = plan.chosen(chosen)
     parts = [f"experiment {plan.experiment.name}: {_counted(len(runs), 'run')}", _stages(runs)]
     features = _features(runs)
     drawn = []
@@ -140,16 +137,6 @@ def run(plan: Plan, chosen: dict[str, Any], figure: Path | None = None) -> str:
     if figure is not None:
         parts.append(_save(figure, drawn))
     return "\n\n".join(parts)
-
-
-def _no_run(plan: Plan, wanted: dict[str, Any]) -> UserError:
-    asked = " ".join(f"--{name} {value}" for name, value in wanted.items())
-    listed = "; ".join(
-        f"{name} {', '.join(map(str, values))}"
-        for name in wanted
-        if (values := _distinct(getattr(run.key, name) for run in plan))
-    )
-    return UserError(f"experiment '{plan.experiment.name}' plans no run with {asked}. It has {listed}")
 
 
 def _distinct(values: Iterable[Any]) -> list[Any]:

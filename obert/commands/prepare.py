@@ -5,6 +5,7 @@ from pathlib import Path
 from obert.commands import assets
 from obert.experiment import folders
 from obert.experiment.plan import Plan
+from obert.experiment.sizes import Sizes
 from obert.foundation.code_identity import code_hash
 from obert.foundation.files import json_hash, write_text
 from obert.models import architectures
@@ -28,7 +29,11 @@ def run(plan: Plan) -> Path:
         assets.run(name)
     report = folders.RESULTS / "logs" / experiment.name / "check.txt"
     identity = f"identity {_identity(plan)}"
-    if report.is_file() and report.read_text(encoding="utf-8").splitlines()[-1:] == [identity]:
+    if (
+        Sizes.path(experiment).is_file()
+        and report.is_file()
+        and report.read_text(encoding="utf-8").splitlines()[-1:] == [identity]
+    ):
         print(f"checked before: {report}")
     else:
         from obert.commands import check  # its imports take seconds

@@ -14,6 +14,7 @@ from obert.experiment.schema import Experiment
 from obert.foundation import registry
 from obert.foundation.errors import UserError
 from obert.foundation.files import atomic_path
+from obert.foundation.passwords import masked
 from obert.records.record import MODEL, read_records
 from obert.report.built import build_table
 from obert.report.files import table_files
@@ -153,6 +154,6 @@ def summary(plan: Plan) -> str:
         "report": tables_folder(experiment) / REPORT,
         "tables": tables_folder(experiment),
         "records": runs_folder(experiment),
-        "MLflow": experiment.tracking_uri,
+        "MLflow": masked(experiment.tracking_uri),
     }
     return "\n".join([*lines, "", *(f"{name + ':':9}{place}" for name, place in places.items())])

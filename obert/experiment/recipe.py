@@ -10,7 +10,7 @@ from obert.experiment.scaling import Scaling
 from obert.experiment.strict import Fraction, Name, Rate, Strict
 from obert.masks.patterns import Distribution, parse_pattern
 
-ANY_LENGTH = 1e9  # epochs
+ANY_LENGTH = 1e9  # epochs: more than anyone trains for
 
 
 class LearningRate(Strict):
@@ -48,7 +48,7 @@ class LearningRate(Strict):
 class Training(Strict):
     """One run of the Hugging Face Trainer with AdamW."""
 
-    epochs: float = Field(gt=0, description="passes over the training features; a fraction is possible")
+    epochs: float = Field(gt=0, le=ANY_LENGTH, description="passes over the training features; a fraction is possible")
     batch_size: int = Field(32, gt=0, description="features of a minibatch")
     gradient_accumulation: int = Field(1, gt=0, description="minibatches of an optimiser step")
     learning_rate: LearningRate = Field(description="schedule of the learning rate")

@@ -42,10 +42,30 @@ def rank() -> int:
     return dist.get_rank() if are_several() else 0
 
 
+def is_first() -> bool:
+    """Whether this process is the first, which is known before they meet."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
 def wait() -> None:
     """Go on when all have come here."""
     if are_several():
         dist.barrier()
+
+
+def mean(values: torch.Tensor) -> torch.Tensor:
+    """The processes' mean of each value."""
+    if not are_several():
+        return values
+    gathered = [torch.empty_like(values) for _ in range(count())]
+    dist.all_gather(gathered, values)
+    return torch.stack(gathered).mean(dim=0)
+
+
+def take_largest(value: torch.Tensor) -> None:
+    """Make a value, in place, the largest that a process has."""
+    if are_several():
+        dist.all_reduce(value, dist.ReduceOp.MAX)
 
 
 def agree(decision: bool, device: torch.device) -> bool:

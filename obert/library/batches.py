@@ -17,6 +17,8 @@ from obert.foundation.errors import UserError
 from obert.pruning import Method
 from obert.second_order.gradients import exact_float32, per_example_gradients
 
+Losses = Callable[[Any], Tensor]
+
 
 class Batches:
     """The caller's batches as data for gradients (`pruning.GradientData`): read as far as needed, and kept.
@@ -114,12 +116,46 @@ def checked_loss(values: Tensor, per_example: bool) -> Tensor:
     return values
 
 
+def draws(method: Method) -> bool:
+    """Whether a method takes gradients or makes forward passes at an event."""
+    return method.gradient_examples() + method.forward_examples() > 0
+
+
+def losses_of(model: nn.Module, loss: Callable[[nn.Module, Any], Tensor] | None, method: Method) -> Losses:
+    """The caller's loss as a function of a batch, checked at each call.
+
+    Raises:
+        UserError: it is no function, and the method needs one or something else is given.
+    """
+    if not callable(loss) and (draws(method) or loss is not None):
+        raise UserError(f"loss: found {loss!r}; give a function of the model and a batch")
+    each = takes_each_example(method)
+    return lambda batch: checked_loss(loss(model, batch), each)
+
+
+def check_draws(batches: Iterable[Any], data: Batches, losses: Losses, layers: Mapping[str, nn.Linear], method: Method):
+    """Try what a method will draw on the first batch, before anything larger is computed.
+
+    Raises:
+        UserError: its gradients cannot be had, or there are too few examples.
+    """
+    if draws(method):
+        check_enough(batches, data, losses, method, try_first(data, losses, layers, method))
+
+
+def forward(model: nn.Module, loss: Callable[[nn.Module, Any], Tensor] | None, data: Batches) -> None:
+    """One forward pass, if there is anything to make it with."""
+    batch = None if loss is None else data.first()
+    if batch is not None:
+        loss(model, batch)
+
+
 def takes_each_example(method: Method) -> bool:
     """Whether a method needs one value of the loss for each example: to take gradients by, or to count examples."""
     return getattr(method, "gradients", None) == "per_example" or method.forward_examples() > 0
 
 
-def try_first(data: Batches, losses: Callable[[Any], Tensor], layers: Mapping[str, nn.Linear], method: Method) -> int:
+def try_first(data: Batches, losses: Losses, layers: Mapping[str, nn.Linear], method: Method) -> int:
     """Examples of the first batch. Finds what cannot work on it, before anything larger is computed.
 
     Raises:
@@ -139,9 +175,7 @@ def try_first(data: Batches, losses: Callable[[Any], Tensor], layers: Mapping[st
     return next(iter(found.values()))
 
 
-def check_enough(
-    batches: Iterable[Any], data: Batches, losses: Callable[[Any], Tensor], method: Method, size: int
-) -> None:
+def check_enough(batches: Iterable[Any], data: Batches, losses: Losses, method: Method, size: int) -> None:
     """Raise UserError if a collection of known length has too few examples, judged by the first batch's size; only
     where it seems to are its examples counted. An iterator's end is met when the method draws."""
     try:

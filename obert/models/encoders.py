@@ -22,10 +22,13 @@ from obert.heads import Head
 from obert.masks.counts import Sparsity, count_zeros
 from obert.models.architecture import Architecture, architecture_of
 from obert.models.positions import limit_length
-from obert.quantization.fake import is_quantized, quantize
+from obert.quantization.fake import is_of_quantizer, is_quantized, quantize
 
 ENCODER = Scope()
 WEIGHTS, QUANTIZED = "model.safetensors", "quantization.json"
+# Under this name Transformers does not find them: it would take them for those of a float model.
+QUANTIZED_WEIGHTS = "quantized.safetensors"
+_AGAIN = "run the stage that made it again"
 SAFE = {"use_safetensors": True, "trust_remote_code": False}
 
 
@@ -44,7 +47,7 @@ def load_pretrained(
     try:
         config = AutoConfig.from_pretrained(location, **head.settings(classes), trust_remote_code=False)
         tokenizer = load_tokenizer(location)
-        network = _model_class(head).from_pretrained(location, config=config, dtype=torch.float32, **SAFE)
+        network = _model_class(head.auto_model).from_pretrained(location, config=config, dtype=torch.float32, **SAFE)
     except (OSError, ValueError) as error:
         raise UserError(f"model.source '{model.source}' cannot be loaded (safetensors only): {error}") from None
     understood(network, tokenizer)
@@ -53,8 +56,8 @@ def load_pretrained(
     return network, tokenizer
 
 
-def _model_class(head: Head) -> type:
-    return getattr(transformers, head.auto_model)
+def _model_class(auto_model: str) -> type:
+    return getattr(transformers, auto_model)
 
 
 def understood(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Architecture:
@@ -80,19 +83,46 @@ def keep_layers(network: PreTrainedModel, layers: tuple[int, ...]) -> None:
     architecture_of(network).keep(layers)
 
 
-def load_trained(folder: Path, head: Head, **options: Any) -> PreTrainedModel:
-    """A model that `save` wrote, in evaluation mode, quantised if it was."""
+def load_trained(folder: Path, head: Head | None = None, **options: Any) -> PreTrainedModel:
+    """A model that `save` wrote, in evaluation mode, quantised if it was.
+
+    Args:
+        head: by default the one that the model's configuration names.
+        options: of `from_pretrained`.
+
+    Raises:
+        UserError: the folder holds no such model.
+    """
     network = load_float(folder, head, **options)
     if (folder / QUANTIZED).is_file():
-        missing, _ = quantize(network).load_state_dict(load_file(folder / WEIGHTS), strict=False)
+        missing, _ = quantize(network).load_state_dict(_quantized_state(folder), strict=False)
         if absent := [name for name in missing if name.endswith(("scale", "zero_point", "observer_enabled"))]:
-            raise UserError(f"{folder / WEIGHTS} lacks {absent[0]}: run the stage that made it again")
+            raise UserError(f"{folder / QUANTIZED_WEIGHTS} lacks {absent[0]}: {_AGAIN}")
     return network.eval()
 
 
-def load_float(folder: Path, head: Head, **options: Any) -> PreTrainedModel:
-    """A model that `save` wrote, in evaluation mode, without its quantisation."""
-    return _model_class(head).from_pretrained(folder, dtype=torch.float32, **SAFE, **options).eval()
+def load_float(folder: Path, head: Head | None = None, **options: Any) -> PreTrainedModel:
+    """A model that `save` wrote, in evaluation mode, without its quantisation. Arguments as for `load_trained`."""
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    options = {"config": config, "dtype": torch.float32, **SAFE, **options}
+    if not (folder / QUANTIZED).is_file():
+        return (
+            _model_class(head.auto_model if head else config.architectures[0]).from_pretrained(folder, **options).eval()
+        )
+    weights = _quantized_state(folder)
+    floating = {name: weight for name, weight in weights.items() if not is_of_quantizer(name)}
+    kind = _model_class(config.architectures[0])  # those that find the class themselves take no weights
+    network, said = kind.from_pretrained(None, state_dict=floating, output_loading_info=True, **options)
+    if said["missing_keys"]:
+        raise UserError(f"{folder / QUANTIZED_WEIGHTS} lacks {min(said['missing_keys'])}: {_AGAIN}")
+    return network.eval()
+
+
+def _quantized_state(folder: Path) -> dict[str, Tensor]:
+    path = folder / QUANTIZED_WEIGHTS
+    if not path.is_file():
+        raise UserError(f"{folder} lacks {QUANTIZED_WEIGHTS}: {_AGAIN}")
+    return load_file(path)
 
 
 def load_tokenizer(location: str | Path) -> PreTrainedTokenizerBase:
@@ -106,9 +136,11 @@ def save(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: P
     """Save a model and its tokenizer, and return the sha256 of the weights."""
     network.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    if is_quantized(network):
-        write_text(folder / QUANTIZED, json.dumps({"bits": 8, "attention": True, "embeddings": True}) + "\n")
-    return file_hash(folder / WEIGHTS)
+    if not is_quantized(network):
+        return file_hash(folder / WEIGHTS)
+    (folder / WEIGHTS).replace(folder / QUANTIZED_WEIGHTS)
+    write_text(folder / QUANTIZED, json.dumps({"bits": 8, "attention": True, "embeddings": True}) + "\n")
+    return file_hash(folder / QUANTIZED_WEIGHTS)
 
 
 def prunable_layers(network: nn.Module, scope: Scope = ENCODER) -> dict[str, nn.Linear | nn.Embedding]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from obert.foundation.files import content_hash
 from obert.foundation.memory import peak_memory_mb
+from obert.records.listening import listener
 from obert.records.provenance import environment
 from obert.records.record import FILE_NAME, Record, as_json, now, parse_record, read_with_bytes, write_record
 
@@ -24,6 +25,7 @@ class Recording:
         planned: the run.
         sources: the records it is made from, by role.
         identity: what a checkpoint must be of to be resumed from: specification and code.
+        listener: is told how the run gets on.
 
     Raises:
         UserError: a run that it is made from has not been made, or its record is damaged.
@@ -38,9 +40,18 @@ class Recording:
         self.sources = {role: record for role, (record, _) in read.items()}
         self._inputs = {str(source.key.path): content_hash(read[role][1]) for role, source in planned.sources.items()}
         self.identity = f"{planned.specification_hash}-{self._code_hash}"
+        self.listener = listener()
         # Now, not when the work is done, is the time to learn of what cannot be put into a record.
         rehearsed = self._record(threads=planned.experiment.threads, files=())
         parse_record(as_json(rehearsed), f"the record of {planned.key.path}")
+        self.listener.started(rehearsed)
+
+    def replace(self) -> None:
+        """Remove the record of a run before, to be called before the first file beside it is replaced.
+
+        A record that is there is then always that of the files beside it.
+        """
+        (self.planned.folder / FILE_NAME).unlink(missing_ok=True)
 
     def finish(self, *, threads: int, files: tuple[str, ...], **measured: Any) -> Record:
         """Write the run's record. `measured` are further fields of `Record`."""

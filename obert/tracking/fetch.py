@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from obert.foundation.errors import UserError, unknown_name
-from obert.tracking.store import HASH_TAG, PATH_TAG, connection, database_file, find_runs
+from obert.tracking.naming import PATH_TAG
+from obert.tracking.store import HASH_TAG, connection, database_file, find_runs
 
 DOWNLOADS = 8  # at a time
 

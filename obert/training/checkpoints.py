@@ -25,6 +25,9 @@ def checkpoint_of(args: TrainingArguments, state: TrainerState) -> Path:
 class TimedCheckpoints(TrainerCallback):
     """Asks for a checkpoint when the last one is some minutes old, and when training is over.
 
+    Several processes must agree on it, for which they wait for each other. They do so at steps that are logged, when
+    they wait anyway.
+
     The last is what a run goes on from if its evaluation, or what comes after it, fails. No step follows it, so it
     holds the model without the optimiser's state, which is twice as large.
     """
@@ -37,8 +40,8 @@ class TimedCheckpoints(TrainerCallback):
         """Called after every optimiser step."""
         if state.global_step >= state.max_steps:
             args.save_only_model = control.should_save = True
-        elif processes.agree(time.monotonic() - self.last >= self.seconds, args.device):
-            control.should_save = True
+        elif not processes.are_several() or control.should_log:
+            control.should_save |= processes.agree(time.monotonic() - self.last >= self.seconds, args.device)
 
     def on_save(self, args, state, control, **kwargs):
         """Called after the Trainer has written a checkpoint."""

@@ -10,12 +10,14 @@ import pytest
 import report
 import startup
 import torch
+import training_step
 from _fma_peak import fma_peak
 from transformers import BertConfig
 
 from obert.models.encoders import prunable_weights
 
 CPU = torch.device("cpu")
+TINY_WIDTHS = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 
 
 def printed(capsys) -> dict:
@@ -165,3 +167,44 @@ def test_nothing_is_imported_before_the_first_step_that_comes_after_it(tmp_path)
     assert {"torch", "transformers", "obert"} <= set(found["packages"])
     later = {"mlflow", "evaluate", "onnx", "onnxruntime", "openvino", "matplotlib", "optuna", "snakemake", "cpuinfo"}
     assert not later & set(found["packages"])
+
+
+@pytest.mark.parametrize("task", ["squad", "sst2"])
+def test_training_step_times_both_trainers_in_turns(capsys, task):
+    """Losses are real ones on both sides, and the ratio is that of the seconds."""
+    arguments = ["--device", "cpu", "--task", task, "--batch", "2", "--length", "8", "--turns", "3", "--json"]
+    training_step.main(arguments, BertConfig(vocab_size=50, **TINY_WIDTHS))
+    found = printed(capsys)
+    assert list(found["pairs"]) == ["masks held", "masks held, distillation"]
+    for pair in found["pairs"].values():
+        assert pair["ratio"] == pytest.approx(pair["seconds_per_step"] / pair["plain_seconds_per_step"])
+        assert pair["plain_seconds_per_step"] > 0
+        assert pair["quartiles_of_ratio"][0] <= pair["quartiles_of_ratio"][1]
+    assert (found["batch"], found["length"], found["device"]) == (2, 8, "cpu")
+
+
+def test_trainers_of_a_training_step_take_turns(monkeypatch):
+    """Two steps each, one after the other, and the masks of ours are held."""
+    case = training_step.Case("sst2", 2, 8, 2, 3, CPU)
+    order, zeros = [], []
+
+    class Noted(training_step.BlockTimer):
+        def on_step_end(self, args, state, control, model=None, **kwargs):
+            order.append(self.own)
+            if self.own == 1:
+                zeros.append(sum(int((weight == 0).sum()) for weight in prunable_weights(model).values()))
+            super().on_step_end(args, state, control, **kwargs)
+
+    monkeypatch.setattr(training_step, "BlockTimer", Noted)
+    training_step.measure(case, BertConfig(vocab_size=50, **TINY_WIDTHS))
+    assert order == [0, 0, 1, 1] * 8
+    assert zeros == [round(0.8 * (4 * 16 * 16 + 2 * 16 * 32))] * 16
+
+
+def test_a_trainer_that_fails_ends_the_benchmark_of_a_training_step(monkeypatch):
+    def fail(self, *given, **options):
+        raise ValueError("enough")
+
+    monkeypatch.setattr(training_step.CompressionTrainer, "compute_loss", fail)
+    with pytest.raises(ValueError, match="enough"):
+        training_step.measure(training_step.Case("sst2", 2, 8, 1, 3, CPU), BertConfig(vocab_size=50, **TINY_WIDTHS))

@@ -2,17 +2,21 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
+from obert.commands import resources
 from obert.commands.tables import names as table_names
 from obert.experiment import folders
 from obert.experiment.plan import Plan
+from obert.experiment.resources import Asks, cpus_of
 from obert.foundation.accelerators import gpu_count
 from obert.foundation.code_identity import code_hash
 from obert.foundation.errors import UserError
 from obert.foundation.files import file_hash
+from obert.foundation.nodes import ANY, SLURM, THIS, slurm_nodes, this_machine
 from obert.foundation.registry import PACKAGE
 from obert.stages import stages
 
@@ -36,6 +40,12 @@ def experiment_file():
     return path.relative_to(Path.cwd()).as_posix() if path.is_relative_to(Path.cwd()) else path.as_posix()
 
 
+def default_resource(name):
+    """What the profile's `default-resources` give every job, as text; None if they do not name it."""
+    found = (workflow.resource_settings.default_resources or {}).get(name)
+    return None if found is None else str(getattr(found, "raw", found)).strip("\"'") or None
+
+
 CONFIG = experiment_file()
 try:
     PLAN = Plan.load(CONFIG)
@@ -50,12 +60,28 @@ TABLES = folders.tables_folder(EXPERIMENT).as_posix()
 LOGS = f"results/logs/{EXPERIMENT.name}"
 TIMES = f"results/benchmarks/{EXPERIMENT.name}"
 RUN = "{task}/{recipe}/{variant}/seed{seed}"
-GPUS = gpu_count()
-# `workflow.cores` ends what has no --cores: `snakemake --report`, and a cluster, where a job asks for this many.
-CORES = workflow.resource_settings.cores or 8
 
-# Two jobs that ask for a GPU must not share one because nobody said how many there are.
-workflow.global_resources.setdefault("gpu", GPUS)
+# Jobs go to other machines where `--jobs` is given and `--cores` is not; a dry run sets the latter to 1. In a job there,
+# the rules are to ask for the same.
+ON_CLUSTER = workflow.remote_exec or (
+    workflow.resource_settings.nodes is not None and workflow.resource_settings.cores in (None, 1)
+)
+PARTITION, NODES = default_resource("slurm_partition"), ()
+if ON_CLUSTER and workflow.is_main_process:
+    try:
+        NODES = slurm_nodes(PARTITION)
+    except UserError as error:
+        if PARTITION:
+            raise WorkflowError(str(error)) from None
+GPUS = max(node.gpus for node in NODES) if NODES else gpu_count()
+CORES = workflow.resource_settings.cores or 1
+if ON_CLUSTER:  # of a sweep's job; in the job itself, where the cores are those of the node, as many
+    CORES = min(8, max((node.cpus for node in NODES), default=CORES if workflow.remote_exec else 8))
+ASKS = Asks(EXPERIMENT, on_gpu=GPUS > 0)
+
+# Two jobs that ask for a GPU must not share one because nobody said how many there are. A cluster sees to that itself.
+if not ON_CLUSTER:
+    workflow.global_resources.setdefault("gpu", GPUS)
 
 # The environment that runs Snakemake runs the stages, activated or not.
 shell.prefix(f'export PATH="{Path(sys.executable).parent}:$PATH" TOKENIZERS_PARALLELISM=false; ')
@@ -77,6 +103,20 @@ def prepare():
     command = [sys.executable, "-m", "obert", "prepare", "--config", CONFIG]
     if subprocess.run(command).returncode:
         raise WorkflowError("nothing was run: see the message above")
+    where, machines = (SLURM if NODES else ANY, NODES) if ON_CLUSTER else (THIS, (this_machine(),))
+    try:
+        print(resources.fit({run: asked(run) for run in PLAN}, where, machines), file=sys.stderr)
+    except UserError as error:
+        raise WorkflowError(f"nothing was run: {error}") from None
+
+
+def asked(run):
+    """What a run's job asks for, with the profile's `set-resources` and `set-threads`."""
+    settings, name = workflow.resource_settings, run.stage.name
+    chosen = settings.overwrite_resources.get(name, {}), settings.overwrite_threads
+    memory, cpus = chosen[0].get("mem_mb"), chosen[1].get(name)
+    given = {"memory_mb": memory, "cpus": cpus}
+    return replace(ASKS[run], **{field: int(value) for field, value in given.items() if isinstance(value, int | str)})
 
 
 def planned(stage, wildcards):
@@ -85,6 +125,18 @@ def planned(stage, wildcards):
     if path not in PLANNED:
         raise WorkflowError(f"{CONFIG} has no run {path}")
     return PLANNED[path]
+
+
+def asked_of(stage, field):
+    """What a run's job asks for of one resource; more at each attempt."""
+    return lambda wildcards, attempt: getattr(ASKS[planned(stage, wildcards)].again(attempt), field)
+
+
+def threads_of(stage):
+    """What measures time takes every core, so it runs alone; on a cluster, the CPUs that it is to be measured with."""
+    if stage.exclusive and not ON_CLUSTER:
+        return CORES
+    return lambda wildcards: cpus_of(planned(stage.name, wildcards))
 
 
 def arguments_of(stage):

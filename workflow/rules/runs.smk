@@ -18,12 +18,13 @@ for position, stage in enumerate(STAGES):
         priority: len(STAGES) - position
         conda:
             "../envs/obert.yaml"
-        # What measures time takes every core, so it runs alone.
-        threads: CORES if stage.exclusive else EXPERIMENT.threads if stage.trains else 1
+        threads: threads_of(stage)
+        # Whoever shared a node with what measures time would be in the times.
         resources:
-            gpu=min(GPUS, 1) if stage.trains else 0,
-            mem_mb=stage.memory_mb,
-            runtime=stage.minutes,
+            **({"slurm_extra": "--exclusive"} if stage.exclusive else {}),
+            gpu=asked_of(stage.name, "gpus"),
+            mem_mb=asked_of(stage.name, "memory_mb"),
+            runtime=asked_of(stage.name, "minutes"),
         params:
             config=CONFIG,
             stage=stage.name,
@@ -31,7 +32,10 @@ for position, stage in enumerate(STAGES):
             specification=specification_of(stage.name),
             code=code_of(stage.name),
         # The record is written last, and Snakemake has removed that of any run before: where it is, the run is complete,
-        # whatever ended the process after it. A failed job would lose the model.
+        # whatever ended the process after it. A failed job would lose the model. What a signal ends says nothing, so
+        # another process says what it ran out of.
         shell:
             "python -m obert {params.stage} --config {params.config:q} {params.run} > {log} 2>&1"
-            " || {{ test -s {output.record} && echo 'The run is complete, though not all after it: see {log}' >&2; }}"
+            " || {{ status=$?; test -s {output.record} && echo 'The run is complete, though not all after it: see {log}'"
+            " >&2; }} || {{ test $status -le 128 || python -m obert resources --config {params.config:q} {params.run}"
+            " --stage {params.stage} --killed $status --asked-mb {resources.mem_mb} >> {log} 2>&1; exit $status; }}"
