@@ -80,11 +80,11 @@ class SparseGPT(InputBased):
     """Optimal Brain Surgeon for the squared error of each layer's output, with one order for all rows: columns are
     pruned from left to right, and what a weight's removal costs is made up for by the columns right of it alone.
 
-    The mask is chosen a block of columns at a time, just before the block is pruned, by w^2 / [H^-1]_jj, with the
-    target's share of zeros in each block; in N:M patterns a group at a time. H is the mean of x x' over the tokens of
-    the layer's input, and `dampening` of its mean diagonal. As in the source's code, the model is pruned one layer
-    after the other: inputs are those behind the pruned layers before it, and all matrices of a layer see those of the
-    dense layer.
+    The mask is chosen a block of columns at a time, just before the block is pruned, by w^2 / [F^-1]_jj, where F is the
+    Hessian without the columns before j, with the target's share of zeros in each block; in N:M patterns a group at a
+    time. The Hessian is the mean of x x' over the tokens of the layer's input, and `dampening` of its mean diagonal. As
+    in the source's code, the model is pruned one layer after the other: inputs are those behind the pruned layers
+    before it, and all matrices of a layer see those of the dense layer.
     """
 
     compares_within: ClassVar = "uniform"

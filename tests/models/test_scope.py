@@ -239,6 +239,13 @@ def test_a_method_that_needs_inputs_refuses_embeddings_in_the_plan(plan_of, meth
         plan_of({"movie_reviews": {"smoke_one_shot": overrides}}, downstream=[block])
 
 
+@pytest.mark.parametrize("method", ["optimal_brain_compression", "sparsegpt", "wanda"])
+def test_a_method_that_looks_at_inputs_refuses_embeddings_in_the_plan(plan_of, method):
+    block = {"recipes": ["smoke_one_shot"], "methods": [method], "sparsities": [0.6]}
+    with pytest.raises(UserError, match=rf"smoke_one_shot.*method '{method}' looks at what linear layers are given"):
+        plan_of({"movie_reviews": {"smoke_one_shot": {"scope": {"embeddings": True}}}}, downstream=[block])
+
+
 @pytest.mark.parametrize("method", ["obert", "obd", "mfac"])
 def test_gradients_of_minibatches_prune_embeddings(plan_of, method):
     parameters = {"gradients": "minibatch", "num_gradients": 4, "gradient_batch_size": 8}
