@@ -3,9 +3,29 @@
 import importlib
 
 __version__ = "0.1.0"
-__all__ = ["PruningReport", "hold_masks", "prune"]
+__all__ = [
+    "GradualPruner",
+    "PruningReport",
+    "distillation_loss",
+    "hold_masks",
+    "load",
+    "load_masks",
+    "prune",
+    "save_masks",
+    "sparsity_schedule",
+]
 
-_MODULES = {"PruningReport": "report", "hold_masks": "holding", "prune": "prune"}
+_MODULES = {
+    "GradualPruner": "gradual",
+    "PruningReport": "report",
+    "distillation_loss": "distillation",
+    "hold_masks": "holding",
+    "load": "loading",
+    "load_masks": "mask_files",
+    "prune": "prune",
+    "save_masks": "mask_files",
+    "sparsity_schedule": "choices",
+}
 
 
 def __getattr__(name: str):

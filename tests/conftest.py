@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from pytest_socket import disable_socket, enable_socket, socket_allow_hosts
 
+from obert.experiment.reading import merge
 from obert.tracking import store
 
 ROOT = Path(__file__).parent.parent
@@ -76,6 +78,20 @@ def root(monkeypatch) -> Path:
     """The project's folder, made the working folder."""
     monkeypatch.chdir(ROOT)
     return ROOT
+
+
+@pytest.fixture
+def config(root, tmp_path, monkeypatch):
+    """Writes a changed copy of the smoke configuration and keeps results out of the project."""
+    monkeypatch.setattr("obert.experiment.folders.RESULTS", tmp_path / "results")
+
+    def write(**changes):
+        content = merge(yaml.safe_load(Path("configs/smoke.yaml").read_text(encoding="utf-8")), changes)
+        path = tmp_path / "edited.yaml"
+        path.write_text(yaml.safe_dump(content))
+        return str(path)
+
+    return write
 
 
 @pytest.fixture(scope="session")

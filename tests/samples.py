@@ -4,6 +4,7 @@ import json
 import random
 
 import torch
+import transformers
 from torch.nn.utils.rnn import pad_sequence
 
 from obert.heads.masked_language_model import MaskedLanguageModel
@@ -11,6 +12,7 @@ from obert.heads.question_answering import QuestionAnswering
 from obert.heads.regression import Regression
 from obert.heads.sequence_classification import SequenceClassification
 from obert.heads.token_classification import TokenClassification
+from obert.models.loading import load_weights
 
 EXPORTED = {
     "sequence_classification": SequenceClassification(),
@@ -21,6 +23,12 @@ EXPORTED = {
 WHOLE_AND_TOKENS = {name: EXPORTED[name] for name in ("sequence_classification", "question_answering")}
 HEADS = {**EXPORTED, "masked_language_model": MaskedLanguageModel()}
 BATCH = 8
+
+
+def with_new_head(folder, head, **options):
+    """A model in evaluation mode on whose encoder a head is put, of random weights."""
+    kind = getattr(transformers, head.auto_model)
+    return load_weights(kind, folder, str(folder), new_head=True, **options).eval()
 
 
 def padded_batches(features, pad_token_id):

@@ -1,35 +1,20 @@
 """The command line: one clear message and status 2 for a mistake, before anything is done."""
 
 import json
+import os
 import shutil
-from pathlib import Path
+import subprocess
+import sys
 
 import pytest
-import yaml
-from samples import HEADS
+from samples import HEADS, with_new_head
 from tables.examples import record
 
 from obert.commands.cli import main
 from obert.deployment.export import export_onnx
 from obert.experiment.plan import Plan
-from obert.experiment.reading import merge
 from obert.heads import INPUT_COLUMNS
-from obert.models.encoders import load_trained
 from obert.records.record import write_record
-
-
-@pytest.fixture
-def config(root, tmp_path, monkeypatch):
-    """Writes a changed copy of the smoke configuration and keeps results out of the project."""
-    monkeypatch.setattr("obert.experiment.folders.RESULTS", tmp_path / "results")
-
-    def write(**changes):
-        content = merge(yaml.safe_load(Path("configs/smoke.yaml").read_text(encoding="utf-8")), changes)
-        path = tmp_path / "edited.yaml"
-        path.write_text(yaml.safe_dump(content))
-        return str(path)
-
-    return write
 
 
 def fails(capsys, *arguments) -> str:
@@ -148,10 +133,36 @@ def test_a_finished_run_is_kept_though_mlflow_cannot_be_reached(config, capsys, 
     assert "http://127.0.0.1:9 failed" in fails(capsys, "track", "--config", path)
 
 
+@pytest.mark.parametrize("unread", ["a full disk", "nobody reads"])
+def test_a_finished_run_is_kept_though_its_words_cannot_be_printed(config, unread):
+    """A job that ended with an error would lose its model to Snakemake."""
+    path = config(tracking_uri="sqlite:////dev/null/mlflow.db")
+    key = Plan.load(path).find("teacher", task="city_qa").key
+    code = f"""
+import sys
+from obert.commands.cli import main
+from obert.stages.teacher import Teacher
+from tables.examples import record
+Teacher.run = lambda *_: record("teacher", 90.0)
+sys.exit(main(["teacher", "--config", {path!r}, *{key.arguments.split()!r}]))
+"""
+    if unread == "a full disk":
+        stream = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reader, stream = os.pipe()
+        os.close(reader)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    try:
+        done = subprocess.run([sys.executable, "-c", code], stdout=stream, stderr=stream, env=environment, timeout=300)
+    finally:
+        os.close(stream)
+    assert done.returncode == 0
+
+
 @pytest.fixture
 def exported(root, tmp_path):
     """Two exports of one small model."""
-    network = load_trained(root / "tests/data/tiny_bert", HEADS["question_answering"], attn_implementation="eager")
+    network = with_new_head(root / "tests/data/tiny_bert", HEADS["question_answering"], attn_implementation="eager")
     paths = [tmp_path / name for name in ("first.onnx", "second.onnx")]
     for path in paths:
         export_onnx(network, HEADS["question_answering"], path, INPUT_COLUMNS)

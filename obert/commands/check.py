@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModel, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
 from obert.data.sources import resolve_model
 from obert.deployment.timing import check_lengths
@@ -18,10 +18,16 @@ from obert.experiment.recipe import Scope
 from obert.experiment.schema import Model
 from obert.experiment.sizes import DataSize, ModelSize, Sizes
 from obert.foundation.errors import UserError
+from obert.foundation.files import check_place
+from obert.foundation.passwords import masked
 from obert.models.architecture import architecture_of
-from obert.models.encoders import ENCODER, deployed_weights, keep_layers, load_tokenizer, prunable_weights, understood
+from obert.models.encoders import ENCODER, deployed_weights, keep_layers, prunable_weights, understood
+from obert.models.loading import load_tokenizer, load_weights, read_config
 from obert.stages.export import ONNX
-from obert.training.pruner import check_first_event, check_gradients
+from obert.tracking import store
+from obert.tracking.database import read_content
+from obert.training.masked import check_first_event
+from obert.training.pruner import check_features
 from obert.training.schedules import check_steps, pruning_events, steps_per_epoch
 
 TRAINING_OVERHEAD = 1.5  # of free disk over what the finished models take: checkpoints of the jobs in flight
@@ -60,6 +66,7 @@ def run(plan: Plan) -> str:
         UserError: everything that would stop a run later.
     """
     experiment = plan.experiment
+    tracking = _check_tracking(experiment.tracking_uri)
     models = {model: _model(model) for model in dict.fromkeys(run.model for run in plan)}
     pruning = sum(run.stage.prunes and run.method is not None for run in plan)
     lines = [f"experiment {experiment.name}: {len(plan)} runs, {pruning} of them pruning"]
@@ -70,6 +77,7 @@ def run(plan: Plan) -> str:
         )
     lines.append(f"device: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU'}")
     lines.append(_check_disk(plan, models))
+    lines.append(tracking)
     for task in dict.fromkeys(run.key.task for run in plan.of_stage("benchmark")):
         check_lengths(experiment.benchmark.scenarios_of(task), resolve_model(experiment.model_of(task).source))
     sizes = Sizes()
@@ -86,12 +94,9 @@ def run(plan: Plan) -> str:
 
 def _model(model: Model) -> _Model:
     location = resolve_model(model.source)
-    try:
-        config = AutoConfig.from_pretrained(location, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"model '{model.source}' has no usable configuration: {error}") from None
-    with torch.device("meta"):
-        network = AutoModel.from_config(config)
+    where = f"model.source '{model.source}'"
+    config = read_config(location, where)
+    network = load_weights(AutoModel, location, where, new_head=True, config=config, device_map="meta")
     tokenizer = load_tokenizer(location)
     understood(network, tokenizer)
     if model.layers is not None:
@@ -106,6 +111,7 @@ def _count(number: int) -> str:
 def _check_disk(plan: Plan, models: Mapping[Model, _Model]) -> str:
     with_model = [run for run in plan if run.stage.trains or ONNX in run.stage.files]
     needed = sum(models[run.model].network.num_parameters() for run in with_model) * 4 * TRAINING_OVERHEAD
+    check_place(folders.RESULTS / "runs", "results")
     folders.RESULTS.mkdir(exist_ok=True)
     free = shutil.disk_usage(folders.RESULTS).free
     if free < needed:
@@ -114,6 +120,16 @@ def _check_disk(plan: Plan, models: Mapping[Model, _Model]) -> str:
             "free. Free some, or run a smaller grid."
         )
     return f"disk: about {needed / 1e9:.1f} GB needed, {free / 1e9:.0f} GB free"
+
+
+def _check_tracking(uri: str) -> str:
+    """Ask a server; a database is only looked into, and made by `prepare`."""
+    database = store.database_file(uri)
+    if database is None:
+        store.ping(uri)
+        return f"tracking: {masked(uri)} answers"
+    there = read_content(database) is not None
+    return f"tracking: database {database}" + ("" if there else ", made when the first run starts")
 
 
 def _check_task(name: str, runs: Sequence[PlannedRun], model: _Model) -> tuple[str, DataSize]:
@@ -131,7 +147,7 @@ def _check_task(name: str, runs: Sequence[PlannedRun], model: _Model) -> tuple[s
             events = pruning_events(recipe.schedule, steps_per_epoch(recipe.training, features), run.key.sparsity)
             check_steps(recipe.training, features, events)
             check_first_event(method, events)
-        check_gradients(method, features, f"recipe {run.key.recipe}, method {run.key.method}, task {name}")
+        check_features(method, features, f"recipe {run.key.recipe}, method {run.key.method}, task {name}")
         peak = max(peak, method.memory_bytes(model.prunable(recipe.scope)))
     first = encoded[0]["input_ids"]
     size = DataSize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import importlib
 import io
 import os
@@ -15,13 +14,16 @@ from typing import Any
 
 from obert.experiment.guidelines import METHODS
 from obert.experiment.plan import Plan
-from obert.experiment.reading import read_yaml
+from obert.experiment.yaml_file import read_yaml
 from obert.foundation import registry
-from obert.foundation.errors import UserError, only_warns
+from obert.foundation.errors import UserError, only_warns, say
 from obert.foundation.nodes import NODES
+from obert.foundation.passwords import mask_unforeseen, masked
+from obert.foundation.storage import refusal
 from obert.stages import stage, stages
 
 DEFAULT = "configs/default.yaml"
+INTERRUPTED = 130  # 128 and the number of the signal, as shells have it
 RUN = ("task", "recipe", "seed", "method", "sparsity")  # what names a run
 
 
@@ -88,10 +90,21 @@ def parser() -> argparse.ArgumentParser:
     )
     sweep.add_argument("--workers", type=_count, default=1, help="processes to search with")
     sweep.add_argument("--worker", type=_number, default=0, help="number of this process, to join others that run")
+    card = command(
+        "card",
+        "write the model cards of finished runs, with the speeds that were measured",
+        lambda a: print(_command("card").run(Plan.load(a.config), _chosen(a))),
+    )
+    _choose_runs(card)
+    push = command("push", "upload a model with its card to the Hugging Face Hub; says what it would do", _push)
+    push.add_argument("folder", type=Path, help="of a model, or of the run that made it")
+    push.add_argument("repository", help="<owner>/<name> on the Hub")
+    push.add_argument("--upload", action="store_true", help="do it")
+    push.add_argument("--private", action="store_true", help="make a new repository a private one")
     command(
         "track",
         "mirror every record into MLflow that is not there yet",
-        lambda a: _command("track").run(Plan.load(a.config).experiment),
+        lambda a: _command("track").run(Plan.load(a.config)),
     )
     tables = command(
         "tables",
@@ -150,22 +163,36 @@ def _run_stage(arguments: argparse.Namespace) -> None:
         print(by_hand)
         return
     planned = Plan.load(arguments.config).find(chosen.name, **_chosen(arguments))
-    record = chosen.run(planned)
+    from obert.tracking.live import live
+
+    with live(planned):
+        record = chosen.run(planned)
     if record is None:  # one of several processes, of which the first has made the record
         return
     mend = f"python -m obert track --config {shlex.quote(str(arguments.config))}"
     with only_warns(f"obert {chosen.name}: the run is complete, but not in MLflow", mend):
         scores = ", ".join(f"{name} {score.value:.2f} (n={score.count})" for name, score in record.metrics.items())
-        print(f"{planned.key.path}: {scores}", flush=True)
+        say(f"{planned.key.path}: {scores}", sys.stdout)
         from obert.tracking.mirror import mirror_run
 
-        mirror_run(planned.folder, planned.experiment.tracking_uri)
+        mirror_run(planned.folder, planned.experiment.tracking_uri, planned.config)
+    mend = f"python -m obert card --config {shlex.quote(str(arguments.config))} {planned.key.arguments}"
+    with only_warns(f"obert {chosen.name}: the run is complete, but its model has no card", mend):
+        from obert.report.model_card import write_model_card
+
+        if chosen.trains or chosen.exclusive:
+            write_model_card(planned)
     planned.drop_checkpoints()  # not before: a job that is killed meanwhile loses its outputs to Snakemake
 
 
 def _write_recipe(arguments: argparse.Namespace) -> None:
     plan, given = Plan.load(arguments.config), ("task", "sparsity", "method", "model", "budget_minutes", "name")
     print(_command("recipe").run(plan, arguments.config, **{name: getattr(arguments, name) for name in given}))
+
+
+def _push(arguments: argparse.Namespace) -> None:
+    given = (arguments.folder, arguments.repository, arguments.upload, arguments.private)
+    print(_command("push").run(*given))
 
 
 def _fetch_assets(arguments: argparse.Namespace) -> None:
@@ -185,7 +212,7 @@ def _make_environments(arguments: argparse.Namespace) -> None:
 def _sweep(arguments: argparse.Namespace) -> None:
     from obert.sweeps import runner
 
-    print(runner.run(arguments.config, arguments.worker, arguments.workers))
+    say(str(runner.run(arguments.config, arguments.worker, arguments.workers)), sys.stdout)
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -214,9 +241,31 @@ def _use_extensions(argv: list[str]) -> None:
         registry.use_folder(folder, f"{config}, extensions")
 
 
+def _is_told_here() -> bool:
+    """Whether an error is this process's to tell: of several that torchrun started, the first that fails does so."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return True
+    from obert.foundation import processes
+
+    return processes.is_first_to_fail()
+
+
+def _another_has_gone(error: Exception) -> bool:
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return False
+    from obert.foundation import processes
+
+    return processes.is_of_another(error)
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; without one, list them. Returns 0, or 2 after a mistake of the user's, told in one message."""
+    """Run a command; without one, list them.
+
+    Returns:
+        0, or 2 after a mistake of the user's or a disk that is full, told in one message, or 130 after Ctrl-C.
+    """
     argv = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    mask_unforeseen()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # where the terminal has no dashes and blocks
@@ -225,15 +274,24 @@ def main(argv: list[str] | None = None) -> int:
         arguments = parser().parse_args(argv)
         arguments.run(arguments)
     except UserError as error:
-        print(f"obert {argv[0]}: {error}", file=sys.stderr)
+        if _is_told_here():
+            print(f"obert {argv[0]}: {error}", file=sys.stderr)
         return 2
-    except Exception as error:  # torch and safetensors tell of a full disk in exceptions of their own
-        if os.strerror(errno.ENOSPC) not in str(error):
+    except KeyboardInterrupt:
+        print(f"obert {argv[0]}: interrupted; the same command goes on", file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
+        if not _is_told_here():
+            return 2
+        if _another_has_gone(error):
+            print(
+                f"obert {argv[0]}: another process of this run has ended, and so do all. The same command goes on from "
+                "the last checkpoint.",
+                file=sys.stderr,
+            )
+            return 2
+        if (told := refusal(error)) is None:
             raise
-        print(
-            f"obert {argv[0]}: the disk is full: {error}. Free some space and run the same command again; "
-            "finished runs and complete checkpoints are kept.",
-            file=sys.stderr,
-        )
+        print(f"obert {argv[0]}: {masked(told)}", file=sys.stderr)
         return 2
     return 0

@@ -27,7 +27,7 @@ EIGHTHS = len(BLOCKS) - 1
 FINE = 1000  # steps an epoch, where the real number is not known
 FIGURES = (".svg", ".png")
 UNCOUNTED = "Steps are counted for tasks with a finished run, which knows the number of training features."
-STAGE_COLUMNS = ("stage", "runs", "tasks", "recipes", "methods", "sparsities", "seeds")
+STAGE_COLUMNS = ("stage", "runs", "done", "tasks", "recipes", "methods", "sparsities", "seeds")
 SCHEDULE_COLUMNS = ("task", "target %", "cycles", "epochs", "steps", "window", "events", "first %")
 
 
@@ -153,9 +153,11 @@ def _grouped(items: Iterable[T], by: Callable[[T], Any]) -> list[list[T]]:
 
 def _stages(runs: Sequence[PlannedRun]) -> str:
     rows = []
-    for keys in _grouped((run.key for run in runs), lambda key: key.stage):
+    for same in _grouped(runs, lambda run: run.key.stage):
+        keys = [run.key for run in same]
+        done = sum((run.folder / FILE_NAME).is_file() for run in same)
         counts = [len(_distinct(getattr(k, of) for k in keys)) for of in ("task", "recipe", "method", "sparsity")]
-        rows.append((keys[0].stage, len(keys), *(count or DASH for count in counts), len({k.seed for k in keys})))
+        rows.append((keys[0].stage, len(keys), done, *(count or DASH for count in counts), len({k.seed for k in keys})))
     return _table(rows, STAGE_COLUMNS)
 
 

@@ -19,7 +19,8 @@ from obert.experiment.plan import Plan, PlannedRun
 from obert.experiment.reading import validate
 from obert.experiment.recipe import Recipe
 from obert.experiment.recipes import RECIPES, load_method
-from obert.experiment.schema import Model, Sparsity
+from obert.experiment.schema import Model
+from obert.experiment.strict import Sparsity
 from obert.foundation import processes, registry
 from obert.foundation.errors import UserError, unknown_name
 from obert.foundation.files import check_place, write_text

@@ -14,6 +14,7 @@ from obert.experiment.schema import Experiment
 from obert.foundation import registry
 from obert.foundation.errors import UserError
 from obert.foundation.files import atomic_path
+from obert.foundation.passwords import masked
 from obert.records.record import MODEL, read_records
 from obert.report.built import build_table
 from obert.report.files import table_files
@@ -128,7 +129,8 @@ def _write(plan: Plan, results: Results) -> Path:
     built = [build_table(name, registry.load("tables", name)(), results) for name in names(plan)]
     target = tables_folder(plan.experiment)
     files = {name: content for table in built for name, content in table_files(table).items()}
-    files[REPORT] = report_page(results, built).encode()
+    sizes = {table.name: len(files[f"{table.name}.html"]) for table in built}
+    files[REPORT] = report_page(results, built, sizes).encode()
     for name, content in files.items():
         with atomic_path(target / name) as temporary:
             temporary.write_bytes(content)
@@ -153,6 +155,6 @@ def summary(plan: Plan) -> str:
         "report": tables_folder(experiment) / REPORT,
         "tables": tables_folder(experiment),
         "records": runs_folder(experiment),
-        "MLflow": experiment.tracking_uri,
+        "MLflow": masked(experiment.tracking_uri),
     }
     return "\n".join([*lines, "", *(f"{name + ':':9}{place}" for name, place in places.items())])

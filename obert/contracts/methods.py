@@ -2,7 +2,8 @@
 
 A method says itself what the checks need to know: settings that are cheap (`Method.small_settings`), steps of training
 that its scores need (`steps_needed`), patterns that it prunes (`check_pattern`), whether weights return and whether
-others are reset (`TrainingHook.returns` and `rewinds`), and whether it draws gradients (`gradient_examples`).
+others are reset (`TrainingHook.returns` and `rewinds`), and whether it draws gradients (`gradient_examples`) or
+forward passes without any (`forward_examples`).
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from torch import Tensor
 from obert.contracts.broken import hold
 from obert.contracts.small_network import SmallNetwork
 from obert.foundation.errors import UserError
-from obert.masks.patterns import Pattern
+from obert.masks.patterns import UNSTRUCTURED, Pattern
 from obert.pruning import Method
 
 PATTERNS = ("unstructured", "1x2", "1:2")  # that the small network's rows of six and eight weights divide into
-SIZE = 8 * 6 + 7 * 8  # its prunable weights
+SIZES = [8 * 6, 7 * 8]  # its prunable weights
 
 
 def check_method(kind: type[Method], **settings: Any) -> None:
@@ -46,7 +47,7 @@ def prunes_exactly_what_it_is_asked_to(method: Method) -> None:
         biases = {name: layer.bias.clone() for name, layer in network.layers.items()}
         sparsity = 0.7 * pattern.largest_sparsity
         network.prune(method, sparsity)
-        wanted = pattern.groups_at(SIZE, sparsity) * pattern.zeros
+        wanted = _wanted(method, sparsity, pattern)
         hold(network.zeros() == wanted, f"pattern {pattern}: {network.zeros()} weights are zero, not {wanted}")
         if network.hook.rewinds:
             continue
@@ -62,7 +63,7 @@ def leaves_pruned_weights_alone(method: Method) -> None:
     before = dict(network.masks)
     network.prune(method, 0.8)
     pruned = sum(int((~mask).sum()) for mask in network.masks.values())
-    hold(pruned == network.zeros() == round(0.8 * SIZE), f"masks prune {pruned}, {network.zeros()} weights are zero")
+    hold(pruned == network.zeros() == _wanted(method, 0.8), f"masks prune {pruned}, {network.zeros()} weights are zero")
     for name, weight in network.weights().items():
         hold(bool((weight[~network.masks[name]] == 0).all()), f"a pruned weight of '{name}' is not zero")
         returned = bool((network.masks[name] & ~before[name]).any())
@@ -75,11 +76,11 @@ def keeps_masks_through_training(method: Method) -> None:
     network = SmallNetwork().prune(method, 0.7)
     biases = {name: layer.bias.clone() for name, layer in network.layers.items()}
     network.train(method, 3)
-    hold(network.zeros() == round(0.7 * SIZE), f"after training, {network.zeros()} weights are zero")
+    hold(network.zeros() == _wanted(method, 0.7), f"after training, {network.zeros()} weights are zero")
     for name, layer in network.layers.items():
         hold(not torch.equal(layer.bias, biases[name]), f"the bias of the layer of '{name}' did not train")
     network.hook.finish()
-    hold(network.zeros() == round(0.7 * SIZE), f"when training is over, {network.zeros()} weights are zero")
+    hold(network.zeros() == _wanted(method, 0.7), f"when training is over, {network.zeros()} weights are zero")
     found, plain = set(network.model.state_dict()), set(SmallNetwork().model.state_dict())
     hold(found == plain, f"when training is over, the model has other tensors: {sorted(found ^ plain)}")
 
@@ -103,28 +104,29 @@ def repeats_itself(method: Method) -> None:
 
 
 def scores_every_weight(method: Method) -> None:
-    """Scores are finite and of the weights' shapes, and making them changes no weight. The method draws gradients if,
-    and only if, it says so."""
+    """Scores are finite and of the weights' shapes, and making them changes no weight. The method draws gradients, or
+    forward passes without them, if, and only if, it says so."""
     for pattern in _patterns(method):
         network = SmallNetwork(pattern=pattern).train(method, method.steps_needed())
         before = network.weights()
-        scores = method.propose(network.context()).scores
+        scores = network.proposal(method).scores
         hold(set(scores) == set(before), f"scores are of {sorted(scores)}, the weights are {sorted(before)}")
         for name, weight in before.items():
             hold(scores[name].shape == weight.shape, f"scores of '{name}' have shape {list(scores[name].shape)}")
             hold(bool(torch.isfinite(scores[name]).all()), f"scores of '{name}' are not finite")
             hold(torch.equal(network.layers[name].weight, weight), f"scoring changed '{name}'")
-        said, drawn = method.gradient_examples(), network.data.drawn
-        hold((said > 0) == (drawn > 0), f"gradient_examples() is {said}, and {drawn} examples were drawn")
+        for name, gradients in (("gradient_examples", True), ("forward_examples", False)):
+            said, drawn = getattr(method, name)(), network.evaluations[gradients]
+            hold((said > 0) == (drawn > 0), f"{name}() is {said}, and {drawn} examples were drawn")
 
 
 def keeps_what_an_update_needs_in_the_proposal(method: Method) -> None:
     """An update is that of its own proposal, though another was made in between; it is for weights that stay."""
     network, other = (SmallNetwork(seed).train(method, method.steps_needed()) for seed in (0, 1))
     pruned = {name: torch.arange(mask.numel()).view_as(mask) % 3 == 0 for name, mask in network.masks.items()}
-    expected = method.propose(network.context()).update(pruned)
-    proposal = method.propose(network.context())
-    method.propose(other.context())
+    expected = network.proposal(method).update(pruned)
+    proposal = network.proposal(method)
+    other.proposal(method)
     found = proposal.update(pruned)
     hold(_equal(found.changes, expected.changes), "an update changed when another proposal was made before it")
     hold(found.loss_increase == expected.loss_increase, "a prediction changed when another proposal was made before it")
@@ -149,6 +151,12 @@ METHOD_CHECKS: tuple[Callable[[Method], None], ...] = (
     keeps_what_an_update_needs_in_the_proposal,
     is_known_by_its_fields,
 )
+
+
+def _wanted(method: Method, sparsity: float, pattern: Pattern = UNSTRUCTURED) -> int:
+    """How many weights are to be pruned: of all together, or of each tensor, as the method compares them."""
+    sizes = SIZES if method.compares_within in ("uniform", "row") else [sum(SIZES)]
+    return sum(pattern.groups_at(size, sparsity) for size in sizes) * pattern.zeros
 
 
 def _patterns(method: Method) -> Iterator[Pattern]:

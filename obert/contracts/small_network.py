@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 import torch
@@ -9,24 +10,18 @@ from torch import Tensor, nn
 
 from obert.masks.patterns import UNSTRUCTURED, AnyPattern
 from obert.masks.selection import dense_masks
-from obert.pruning import Context, Method, TrainingHook, prune_event
+from obert.pruning import Context, Method, Proposal, TrainingHook, prune_event
 
 
 class Indices:
-    """Minibatches as indices of examples, in order; from the first again after the last.
-
-    Attributes:
-        drawn: how many indices were given out.
-    """
+    """Minibatches as indices of examples, in order; from the first again after the last."""
 
     def __init__(self, size: int):
         self.size = size
-        self.drawn = 0
 
     def examples(self, count: int, batch_size: int, draw: int) -> Iterator[Tensor]:
         """`count` indices, in minibatches."""
         for batch in (torch.arange(count) + draw * count).split(batch_size):
-            self.drawn += len(batch)
             yield batch % self.size
 
     def minibatches(self, count: int, batch_size: int, draw: int) -> Iterator[Tensor]:
@@ -41,7 +36,8 @@ class SmallNetwork:
         model: in evaluation mode.
         layers, masks: of the prunable weights, by name.
         hook: the method's, once it has trained or pruned.
-        data: what gradients were drawn from.
+        data: what methods drew from.
+        evaluations: losses that were asked for, in examples, by whether gradients were on.
     """
 
     def __init__(self, seed: int = 0, pattern: AnyPattern = UNSTRUCTURED):
@@ -56,6 +52,7 @@ class SmallNetwork:
         self.pattern = pattern
         self.hook: TrainingHook | None = None
         self.data = Indices(64)
+        self.evaluations: Counter[bool] = Counter()
 
     def train(self, method: Method, steps: int) -> SmallNetwork:
         """Steps of gradient descent with the method's hook attached, masks held as at the target sparsity."""
@@ -77,11 +74,18 @@ class SmallNetwork:
         """What a method may look at, with a fresh generator: the same whenever the network is."""
 
         def losses(chosen: Tensor) -> Tensor:
+            self.evaluations[torch.is_grad_enabled()] += len(chosen)
             logits = self.model(self.inputs[chosen]).mean(1)
             return nn.functional.cross_entropy(logits, self.labels[chosen], reduction="none")
 
-        hook = self.hook or TrainingHook(self.layers)
-        return Context(hook, self.masks, self.data, losses, torch.Generator().manual_seed(0), self.pattern)
+        hook, generator = self.hook or TrainingHook(self.layers), torch.Generator().manual_seed(0)
+        targets = dict.fromkeys(self.layers, self.pattern.largest_sparsity / 2)
+        return Context(hook, self.masks, self.data, losses, generator, self.pattern, targets=targets, model=self.model)
+
+    @torch.no_grad()
+    def proposal(self, method: Method) -> Proposal:
+        """What the method says, with gradients off, as in an event."""
+        return method.propose(self.context())
 
     def prune(self, method: Method, sparsity: float) -> SmallNetwork:
         """One event, after the steps that the method needs."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from obert.foundation.files import partial_folder
 
 if TYPE_CHECKING:  # planning must not take the seconds that these imports take
     from datasets import Dataset
@@ -28,25 +28,16 @@ def packed(documents: Dataset, tokenizer: PreTrainedTokenizerBase, length: int) 
 
     folder = FOLDER / _fingerprint(documents, tokenizer, length)
     if not folder.is_dir():
-        FOLDER.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=FOLDER) as temporary:
-            made = Dataset.from_generator(
-                _sequences,
-                gen_kwargs={"documents": documents, "tokenizer": tokenizer, "length": length},
-                cache_dir=temporary,
-            )
-            made.save_to_disk(f"{temporary}/saved")
-            _take_place(Path(temporary, "saved"), folder)
+        with partial_folder(folder) as partial:
+            if not folder.is_dir():  # made by the process that this one has waited for
+                made = Dataset.from_generator(
+                    _sequences,
+                    gen_kwargs={"documents": documents, "tokenizer": tokenizer, "length": length},
+                    cache_dir=str(partial),
+                )
+                made.save_to_disk(partial / "saved")
+                (partial / "saved").rename(folder)
     return load_from_disk(str(folder))
-
-
-def _take_place(made: Path, folder: Path) -> None:
-    try:
-        made.rename(folder)
-    except OSError:  # another process was first
-        if not folder.is_dir():
-            raise
-        shutil.rmtree(made)
 
 
 def _fingerprint(documents: Dataset, tokenizer: PreTrainedTokenizerBase, length: int) -> str:

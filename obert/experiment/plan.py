@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from obert.experiment.definitions import Definitions
 from obert.experiment.folders import checkpoint_folder, run_folder
 from obert.experiment.keys import RunKey
-from obert.experiment.reading import read_yaml, validate
+from obert.experiment.reading import validate
 from obert.experiment.recipes import require_sweep
 from obert.experiment.schema import Experiment, Model, OnTasks
 from obert.experiment.seeds import PURPOSES, derive_seed
+from obert.experiment.yaml_file import read_yaml
 from obert.foundation import registry
 from obert.foundation.errors import UserError, unknown_name
 from obert.foundation.files import json_hash
@@ -39,6 +40,7 @@ class PlannedRun:
         task: with its options.
         recipe: with the experiment's overrides; None for a stage that does not train.
         method: with its parameters; None for what is not pruned, and for a stage that does not train.
+        config: the experiment's file, if it has one.
     """
 
     experiment: Experiment
@@ -48,6 +50,7 @@ class PlannedRun:
     task: Task
     recipe: Recipe | None
     method: Method | None
+    config: str | None = None
 
     @property
     def folder(self) -> Path:
@@ -120,13 +123,15 @@ class Plan:
 
     Attributes:
         where: how a message names the experiment: its file, if it has one.
+        config: the file, if it has one.
         definitions: recipes, methods and tasks.
         runs: by key.
     """
 
-    def __init__(self, experiment: Experiment, where: str, block_where: str | None = None):
+    def __init__(self, experiment: Experiment, where: str, block_where: str | None = None, config: str | None = None):
         self.experiment = experiment
         self.where = where
+        self.config = config
         self._block_where = block_where
         self.definitions = Definitions(experiment)
         self.runs: dict[RunKey, PlannedRun] = {}
@@ -141,22 +146,29 @@ class Plan:
         """
         experiment = validate(Experiment, read_yaml(Path(path)), str(path))
         registry.use_folder(experiment.extensions, f"{path}, extensions")
-        plan = cls.of(experiment, str(path))
+        plan = cls.of(experiment, str(path), config=str(path))
         plan._check_names()
         return plan
 
     @classmethod
-    def of(cls, experiment: Experiment, where: str | None = None, block_where: str | None = None) -> Plan:
+    def of(
+        cls,
+        experiment: Experiment,
+        where: str | None = None,
+        block_where: str | None = None,
+        config: str | None = None,
+    ) -> Plan:
         """The plan of an experiment.
 
         Args:
             where: how a message names the experiment, by its name if not given.
             block_where: how a message names a block, by its section and number if not given.
+            config: the experiment's file, if it has one.
 
         Raises:
             UserError: a name, recipe, option or combination that its runs cannot be made with.
         """
-        plan = cls(experiment, where or f"experiment {experiment.name}", block_where)
+        plan = cls(experiment, where or f"experiment {experiment.name}", block_where, config)
         for name in experiment.tasks:
             plan.definitions.task(name, f"{plan.where}, tasks.{name}")
         for each in stages():
@@ -175,7 +187,7 @@ class Plan:
                     recipe = recipe.at(key.sparsity)
                     method = self.definitions.method(key.method, recipe, f"recipe {key.recipe}, methods.{key.method}")
             task = self.definitions.task(key.task)
-            self.runs[key] = PlannedRun(self.experiment, key, stage, sources, task, recipe, method)
+            self.runs[key] = PlannedRun(self.experiment, key, stage, sources, task, recipe, method, self.config)
             own.append(self.runs[key])
 
     def __iter__(self) -> Iterator[PlannedRun]:

@@ -8,9 +8,9 @@ from pydantic import Field, field_validator, model_validator
 from obert.experiment.reading import merge
 from obert.experiment.scaling import Scaling
 from obert.experiment.strict import Fraction, Name, Rate, Strict
-from obert.masks.patterns import parse_pattern
+from obert.masks.patterns import Distribution, parse_pattern
 
-ANY_LENGTH = 1e9  # epochs
+ANY_LENGTH = 1e9  # epochs: more than anyone trains for
 
 
 class LearningRate(Strict):
@@ -48,7 +48,7 @@ class LearningRate(Strict):
 class Training(Strict):
     """One run of the Hugging Face Trainer with AdamW."""
 
-    epochs: float = Field(gt=0, description="passes over the training features; a fraction is possible")
+    epochs: float = Field(gt=0, le=ANY_LENGTH, description="passes over the training features; a fraction is possible")
     batch_size: int = Field(32, gt=0, description="features of a minibatch")
     gradient_accumulation: int = Field(1, gt=0, description="minibatches of an optimiser step")
     learning_rate: LearningRate = Field(description="schedule of the learning rate")
@@ -223,8 +223,10 @@ class Recipe(Strict):
         exclude_if=lambda scope: scope == Scope(),  # runs without it keep the specification they have always had
         description="which weights are pruned; those of the encoder's layers by default",
     )
-    distribution: Literal["global", "uniform"] = Field(
-        "global", description="one cut over all layers, or the target in each of them"
+    distribution: Distribution = Field(
+        "global",
+        description="what weights are compared with: all layers, those of their own (uniform), those of their row; "
+        "a method that is defined by one of them keeps to it",
     )
     distillation: Distillation | None = Field(None, description="from the task's dense teacher; none by default")
     freeze_observers_epoch: float | None = Field(

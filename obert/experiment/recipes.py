@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from obert.experiment.reading import merge, read_yaml, validate
+from obert.experiment.reading import merge, validate
 from obert.experiment.recipe import Recipe
 from obert.experiment.scaling import check_unscaled
+from obert.experiment.yaml_file import read_yaml
 from obert.foundation import registry
 from obert.foundation.errors import UserError, unknown_name
 from obert.stages import stage

@@ -6,11 +6,12 @@ are ours, and have GMP* (Kurtic and Alistarh 2022), oBERT's recipes and SMC-Benc
 """
 
 import math
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from obert.experiment.strict import Fraction, Strict
+from obert.experiment.strict import Fraction, Sparsity, Strict
 
 SLACK = 0.02  # of a cycle: sparsities are written with few digits, and 79.1 % is meant as 1 - 0.8^7
 DIGITS = 6  # of epochs
@@ -34,7 +35,7 @@ class Cycles(Strict):
         description="r: one, and one for each time that a share r of the weights left is pruned: "
         "1 + ln(1 - s) / ln(1 - r), rounded up",
     )
-    table: dict[Fraction, Annotated[int, Field(gt=0, le=MOST)]] | None = _only(
+    table: dict[Sparsity, Annotated[int, Field(gt=0, le=MOST)]] | None = _only(
         min_length=1, description="by sparsity; between two entries, the number of the higher sparsity"
     )
 
@@ -43,6 +44,14 @@ class Cycles(Strict):
         if len(self.model_dump()) != 1:
             raise ValueError("give one of constant, linear, density and table")
         return self
+
+    @field_validator("table", mode="wrap")
+    @classmethod
+    def _each_once(cls, table: Any, validated: Callable[[Any], dict[float, int] | None]) -> dict[float, int] | None:
+        found = validated(table)
+        if found is not None and len(found) < len(table):
+            raise ValueError("a sparsity appears twice, written in two ways")
+        return found
 
     @field_validator("table")
     @classmethod
@@ -76,7 +85,7 @@ class EqualCompute(Strict):
     """A control: every sparsity is given the same number of cycles, so that none is ahead by training longer."""
 
     length: Literal["longest", "mean"] = Field(description="of the numbers of cycles; a mean is rounded")
-    of: tuple[Fraction, ...] = Field(min_length=1, description="the sparsities whose cycles they are")
+    of: tuple[Sparsity, ...] = Field(min_length=1, description="the sparsities whose cycles they are")
 
 
 class Scaling(Strict):

@@ -7,22 +7,12 @@ An experiment (`configs/<name>.yaml`) says which model, tasks, recipes, methods,
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from obert.experiment.strict import Fraction, Name, Strict
+from obert.experiment.strict import Name, Sparsity, Strict
 
 PRETRAINED = "pretrained"  # in place of an upstream run's recipe: the model as it comes
 RUN_RECIPE = r"^[a-z0-9_]+(@[a-z0-9_]+)*$"  # a recipe, then those of what the run starts from
-
-
-def _named_exactly(sparsity: float) -> float:
-    text = f"{sparsity:g}"
-    if float(text) != sparsity or "e" in text:
-        raise ValueError("folders and the command line name a sparsity by at most 6 digits: round it")
-    return sparsity
-
-
-Sparsity = Annotated[Fraction, AfterValidator(_named_exactly)]
 Seed = Annotated[int, Field(ge=0)]
 
 
@@ -73,7 +63,7 @@ class Transfer(OnTasks):
         min_length=1,
         description="recipes of upstream runs, the upstream teacher's, or `pretrained`: the model as it is",
     )
-    sparsities: tuple[Fraction, ...] = Field((), description="of the pruned ones among them; all by default")
+    sparsities: tuple[Sparsity, ...] = Field((), description="of the pruned ones among them; all by default")
 
 
 class Upstream(Strict):
@@ -104,7 +94,7 @@ class Quantize(OnTasks):
         min_length=1, description="recipes of transfer or downstream runs, or the teacher's"
     )
     methods: tuple[Name, ...] = Field((), description="of the pruned ones among them; all by default")
-    sparsities: tuple[Fraction, ...] = Field((), description="of the pruned ones among them; all by default")
+    sparsities: tuple[Sparsity, ...] = Field((), description="of the pruned ones among them; all by default")
 
 
 class Scenario(Strict):
@@ -141,7 +131,7 @@ class Benchmark(Scenario):
     )
     recipes: tuple[Name, ...] = Field((), description="recipes whose models are exported and timed; first seed only")
     methods: tuple[Name, ...] = Field((), description="of these methods; all by default")
-    sparsities: tuple[Fraction, ...] = Field((), description="at these sparsities; all by default")
+    sparsities: tuple[Sparsity, ...] = Field((), description="at these sparsities; all by default")
     also: tuple[FurtherScenario, ...] = Field((), description="further scenarios, e.g. one example at a time")
     warmup: int = Field(3, ge=1, description="batches that are run first and not timed")
     iterations: int = Field(20, ge=5, description="batches that are timed")

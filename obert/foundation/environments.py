@@ -15,8 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from obert.foundation.errors import UserError
-from obert.foundation.files import file_hash, write_text
-from obert.foundation.locks import locked
+from obert.foundation.files import file_hash, partial_folder, write_text
 
 FOLDER = Path("results/environments")
 REQUIREMENTS = Path("workflow/envs")
@@ -63,9 +62,9 @@ class Environment:
         """
         reason = None
         try:
-            with locked(FOLDER / f".{self.library}.lock"):
+            with partial_folder(FOLDER / self.library) as partial:
                 if not self._is_made():
-                    self._build(FOLDER / f".{self.library}.partial")
+                    self._build(partial)
         except (UserError, OSError) as error:
             reason = " ".join(str(error).split())
         write_text(self.report, json.dumps({"requirements": self._pins(), "reason": reason}, indent=1) + "\n")
@@ -100,21 +99,17 @@ class Environment:
 
     def _build(self, partial: Path) -> None:
         python = self._find_python()
-        shutil.rmtree(partial, ignore_errors=True)  # what a killed process has left
-        try:
-            _run([python, "-I", "-m", "venv", str(partial)])
-            inside = [str(partial / "bin" / "python"), "-I"]
-            # Wheels alone, as to build from source is to run what is downloaded; and nothing that is not pinned.
-            options = ["--quiet", "--disable-pip-version-check", "--only-binary", ":all:", "--no-deps"]
-            _run([*inside, "-m", "pip", "install", *options, "-r", str(REQUIREMENTS / f"{self.library}.txt")])
-            # A processor without the instructions it needs shows here.
-            _run([*inside, "-c", f"import {self.library}"], self.variables)
-            write_text(partial / MARKER, json.dumps({"requirements": self._pins()}) + "\n")
-            target = FOLDER / self.library
-            shutil.rmtree(target, ignore_errors=True)
-            partial.rename(target)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+        _run([python, "-I", "-m", "venv", str(partial)])
+        inside = [str(partial / "bin" / "python"), "-I"]
+        # Wheels alone, as to build from source is to run what is downloaded; and nothing that is not pinned.
+        options = ["--quiet", "--disable-pip-version-check", "--only-binary", ":all:", "--no-deps"]
+        _run([*inside, "-m", "pip", "install", *options, "-r", str(REQUIREMENTS / f"{self.library}.txt")])
+        # A processor without the instructions it needs shows here.
+        _run([*inside, "-c", f"import {self.library}"], self.variables)
+        write_text(partial / MARKER, json.dumps({"requirements": self._pins()}) + "\n")
+        target = FOLDER / self.library
+        shutil.rmtree(target, ignore_errors=True)
+        partial.rename(target)
 
     def _find_python(self) -> str:
         """The Python to make it with: the one that runs, or the first on PATH that fits and can make environments."""

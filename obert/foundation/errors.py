@@ -1,14 +1,25 @@
 """The errors a user can act on: what was found, where, what is allowed, what to do."""
 
 import logging
+import os
 import sys
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
+from typing import TextIO
+
+from obert.foundation.passwords import masked
 
 
 class UserError(Exception):
-    """A mistake in input or environment. The command line prints it without a traceback and exits with status 2."""
+    """A mistake in input or environment. The command line prints it without a traceback and exits with status 2.
+
+    Its message holds no passwords, whatever address or other library's words it was made of.
+    """
+
+    def __init__(self, message: str = ""):
+        super().__init__(masked(message))
 
 
 @contextmanager
@@ -25,10 +36,21 @@ def only_warns(result: str, mend: str) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        logging.getLogger(__name__).debug("after the result", exc_info=True)
+        logging.getLogger(__name__).debug("after the result:\n%s", masked(traceback.format_exc()))
         reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}".rstrip(": ")
-        with suppress(OSError, ValueError):  # a full disk, or nobody who reads
-            print(f"{result}: {reason.rstrip('.')}. Later, `{mend}` does the rest.", file=sys.stderr, flush=True)
+        say(f"{result}: {masked(reason).rstrip('.')}. Later, `{mend}` does the rest.", sys.stderr)
+
+
+def say(text: str, stream: TextIO) -> None:
+    """Print what no job may fail for: the disk of its log may be full, or nobody may read it any more."""
+    try:
+        print(text, file=stream, flush=True)
+    except (OSError, ValueError):
+        # What is left of it would fail once more when the interpreter ends, and so would the job.
+        with suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
 
 
 def unknown_name(what: str, name: str, allowed: Iterable[str], where: str = "") -> UserError:

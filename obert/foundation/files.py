@@ -2,26 +2,71 @@
 
 import hashlib
 import json
+import math
+import shutil
 import tempfile
+import time
 import uuid
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from obert.foundation.errors import UserError
+from obert.foundation.locks import locked
+
+STALE_SECONDS = 3600  # after which what stands in for a file is no longer being written: its process was killed
 
 
 @contextmanager
 def atomic_path(path: Path):
-    """A temporary path beside `path` that takes its place when the block ends well, and is removed otherwise."""
+    """A temporary path beside `path` that takes its place when the block ends well, and is removed otherwise.
+
+    What a killed process has left goes an hour later, when the file is written again: another may be writing it now.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    begin = f".{path.name[:100]}."
+    drop_leftovers(path.parent, begin, time.time() - STALE_SECONDS)
     unique = uuid.uuid4().hex  # hosts of one file system share thread numbers
-    temporary = path.with_name(f".{path.name[:100]}.{unique}.tmp")
+    temporary = path.with_name(f"{begin}{unique}.tmp")
     try:
         yield temporary
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def drop_leftovers(folder: Path, begin: str = ".", before: float = math.inf) -> None:
+    """Delete what killed processes have left of files that they were writing in a folder.
+
+    Args:
+        begin: of the names of what is deleted.
+        before: Unix time of its last change; at any time by default, for a folder that this process alone writes in.
+    """
+    for left in folder.glob(".*.tmp"):
+        if left.name.startswith(begin):
+            with suppress(FileNotFoundError):  # another process was first
+                if left.stat().st_mtime < before:
+                    left.unlink()
+
+
+@contextmanager
+def partial_folder(path: Path) -> Iterator[Path]:
+    """An empty folder beside `path`, in which one process at a time makes what is then moved to `path` whole.
+
+    It is removed when the block ends. What a killed process has left in it is removed first, so that nothing piles up.
+
+    Raises:
+        UserError: the file system has no locks.
+    """
+    with locked(path.with_name(f".{path.name}.lock")):
+        partial = path.with_name(f".{path.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        try:
+            yield partial
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def check_place(path: Path, where: str) -> None:

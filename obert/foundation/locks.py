@@ -38,3 +38,18 @@ def locked(path: Path, wait: bool = True) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process is in the block of a lock.
+
+    Raises:
+        UserError: as `locked`.
+    """
+    if not path.exists():
+        return False
+    try:
+        with locked(path, wait=False):
+            return False
+    except BlockingIOError:
+        return True

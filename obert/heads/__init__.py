@@ -20,12 +20,14 @@ class Head(ABC):
 
     Attributes:
         auto_model: the class of `transformers` that puts the head on an encoder.
+        pipeline: the pipeline of `transformers` that takes such a model; None if there is none.
         outputs: names of the model's outputs, in the library's result and in an exported graph.
         labels: columns of a feature that the loss reads.
         of_tokens: whether outputs are scores of tokens, [batch, tokens, ...], which mean nothing at padding.
     """
 
     auto_model: ClassVar[str]
+    pipeline: ClassVar[str | None] = None
     outputs: ClassVar[tuple[str, ...]] = ("logits",)
     labels: ClassVar[tuple[str, ...]] = ("labels",)
     of_tokens: ClassVar[bool] = False

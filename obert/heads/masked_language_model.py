@@ -19,6 +19,7 @@ class MaskedLanguageModel(Head):
     """
 
     auto_model = "AutoModelForMaskedLM"
+    pipeline = "fill-mask"
     of_tokens = True
 
     def forward(self, network: PreTrainedModel, batch: Batch) -> Logits:

@@ -15,6 +15,7 @@ class Regression(Head):
     """A number, [batch, 1]; labels are numbers, [batch]."""
 
     auto_model = "AutoModelForSequenceClassification"
+    pipeline = "text-classification"
 
     def settings(self, classes: Sequence[str]) -> dict[str, Any]:
         """One output, which is no class."""

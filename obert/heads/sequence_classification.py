@@ -15,6 +15,7 @@ class SequenceClassification(Head):
     """Scores of classes, [batch, classes]; labels are their numbers, [batch]."""
 
     auto_model = "AutoModelForSequenceClassification"
+    pipeline = "text-classification"
 
     def settings(self, classes: Sequence[str]) -> dict[str, Any]:
         """The classes with their names."""

@@ -22,6 +22,7 @@ class TokenClassification(Head):
     """
 
     auto_model = "AutoModelForTokenClassification"
+    pipeline = "token-classification"
     of_tokens = True
     settings = SequenceClassification.settings
 

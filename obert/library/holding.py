@@ -39,7 +39,13 @@ def hold_masks(model: nn.Module, masks: Masks, optimizer: torch.optim.Optimizer)
     held = dict(masks)
 
     def hold(*_) -> None:
-        weights = {name: model.get_parameter(name).detach() for name in held}  # anew: it may be on another device
+        try:
+            weights = {name: model.get_parameter(name).detach() for name in held}  # anew: it may be on another device
+        except AttributeError:
+            raise UserError(
+                "hold_masks: a held weight is now computed anew in each forward pass, such as by a GradualPruner whose "
+                "method keeps pruned weights behind masks. Call remove() of what hold_masks gave"
+            ) from None
         held.update((name, mask.to(weights[name].device)) for name, mask in held.items())
         apply_masks(weights, held)
 

@@ -4,29 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from numbers import Real
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from obert.experiment.recipes import load_method
-from obert.foundation import registry
 from obert.foundation.errors import UserError
-from obert.foundation.memory import peak_memory_mb
-from obert.library.batches import Batches, check_enough, checked_loss, try_first
+from obert.library.batches import Batches, check_draws, forward, losses_of
+from obert.library.choices import checked_method, checked_pattern, checked_sparsity
 from obert.library.inspection import check_layers
-from obert.library.layers import all_or_nothing, checked_masks, evaluating, layers_of
-from obert.library.report import PrunedLayer, PruningReport
+from obert.library.layers import all_or_nothing, layers_of, left_out, masks_at_start, with_gradients
+from obert.library.report import PruningReport, report_on
 from obert.library.used_weights import check_pruned, used_weights
-from obert.masks.counts import assert_sparsity, count_zeros
 from obert.masks.holding import apply_masks
-from obert.masks.patterns import Pattern
-from obert.masks.selection import Masks, dense_masks
-from obert.pruning import Context, Method, TrainingHook, prune_event
-from obert.pruning.shared.gradient_based import GradientBased
-
-SETTLED = {"gradient_batch_size": "each of `batches` is one pass", "gradient_loss": "`loss` is the loss"}
+from obert.masks.selection import Masks
+from obert.pruning import Context, TrainingHook, prune_event
+from obert.training.masked import evaluating
 
 
 def prune(
@@ -41,6 +34,8 @@ def prune(
     **parameters: Any,
 ) -> PruningReport:
     """Prune a model's linear layers in one shot, globally: the cheapest weights of all layers together go.
+
+    A method that compares weights within their layer or row prunes each of these to the sparsity.
 
     Gradients are taken in evaluation mode. Training modes, `requires_grad` flags and gradients are as before when it
     returns; after an error the weights are too. Zeros are counted in the weights that a forward pass on the first batch
@@ -74,103 +69,36 @@ def prune(
     started = time.perf_counter()
     if torch.is_inference_mode_enabled():
         raise UserError("prune() is called in torch.inference_mode(), where there are no gradients: call it outside")
-    sparsity = _sparsity(sparsity)
-    chosen_pattern = _pattern(_text("pattern", pattern), sparsity)
-    chosen = _method(_text("method", method), chosen_pattern, parameters)
+    sparsity = checked_sparsity(sparsity)
+    chosen_pattern = checked_pattern(pattern, sparsity)
+    chosen = checked_method(method, chosen_pattern, parameters, "prune")
+    if chosen.steps_needed():
+        raise UserError(f"method '{method}' learns its scores in training; prune() does not train. Use a GradualPruner")
     layers = layers_of(model, scope)
     check_layers(model, layers)
     weights = {name: layer.weight.detach() for name, layer in layers.items()}
     chosen_pattern.by_layer({name: weight.shape for name, weight in weights.items()})
-    masks = dense_masks(weights) if masks is None else checked_masks(masks, weights, chosen_pattern, sparsity)
-    data = Batches(batches)
-    needs_loss, per_example = isinstance(chosen, GradientBased), getattr(chosen, "gradients", None) == "per_example"
-    if not callable(loss) and (needs_loss or loss is not None):
-        raise UserError(f"loss: found {loss!r}; give a function of the model and a batch")
-
-    def losses(batch: Any) -> Tensor:
-        return checked_loss(loss(model, batch), per_example)
-
-    with evaluating(model, layers), all_or_nothing(weights):
-        if needs_loss:
-            size = try_first(data, losses, layers, per_example)
-            check_enough(batches, data, losses, chosen, size)
+    distribution = chosen.compares_within or "global"
+    masks, kept_zeros = masks_at_start(masks, weights, chosen_pattern, sparsity, distribution)
+    data, losses = Batches(batches), losses_of(model, loss, chosen)
+    with evaluating(model), with_gradients(layers), all_or_nothing(weights):
+        check_draws(batches, data, losses, layers, chosen)
         apply_masks(weights, masks)
-        device = next(iter(weights.values())).device
         generator = torch.Generator().manual_seed(0)
-        context = Context(TrainingHook(layers), masks, data, losses, generator, chosen_pattern)
+        context = Context(TrainingHook(layers), masks, data, losses, generator, chosen_pattern, model=model)
         event = prune_event(chosen, context, sparsity)
-        masks, increases = event.masks, event.predicted_loss_increase
-        used = used_weights(layers, lambda: _forward(model, loss, data))
-        check_pruned(layers, used, masks)
-    counted = assert_sparsity(count_zeros(used, sparsity), "prune", chosen_pattern)
-    found = {
-        name: PrunedLayer(layer.size, layer.zeros, int((~masks[name]).sum()) / layer.size, increases.get(name))
-        for name, layer in counted.layers.items()
-    }
-    total = PrunedLayer(
-        size=sum(layer.size for layer in found.values()),
-        zeros=sum(layer.zeros for layer in found.values()),
-        target=sparsity,
-        predicted_loss_increase=sum(increases.values()) if increases else None,
+        used = used_weights(layers, lambda: forward(model, loss, data))
+        check_pruned(layers, used, event.masks)
+    return report_on(
+        method,
+        chosen,
+        chosen_pattern,
+        distribution,
+        used,
+        event.masks,
+        sparsity,
+        event.predicted_loss_increase,
+        left_out(model, layers),
+        kept_zeros,
+        (data.seconds, time.perf_counter() - started),
     )
-    elapsed = time.perf_counter() - started
-    return PruningReport(
-        method=method,
-        parameters=chosen.model_dump(),
-        pattern=str(chosen_pattern),
-        layers=found,
-        total=total,
-        seconds={"gradients": data.seconds, "solving": elapsed - data.seconds, "total": elapsed},
-        peak_memory_mb=peak_memory_mb(),
-        peak_gpu_memory_mb=torch.cuda.max_memory_allocated(device) / 1e6 if device.type == "cuda" else None,
-        masks=masks,
-    )
-
-
-def _forward(model: nn.Module, loss: Callable[[nn.Module, Any], Tensor] | None, data: Batches) -> None:
-    """One forward pass, if there is anything to make it with."""
-    batch = None if loss is None else data.first()
-    if batch is not None:
-        loss(model, batch)
-
-
-def _text(argument: str, value: str) -> str:
-    if not isinstance(value, str):
-        raise UserError(f"{argument}: found {value!r}; give a name, as text")
-    return value
-
-
-def _sparsity(value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise UserError(f"sparsity {value!r} is a {type(value).__name__}: give a number, at least 0 and below 1")
-    if not 0 <= value < 1:
-        raise UserError(f"sparsity {value}: it is a fraction, at least 0 and below 1")
-    return float(value)
-
-
-def _pattern(text: str, sparsity: float) -> Pattern:
-    try:
-        pattern = Pattern.parse(text)
-    except ValueError as error:
-        raise UserError(str(error)) from None
-    if sparsity > pattern.largest_sparsity:
-        raise UserError(f"sparsity {sparsity:g} is more than pattern {pattern} allows ({pattern.largest_sparsity:g})")
-    return pattern
-
-
-def _method(name: str, pattern: Pattern, parameters: dict[str, Any]) -> Method:
-    """The method with the library's defaults under the caller's parameters."""
-    for parameter, reason in SETTLED.items():
-        if parameter in parameters:
-            raise UserError(f"{parameter} is for recipes: here, {reason}")
-    fields = registry.load("pruning", name, "prune()").model_fields
-    takes_examples = "gradients" in fields and "per_example" in get_args(fields["gradients"].annotation)
-    defaults: dict[str, Any] = {"gradients": "per_example"} if takes_examples else {}
-    if "fisher_block_size" in fields:
-        size = fields["fisher_block_size"].default
-        defaults["fisher_block_size"] = max(size - size % pattern.size, pattern.size)
-    method = load_method(name, {**defaults, **parameters}, f"prune(method='{name}')")
-    method.check_pattern(pattern)
-    if method.steps_needed():
-        raise UserError(f"method '{name}' learns its scores in training; prune() does not train. Use a gradual recipe")
-    return method

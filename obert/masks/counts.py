@@ -13,7 +13,8 @@ from obert.masks.patterns import UNSTRUCTURED, AnyPattern, Pattern
 if TYPE_CHECKING:  # records hold these types, and must be read without torch
     from torch import Tensor
 
-    from obert.masks.selection import Cut, Distribution
+    from obert.masks.patterns import Distribution
+    from obert.masks.selection import Cut
 
 
 class _Part(BaseModel):
@@ -108,7 +109,7 @@ def assert_sparsity(
     distribution: Distribution = "global",
     cuts: Sequence[Cut] | None = None,
 ) -> Sparsity:
-    """Return `measured`, or raise if fewer weights are zero than the target says, in each layer if uniform.
+    """Return `measured`, or raise if fewer weights are zero than the target says, in each layer unless global.
 
     More zeros are possible: a kept weight can be exactly zero by itself.
 
@@ -121,7 +122,7 @@ def assert_sparsity(
     asked = {"all layers": (list(measured.layers), measured.target)}
     if cuts is not None:
         asked = {f"{cut.names[0]} to {cut.names[-1]}": (list(cut.names), cut.sparsity) for cut in cuts}
-    if distribution == "uniform":
+    if distribution != "global":
         asked = {name: ([name], target) for names, target in asked.values() for name in names}
     for label, (names, target) in asked.items():
         found = _sum(measured.layers[name] for name in names)

@@ -10,9 +10,41 @@ from obert.masks.selection import Masks
 
 @torch.no_grad()
 def apply_masks(weights: Mapping[str, Tensor], masks: Masks) -> None:
-    """Set pruned weights to exactly zero, in place."""
+    """Set pruned weights to exactly zero, in place; once. `Holding` does so at every step."""
     for name, mask in masks.items():
         weights[name].mul_(mask)
+
+
+class Holding:
+    """Sets pruned weights to zero again and again, under masks that rarely change.
+
+    A device multiplies many tensors in a few kernels if masks are of the weights' type, and a CPU does not convert them
+    each time. So they are converted once, at the price of memory for as many numbers as there are weights.
+    """
+
+    def __init__(self):
+        self._masks: list[tuple[Tensor, int]] = []
+        self._factors: list[Tensor] = []
+
+    @torch.no_grad()
+    def apply(self, weights: Mapping[str, Tensor], masks: Masks) -> None:
+        """Set pruned weights to exactly zero, in place."""
+        if not masks:
+            return
+        own = [weights[name] for name in masks]
+        if not self._holds(own, masks):
+            self._masks = [(mask, mask._version) for mask in masks.values()]
+            self._factors = [mask.to(weight) for mask, weight in zip(masks.values(), own, strict=True)]
+        torch._foreach_mul_(own, self._factors)
+
+    def _holds(self, weights: list[Tensor], masks: Masks) -> bool:
+        """Whether the factors are those of these masks, for weights of their type and place."""
+        if len(masks) != len(self._masks):
+            return False
+        pairs = zip(self._masks, masks.values(), strict=True)
+        same = all(mask is known and mask._version == version for (known, version), mask in pairs)
+        fits = zip(self._factors, weights, strict=True)
+        return same and all(factor.dtype == own.dtype and factor.device == own.device for factor, own in fits)
 
 
 class FixedPattern:
@@ -20,10 +52,11 @@ class FixedPattern:
 
     def __init__(self, weights: Mapping[str, Tensor]):
         self.masks = {name: weight != 0 for name, weight in weights.items()}
+        self._holding = Holding()
 
     def hold(self, weights: Mapping[str, Tensor]) -> None:
         """Set the weights of the pattern to zero, in place."""
-        apply_masks(weights, {name: mask.to(weights[name].device) for name, mask in self.masks.items()})
+        self._holding.apply(weights, self.masks)
 
     def check(self, weights: Mapping[str, Tensor], where: str) -> dict[str, int]:
         """How many zeros the pattern has, and how many of them `weights` has.

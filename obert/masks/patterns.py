@@ -1,4 +1,4 @@
-"""Sparsity patterns: which weights are pruned together."""
+"""Sparsity patterns: which weights are pruned together, and which are compared with each other."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from obert.foundation.errors import UserError
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 ALLOWED = "unstructured, RxC such as 1x4 or 32x32, row, column, and N:M such as 2:4"
 ROW, COLUMN = "row", "column"
+Distribution = Literal["global", "uniform", "row"]
+"""What a weight's score is compared with: those of all weights, of its tensor, or of its row."""
 
 
 @dataclass(frozen=True)

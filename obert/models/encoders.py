@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 import transformers
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from obert.data.sources import resolve_model
 from obert.experiment.recipe import Scope
@@ -21,12 +21,14 @@ from obert.foundation.files import file_hash, write_text
 from obert.heads import Head
 from obert.masks.counts import Sparsity, count_zeros
 from obert.models.architecture import Architecture, architecture_of
-from obert.models.positions import limit_length
-from obert.quantization.fake import is_quantized, quantize
+from obert.models.loading import check_vocabulary, load_tokenizer, load_weights, read_config
+from obert.quantization.fake import is_of_quantizer, is_quantized, quantize
 
 ENCODER = Scope()
 WEIGHTS, QUANTIZED = "model.safetensors", "quantization.json"
-SAFE = {"use_safetensors": True, "trust_remote_code": False}
+# Under this name Transformers does not find them: it would take them for those of a float model.
+QUANTIZED_WEIGHTS = "quantized.safetensors"
+_AGAIN = "run the stage that made it again"
 
 
 def load_pretrained(
@@ -37,34 +39,33 @@ def load_pretrained(
     The caller seeds torch's generator, which decides the head's weights. `classes` are the labels' names.
 
     Raises:
-        UserError: no such model, no safetensors in it, an architecture that is not understood, or a layer it does not
-            have.
+        UserError: no such model, no safetensors in it, damaged ones or such as lack a weight, an architecture that is
+            not understood, a tokenizer of another model, or a layer it does not have.
     """
     location = resolve_model(model.source)
-    try:
-        config = AutoConfig.from_pretrained(location, **head.settings(classes), trust_remote_code=False)
-        tokenizer = load_tokenizer(location)
-        network = _model_class(head).from_pretrained(location, config=config, dtype=torch.float32, **SAFE)
-    except (OSError, ValueError) as error:
-        raise UserError(f"model.source '{model.source}' cannot be loaded (safetensors only): {error}") from None
+    where = f"model.source '{model.source}'"
+    config = read_config(location, where, **head.settings(classes))
+    tokenizer = load_tokenizer(location)
+    network = load_weights(_model_class(head.auto_model), location, where, new_head=True, config=config)
     understood(network, tokenizer)
     if model.layers is not None:
         keep_layers(network, model.layers)
     return network, tokenizer
 
 
-def _model_class(head: Head) -> type:
-    return getattr(transformers, head.auto_model)
+def _model_class(auto_model: str) -> type:
+    return getattr(transformers, auto_model)
 
 
 def understood(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Architecture:
     """The architecture of a model. Its tokenizer makes the model's inputs and no others from now on, saved or not.
 
     Raises:
-        UserError: the model is not understood.
+        UserError: the model is not understood, or the tokenizer is of another one.
     """
     architecture = architecture_of(network)
     architecture.require_understood()
+    check_vocabulary(network, tokenizer)
     inputs = architecture.input_names(tokenizer)
     if set(inputs) != set(tokenizer.model_input_names):
         tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = inputs
@@ -80,35 +81,53 @@ def keep_layers(network: PreTrainedModel, layers: tuple[int, ...]) -> None:
     architecture_of(network).keep(layers)
 
 
-def load_trained(folder: Path, head: Head, **options: Any) -> PreTrainedModel:
-    """A model that `save` wrote, in evaluation mode, quantised if it was."""
+def load_trained(folder: Path, head: Head | None = None, **options: Any) -> PreTrainedModel:
+    """A model that `save` wrote, in evaluation mode, quantised if it was.
+
+    Args:
+        head: by default the one that the model's configuration names.
+        options: of `from_pretrained`.
+
+    Raises:
+        UserError: the folder holds no such model, or its file is damaged or lacks a weight.
+    """
     network = load_float(folder, head, **options)
     if (folder / QUANTIZED).is_file():
-        missing, _ = quantize(network).load_state_dict(load_file(folder / WEIGHTS), strict=False)
+        missing, _ = quantize(network).load_state_dict(_quantized_state(folder), strict=False)
         if absent := [name for name in missing if name.endswith(("scale", "zero_point", "observer_enabled"))]:
-            raise UserError(f"{folder / WEIGHTS} lacks {absent[0]}: run the stage that made it again")
+            raise UserError(f"{folder / QUANTIZED_WEIGHTS} lacks {absent[0]}: {_AGAIN}")
     return network.eval()
 
 
-def load_float(folder: Path, head: Head, **options: Any) -> PreTrainedModel:
-    """A model that `save` wrote, in evaluation mode, without its quantisation."""
-    return _model_class(head).from_pretrained(folder, dtype=torch.float32, **SAFE, **options).eval()
+def load_float(folder: Path, head: Head | None = None, **options: Any) -> PreTrainedModel:
+    """A model that `save` wrote, in evaluation mode, without its quantisation. As `load_trained`."""
+    config = read_config(folder, str(folder))
+    kind = _model_class(head.auto_model if head else config.architectures[0])
+    if not (folder / QUANTIZED).is_file():
+        return load_weights(kind, folder, str(folder), new_head=False, config=config, **options).eval()
+    weights = {name: weight for name, weight in _quantized_state(folder).items() if not is_of_quantizer(name)}
+    kind = _model_class(config.architectures[0])  # those that find the class themselves take no weights
+    where = str(folder / QUANTIZED_WEIGHTS)
+    return load_weights(kind, None, where, new_head=False, config=config, state_dict=weights, **options).eval()
 
 
-def load_tokenizer(location: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model; its `model_max_length` is no more than the model has positions for."""
-    tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False)
-    limit_length(tokenizer, AutoConfig.from_pretrained(location, trust_remote_code=False))
-    return tokenizer
+def _quantized_state(folder: Path) -> dict[str, Tensor]:
+    path = folder / QUANTIZED_WEIGHTS
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} cannot be read ({error}): {_AGAIN}") from None
 
 
 def save(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> str:
     """Save a model and its tokenizer, and return the sha256 of the weights."""
     network.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    if is_quantized(network):
-        write_text(folder / QUANTIZED, json.dumps({"bits": 8, "attention": True, "embeddings": True}) + "\n")
-    return file_hash(folder / WEIGHTS)
+    if not is_quantized(network):
+        return file_hash(folder / WEIGHTS)
+    (folder / WEIGHTS).replace(folder / QUANTIZED_WEIGHTS)
+    write_text(folder / QUANTIZED, json.dumps({"bits": 8, "attention": True, "embeddings": True}) + "\n")
+    return file_hash(folder / QUANTIZED_WEIGHTS)
 
 
 def prunable_layers(network: nn.Module, scope: Scope = ENCODER) -> dict[str, nn.Linear | nn.Embedding]:

@@ -14,8 +14,8 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from obert.masks.patterns import UNSTRUCTURED, AnyPattern
-from obert.masks.selection import Cut, Distribution, Masks, dense_masks, global_masks, uniform_masks
+from obert.masks.patterns import UNSTRUCTURED, AnyPattern, Distribution
+from obert.masks.selection import MAKERS, Cut, Masks, dense_masks
 from obert.pruning.shared.training_hooks import TrainingHook, WeightsBehindMasks
 
 __all__ = [
@@ -52,10 +52,14 @@ class Context:
         losses: hard-label losses [batch] of a minibatch.
         generator: seeded random generator.
         pattern: which weights are pruned together.
-        distribution: one cut over all tensors, or the same sparsity in each.
+        distribution: one cut over all tensors, or the same sparsity in each, or in each row; that of the method,
+            where it has one.
+        targets: the sparsity of this step by the name of the weight, for methods that compare within tensors; set by
+            the event.
         distillation_losses: distillation losses [batch] of a minibatch, where there is a teacher.
         draw: counts the recomputations of this event.
         progress: how far training is on its way to the schedule's last event, from 0 to 1.
+        model: that `losses` runs, for methods that look at what its layers are given.
     """
 
     hook: TrainingHook
@@ -65,9 +69,11 @@ class Context:
     generator: torch.Generator
     pattern: AnyPattern = UNSTRUCTURED
     distribution: Distribution = "global"
+    targets: Mapping[str, float] = field(default_factory=dict)
     distillation_losses: Callable[[Any], Tensor] | None = None
     draw: int = 0
     progress: float = 0.0
+    model: nn.Module | None = None
 
     @property
     def layers(self) -> dict[str, nn.Linear]:
@@ -99,9 +105,9 @@ class Proposal:
     """What a method says of one step of a pruning event. It holds whatever its update needs; the method holds nothing.
 
     Attributes:
-        scores: one for every prunable weight, by name, in its shape. The lowest are pruned, over all tensors together.
-            In a pattern of groups, the score of a weight is that of the cheapest set of its group with the weight in
-            it.
+        scores: one for every prunable weight, by name, in its shape. The lowest are pruned, over all tensors together,
+            or in each tensor or row (`Context.distribution`). In a pattern of groups, the score of a weight is that of
+            the cheapest set of its group with the weight in it.
     """
 
     scores: Mapping[str, Tensor]
@@ -124,11 +130,14 @@ class Method(BaseModel):
     Attributes:
         small_settings: values of the fields that make the method cheap: a few dozen examples and steps are enough, and
             blocks are of a dozen or two weights. The contract (`obert.contracts`) and the tests run with them.
+        compares_within: what its weights are compared with, where the method is defined by that; otherwise the recipe's
+            `distribution` says.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     small_settings: ClassVar[Mapping[str, Any]] = {}
+    compares_within: ClassVar[Distribution | None] = None
 
     def score(self, context: Context) -> dict[str, Tensor]:
         """A score for every prunable weight; see `Proposal.scores`."""
@@ -164,7 +173,15 @@ class Method(BaseModel):
         return 0
 
     def gradient_examples(self) -> int:
-        """Distinct training features that one pruning event draws."""
+        """Distinct training features that one pruning event draws gradients of."""
+        return 0
+
+    def forward_examples(self) -> int:
+        """Distinct training features that one pruning event passes through the model without taking gradients.
+
+        Such a method calls `Context.losses` with gradients off, as they are in `score` and `propose`, and looks at what
+        the layers are given.
+        """
         return 0
 
 
@@ -213,7 +230,12 @@ def _prune_once(method: Method, context: Context, cuts: Sequence[Cut]) -> tuple[
     """A step of an event. The proposal, which may hold gigabytes, ends with it: before the next draws its gradients."""
     weights = context.weights
     open_masks = dense_masks(weights) if context.hook.returns else context.masks
-    make_masks = {"global": global_masks, "uniform": uniform_masks}[context.distribution]
+    context = replace(
+        context,
+        distribution=method.compares_within or context.distribution,
+        targets={name: cut.sparsity for cut in cuts for name in cut.names},
+    )
+    make_masks = MAKERS[context.distribution]
     proposal = method.propose(context)
     made: Masks = {}
     for cut in cuts:

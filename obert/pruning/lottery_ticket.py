@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from obert.masks.patterns import UNSTRUCTURED, AnyPattern
 from obert.pruning.magnitude import Magnitude
@@ -38,6 +38,14 @@ class _Rewinding(TrainingHook):
         self.impose(masks)
         if optimizer is not None:
             optimizer.state.clear()
+
+    def state(self) -> dict[str, Tensor]:
+        """The first weights: who goes on from a checkpoint may have made the hook with later ones."""
+        return self._start
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Take the first weights back."""
+        self._start = dict(state)
 
 
 class LotteryTicket(Magnitude):

@@ -118,6 +118,11 @@ def is_quantized(network: nn.Module) -> bool:
     return any(isinstance(module, Quantizer) for module in network.modules())
 
 
+def is_of_quantizer(name: str) -> bool:
+    """Whether a tensor of a quantised model's state is a quantiser's, by its name."""
+    return "fake_quant" in name
+
+
 class FreezeObservers(TrainerCallback):
     """Scales follow the data until a step, and stay as they are from there on.
 

@@ -36,21 +36,33 @@ class Quantizer(nn.Module):
         self.register_buffer("observer_enabled", torch.ones(1, dtype=torch.uint8))
         self.register_buffer("min_val", torch.tensor(float("inf")))
         self.register_buffer("max_val", torch.tensor(float("-inf")))
+        self._follows = True  # `observer_enabled`, which it would take a wait for the device to read
 
     def forward(self, values: Tensor) -> Tensor:
-        """Values of any shape, rounded.
-
-        Raises:
-            UserError: a value is infinite or not a number, while ranges are followed.
-        """
-        if self.observer_enabled:
+        """Values of any shape, rounded; none is finite any more if one, while ranges are followed, was not."""
+        if self._follows:
             self._observe(values.detach().float())
         return torch.fake_quantize_per_tensor_affine(values, self.scale, self.zero_point, self.lowest, self.highest)
 
+    def freeze(self) -> None:
+        """Follow the ranges of values no longer.
+
+        Raises:
+            UserError: a value that was seen is not finite.
+        """
+        if not self._follows:
+            return
+        if not torch.isfinite(self.scale):  # rounding would make a number of it, unnoticed
+            raise UserError("a value to be rounded to 8 bits is not a number: training has diverged; lower its rate")
+        self._follows = False
+        self.observer_enabled.zero_()
+
+    def _load_from_state_dict(self, *args, **kwargs) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._follows = bool(self.observer_enabled)
+
     def _observe(self, values: Tensor) -> None:
         lowest, highest = torch.aminmax(values)
-        if not (torch.isfinite(lowest) & torch.isfinite(highest)):  # rounding would make a number of it, unnoticed
-            raise UserError("a value to be rounded to 8 bits is not a number: training has diverged; lower its rate")
         low, high = self._joined(lowest, highest)
         self.min_val.copy_(low)
         self.max_val.copy_(high)
@@ -87,10 +99,10 @@ class ActivationQuantizer(Quantizer):
     lowest, highest = 0, 255
 
     def _joined(self, lowest, highest):
-        if torch.isinf(self.min_val):
-            return lowest, highest
+        first = torch.isposinf(self.min_val) & torch.isneginf(self.max_val)
         low = self.min_val + AVERAGING * (lowest - self.min_val)
-        return low, self.max_val + AVERAGING * (highest - self.max_val)
+        high = self.max_val + AVERAGING * (highest - self.max_val)
+        return torch.where(first, lowest, low), torch.where(first, highest, high)
 
     def _steps(self, lowest, highest):
         scale = ((highest - lowest) / (self.highest - self.lowest)).clamp(min=SMALLEST)
@@ -99,8 +111,12 @@ class ActivationQuantizer(Quantizer):
 
 
 def freeze_scales(network: nn.Module) -> nn.Module:
-    """Make all scales of a model stay as they are, and return it."""
+    """Make all scales of a model stay as they are, and return it.
+
+    Raises:
+        UserError: a value that was seen is not finite.
+    """
     for module in network.modules():
         if isinstance(module, Quantizer):
-            module.observer_enabled.zero_()
+            module.freeze()
     return network

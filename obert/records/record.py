@@ -19,6 +19,10 @@ DECIDED = "decided"  # in the details: options of the task that the trained mode
 COMPONENTS = "components"  # in the details of an export: what the parts of the model cost
 
 
+class RecordMissing(UserError):
+    """There is no record: its run has not been made, or is being made again."""
+
+
 class Score(_Part):
     """A measured value and the number of samples it is over. Accuracy, exact match and F1 are in percent."""
 
@@ -91,7 +95,8 @@ def read_record(path: Path) -> Record:
     """The record in a file.
 
     Raises:
-        UserError: missing or damaged, with what to do.
+        RecordMissing: it is not there.
+        UserError: it is damaged, with what to do.
     """
     return read_with_bytes(path)[0]
 
@@ -100,12 +105,15 @@ def read_with_bytes(path: Path) -> tuple[Record, bytes]:
     """The record in a file, and the bytes that it was read from: a rerun may replace the file at any time.
 
     Raises:
-        UserError: missing or damaged, with what to do.
+        RecordMissing: it is not there.
+        UserError: it is damaged, with what to do.
     """
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise UserError(f"record {path} is missing: run the stage that makes it first") from None
+        raise RecordMissing(f"record {path} is missing: run the stage that makes it first") from None
+    except OSError as error:
+        raise UserError(f"record {path} cannot be read: {error.strerror}") from None
     return parse_record(content, str(path)), content
 
 

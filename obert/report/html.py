@@ -2,6 +2,7 @@
 
 import base64
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -38,8 +39,9 @@ class Part:
     blocks: list[Block]
 
 
-def render(template: str, **values: object) -> str:
-    """A page from a file of `templates/`. Values are escaped; one that a template lacks is an error."""
+@cache
+def _environment() -> Environment:
+    """The templates, each compiled once."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -49,7 +51,12 @@ def render(template: str, **values: object) -> str:
     )
     environment.globals |= {"style": Markup((TEMPLATES / "style.css").read_text("utf-8"))}
     environment.filters |= {"image": _image, "parts": _parts}
-    return environment.get_template(template).render(**values) + "\n"
+    return environment
+
+
+def render(template: str, **values: object) -> str:
+    """A page from a file of `templates/`. Values are escaped; one that a template lacks is an error."""
+    return _environment().get_template(template).render(**values) + "\n"
 
 
 def table_page(built: BuiltTable) -> str:
@@ -70,10 +77,11 @@ def _parts(built: BuiltTable) -> list[Part]:
     columns = [c for c in frame.columns if c not in (*table.split_by, *table.headed_by)]
     if isinstance(frame.columns, pd.MultiIndex):
         columns = [c for c in columns if (frame[c] != DASH).any()]
+    cells = [list(map(str, row)) for row in frame[columns].to_numpy(object)]
     found = []
     for title, part in _consecutive(frame, table.split_by):
         blocks = [
-            Block(heading, [(anchors[i], [str(frame.loc[i, c]) for c in columns]) for i in rows.index])
+            Block(heading, [(anchors[i], cells[i]) for i in rows.index])
             for heading, rows in _consecutive(part, table.headed_by)
         ]
         found.append(Part(title, _header(columns), [built.is_text(c) for c in columns], blocks))

@@ -1,5 +1,7 @@
 """The whole report as one page: tables and figures by section, what they were made with, and how to rerun a row."""
 
+from collections.abc import Mapping
+
 from obert.data.wheels import ASSETS, PREFIX
 from obert.experiment.keys import RunKey
 from obert.records.record import Record
@@ -8,9 +10,16 @@ from obert.report.html import render
 from obert.tables import Results
 from obert.tables._measured import DENSE
 
+PAGE_BYTES = 5_000_000  # of all tables and figures in the report: a browser opens that at once
 
-def report_page(results: Results, tables: list[BuiltTable]) -> str:
-    """The report. A table without rows is only named, with its notes, at the end."""
+
+def report_page(results: Results, tables: list[BuiltTable], sizes: Mapping[str, int] | None = None) -> str:
+    """The report. A table without rows is only named, with its notes, at the end.
+
+    Args:
+        sizes: bytes of the tables' own pages, by name. The largest are linked, so that the rest is within PAGE_BYTES;
+            by default all are in the report.
+    """
     sections: dict[str, list[BuiltTable]] = {}
     for built in tables:
         if not built.content.empty:
@@ -20,11 +29,23 @@ def report_page(results: Results, tables: list[BuiltTable]) -> str:
         title=f"{results.experiment}: compression benchmark",
         results=results,
         sections=sections,
+        linked=_linked(sizes or {}),
         empty=[built for built in tables if built.content.empty],
         environment=_environment(results.records),
         data=_data(results.of_stage("teacher", "downstream")),
         reruns=_reruns(results),
     )
+
+
+def _linked(sizes: Mapping[str, int]) -> set[str]:
+    """The largest of some pages, as few as leave the others within PAGE_BYTES together."""
+    left, linked = sum(sizes.values()), set()
+    for name in sorted(sizes, key=sizes.__getitem__, reverse=True):
+        if left <= PAGE_BYTES:
+            break
+        linked.add(name)
+        left -= sizes[name]
+    return linked
 
 
 def _distinct(values: list[object]) -> str:

@@ -15,7 +15,7 @@ the layer's output error. Cite CAP where you use this solver. Different here: wh
 each by its cheapest set; all layers are ranked together by the largest cost of a removal so far, where CAP ranks a
 block's summed cost; and the weights that stay are solved for once, for the set that was chosen in the end, where both
 sources store the weights after every removal. As far as we know, new are groups in Fisher blocks, that ranking, and the
-downdates kept as vectors (`_greedy`); the removal one at a time and the exact update are not. See
+downdates kept as vectors (`remove_in_turn`); the removal one at a time and the exact update are not. See
 `docs/explanation/second_order_pruning.md`.
 
 All of it is float64 on slabs of blocks [blocks, a, a]; there is no loop over blocks.
@@ -23,6 +23,7 @@ All of it is float64 on slabs of blocks [blocks, a, a]; there is no loop over bl
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
@@ -50,7 +51,7 @@ def scores(solver: Solver, slab: Slab, weights: Tensor, pattern: Pattern, name: 
     """
     inverse = spd_inverse(slab.fisher, name)
     if solver == "greedy":
-        return _greedy(inverse, weights, slab.kept, pattern), torch.zeros_like(weights)
+        return remove_in_turn(inverse, weights, slab.kept, pattern).scores, torch.zeros_like(weights)
     size = pattern.size
     result, multipliers = _cheapest_sets(_inside_groups(inverse, size), weights.unflatten(1, (-1, size)), pattern)
     return result.flatten(1), multipliers.flatten(1)
@@ -129,8 +130,34 @@ def _cheapest_sets(inverse: Tensor, weights: Tensor, pattern: Pattern) -> tuple[
     return result, multipliers
 
 
-def _greedy(inverse: Tensor, weights: Tensor, kept: Tensor, pattern: Pattern) -> Tensor:
-    """Scores [blocks, a]: the running maximum of the loss increases when groups are removed one at a time.
+@dataclass(frozen=True)
+class Removals:
+    """Groups that were removed one at a time, and what is left.
+
+    Attributes:
+        scores: of the removed weights, NOT_CHOSEN elsewhere, [blocks, a].
+        downdates: U [blocks, removed weights, a]: the inverse left is the one before less U'U.
+        weights: at their optimum now, [blocks, a].
+        open: True for the groups that are left, [blocks, a / size].
+        highest: score of the last removal, [blocks, 1].
+    """
+
+    scores: Tensor
+    downdates: Tensor
+    weights: Tensor
+    open: Tensor
+    highest: Tensor
+
+
+def remove_in_turn(
+    inverse: Tensor,
+    weights: Tensor,
+    kept: Tensor,
+    pattern: Pattern,
+    limit: int | None = None,
+    highest: Tensor | None = None,
+) -> Removals:
+    """Remove groups one at a time. Scores are the running maximum of the loss increases.
 
     A group's score is above those of the groups removed before it even where it costs less, by the least that float32
     shows: otherwise it could be pruned without them.
@@ -139,18 +166,25 @@ def _greedy(inverse: Tensor, weights: Tensor, kept: Tensor, pattern: Pattern) ->
     H_:Q (H_QQ)^-1 H_Q:, and the weights move to their optimum. The downdates are kept as vectors U (H = H_0 - U'U), so
     that a step touches the columns it needs and never the whole of H. What all groups need is held by place in the
     group, then block and group, which keeps the innermost loops long.
+
+    Args:
+        inverse: [blocks, a, a].
+        weights: [blocks, a], those of the slab's positions; zero where not kept.
+        limit: removals of a block at most, all by default.
+        highest: scores are above these [blocks, 1], those of removals before.
     """
     size, zeros = pattern.size, pattern.zeros
     blocks, order = weights.shape
     closed = ~kept.unflatten(1, (-1, size)).all(dim=2)
     steps = int((~closed).sum(dim=1).max())
+    steps = steps if limit is None else min(steps, limit)
     values = weights.unflatten(1, (-1, size)).permute(2, 0, 1).contiguous()
     tiles = _inside_groups(inverse, size).permute(2, 3, 0, 1).contiguous()
     candidates = torch.tensor(list(combinations(range(size), zeros)), device=weights.device)
     whole = candidates.expand(blocks, -1) if len(candidates) == 1 else None  # of a group, if all of it is pruned
     downdates = inverse.new_empty(blocks, steps * zeros, order)
     result = torch.full_like(weights, NOT_CHOSEN)
-    highest = weights.new_zeros(blocks, 1)
+    highest = weights.new_zeros(blocks, 1) if highest is None else highest
     every = torch.arange(blocks, device=weights.device)[:, None]
     for step in range(steps):
         if whole is not None:
@@ -182,7 +216,7 @@ def _greedy(inverse: Tensor, weights: Tensor, kept: Tensor, pattern: Pattern) ->
             if k + 1 < zeros:
                 later = vector.gather(1, removed[:, k + 1 :])
                 columns[:, k + 1 :] -= later.unsqueeze(2) * vector.unsqueeze(1)
-    return result
+    return Removals(result, downdates, values.permute(1, 2, 0).flatten(1), ~closed, highest)
 
 
 def _cost(matrices: Tensor, vectors: Tensor) -> Tensor:

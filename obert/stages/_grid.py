@@ -37,6 +37,11 @@ def pruned(plan: Plan, block: Grid, name: str, recipe: Recipe, where: str) -> It
             loaded.check_pattern(pattern)
         except UserError as error:
             raise UserError(f"{where}: recipe '{name}', method '{method}': {error}") from None
+        if recipe.scope.embeddings and loaded.forward_examples():
+            raise UserError(
+                f"{where}: recipe '{name}' prunes embeddings, and method '{method}' looks at what linear layers are "
+                "given. Leave scope.embeddings out"
+            )
         if recipe.scope.embeddings and loaded.sees_inputs():
             raise UserError(
                 f"{where}: recipe '{name}' prunes embeddings, whose gradients method '{method}' cannot take example by "

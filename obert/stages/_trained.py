@@ -35,7 +35,7 @@ from obert.models.encoders import (
     prunable_weights,
     save,
 )
-from obert.records.record import CURVES, DECIDED, FILE_NAME, MODEL, PREDICTIONS, TEACHER_LOGITS, Record
+from obert.records.record import CURVES, DECIDED, MODEL, PREDICTIONS, TEACHER_LOGITS, Record
 from obert.records.recording import Recording
 from obert.stages import TEACHER
 from obert.tasks import Task
@@ -44,6 +44,7 @@ from obert.training.features import Features
 from obert.training.gradual import GradualPruning, HoldPattern
 from obert.training.prediction import predict_logits, teacher_logits
 from obert.training.pruner import Pruner
+from obert.training.telling import TellSteps
 from obert.training.trainer import COLUMNS, CompressionTrainer
 
 if TYPE_CHECKING:
@@ -172,6 +173,7 @@ def train(
         callbacks=(
             *callbacks,
             *holding,
+            TellSteps(recording.listener.stepped),
             TimedCheckpoints(recipe.training.checkpoint_minutes),
             CheckpointMarker(identity),
         ),
@@ -214,6 +216,7 @@ def record_trained(
     examples = prepared.validation.examples
     predictions = task.predict(logits, prepared.validation.features, examples)
     metrics = task.score(predictions, examples)
+    recording.listener.evaluated(metrics, task.primary_metric)
     scope = scope_of(planned)
     weights = prunable_weights(network, scope)
     sparsity = measured_sparsity(network, scope, planned.key.sparsity or 0.0)
@@ -222,7 +225,7 @@ def record_trained(
         where, cuts = str(planned.key.path), pruner.cuts(planned.key.sparsity, planned.key.sparsity)
         assert_sparsity(sparsity, where, pruner.pattern, pruner.distribution, cuts)
 
-    (planned.folder / FILE_NAME).unlink(missing_ok=True)  # of a run before, whose model is now replaced
+    recording.replace()
     (planned.folder / TEACHER_LOGITS).unlink(missing_ok=True)
     shutil.rmtree(planned.folder / MODEL, ignore_errors=True)
     weights_hash = save(network, prepared.tokenizer, planned.folder / MODEL)
@@ -284,11 +287,13 @@ def _costs(trainer: CompressionTrainer | None, events: list[dict[str, Any]]) -> 
     """Counts and seconds; those of training do not include pruning events."""
     pruning_seconds = sum(event["seconds"] for event in events)
     seconds = trainer.seconds if trainer else pruning_seconds
+    forward = sum(event.get("forward_evaluations", 0) for event in events)
     return {
         "optimizer_steps": trainer.state.global_step if trainer else 0,
         "training_seconds": max(seconds - pruning_seconds, 0.0),
         "pruning_seconds": pruning_seconds,
         "gradient_evaluations": sum(event["gradient_evaluations"] for event in events),
+        **({"forward_evaluations": forward} if forward else {}),
     }
 
 

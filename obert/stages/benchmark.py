@@ -136,6 +136,7 @@ class Benchmark(Stage):
         if not samples:
             reasons = "; ".join(reason.partition("\n")[0] for reason in (*failed.values(), *skipped.values()))
             raise UserError(f"no engine of benchmark.engines could be timed: {reasons}")
+        recording.replace()
         latencies = {"unit": "s", "engines": samples}
         write_text(planned.folder / self.files[LATENCIES], json.dumps(latencies, default=plain) + "\n")
         return recording.finish(

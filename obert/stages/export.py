@@ -109,6 +109,7 @@ class Export(Stage):
         batches = [files.head.inputs(batch) for batch in chosen.in_order(PARITY_BATCH, PARITY_FEATURES)]
         network = load_trained(files.trained, files.head, attn_implementation="eager")
         floating = load_float(files.trained, files.head, attn_implementation="eager")
+        recording.replace()
         export_onnx(floating, files.head, files.onnx, tokenizer.model_input_names)
         quantized = is_quantized(network)
         if quantized:

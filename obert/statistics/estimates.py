@@ -6,14 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from obert.foundation.errors import UserError
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
 ROUNDING = 1e-9  # what sums of scores in another order may differ by
-BATCH_ELEMENTS = 4_000_000  # resampled values held in memory at a time
+BATCH_ELEMENTS = 4_000_000  # counts of examples held in memory at a time
 
 
 @dataclass(frozen=True)
@@ -124,16 +123,25 @@ def bootstrap_means(columns: Sequence[pd.Series], seed: int = 0) -> list[Resampl
     table = np.stack([column.reindex(columns[0].index).to_numpy(float) for column in columns])
     if table.shape[1] < 2:
         return [Resampled(mean, np.full(RESAMPLES, math.nan)) for mean in table.mean(axis=1)]
-    resampled = stats.bootstrap(
-        (table,),
-        np.mean,
-        axis=-1,
-        n_resamples=RESAMPLES,
-        batch=max(1, BATCH_ELEMENTS // table.size),
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).bootstrap_distribution
+    resampled = _resampled_means(table, seed)
     return [Resampled(float(mean), row) for mean, row in zip(table.mean(axis=1), resampled, strict=True)]
+
+
+def _resampled_means(table: np.ndarray, seed: int) -> np.ndarray:
+    """Means of rows [rows, examples] over the same RESAMPLES resamples of the examples, [rows, resamples].
+
+    A resample is how often it has each example, so that all rows take one gathering of examples, not one each. Sums are
+    taken row by row in one order: rows that are the same have the same means, to the last bit.
+    """
+    generator, examples = np.random.default_rng(seed), table.shape[1]
+    batch = max(1, BATCH_ELEMENTS // examples)
+    means = []
+    for start in range(0, RESAMPLES, batch):
+        drawn = generator.integers(0, examples, (min(batch, RESAMPLES - start), examples))
+        places = drawn + examples * np.arange(len(drawn))[:, None]
+        counts = np.bincount(places.ravel(), minlength=drawn.size).reshape(drawn.shape).astype(float)
+        means.append(np.einsum("re,be->rb", table, counts) / examples)
+    return np.concatenate(means, axis=1)
 
 
 def mean_over_tasks(parts: Sequence[Resampled]) -> Resampled:

@@ -6,8 +6,8 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -57,19 +57,28 @@ def run(path: Path | str, worker: int = 0, workers: int = 1) -> Path:
         for source in search.sources:
             _make_source(search, source)
     command = [sys.executable, "-m", "obert", "sweep", "--config", str(path), "--worker"]
-    others = [subprocess.Popen([*command, str(worker + i)]) for i in range(1, workers)]
     runner = _Runner(search)
-    with Trials(search, worker) as trials:
-        try:
-            trials.work(runner.evaluate)
-            for other in others:
-                other.wait()
-        except BaseException:
-            for other in others:
-                other.terminate()
-            raise
+    with _workers(command, range(worker + 1, worker + workers)) as others, Trials(search, worker) as trials:
+        trials.work(runner.evaluate)
+        for other in others:
+            other.wait()
         with locked(search.folder / "prepare.lock"):
             return _finish(search, trials)
+
+
+@contextmanager
+def _workers(command: list[str], numbers: Iterable[int]) -> Iterator[list[subprocess.Popen]]:
+    """A block beside other workers. None outlives it, whatever ends it."""
+    others: list[subprocess.Popen] = []
+    try:
+        for number in numbers:
+            others.append(subprocess.Popen([*command, str(number)]))
+        yield others
+    finally:
+        for other in others:
+            other.terminate()
+        for other in others:
+            other.wait()
 
 
 def _make_source(search: Search, source: PlannedRun) -> None:

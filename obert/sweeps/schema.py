@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from obert.experiment.strict import Name, Strict
 from obert.stages import stages
 
 NOT_SEARCHED = {"description", "source", "stage", "family"}  # what a recipe is, not how it does it
+MOST = 10_000  # points of a grid: each is made a plan of before the first is run
 Value = bool | int | float | str | None
 
 
@@ -51,6 +53,8 @@ class Parameter(Strict):
             raise ValueError(f"low {self.low:g} must be below high {self.high:g}")
         if self.log and (self.low <= 0 or self.step is not None):
             raise ValueError("'log' needs 'low' above 0 and takes no 'step'")
+        if self.step is not None and (self.high - self.low) / self.step > MOST:
+            raise ValueError(f"'step' makes more than {MOST:,} points: raise it, or leave it out with sampler tpe")
         return self
 
     def is_tried(self, others: Mapping[str, Value]) -> bool:
@@ -132,6 +136,8 @@ class Sweep(Strict):
                 raise ValueError("a grid has each point once: leave 'trials' out, or set sampler: tpe")
             if endless := [key for key, parameter in self.space.items() if not parameter.points]:
                 raise ValueError(f"space.{endless[0]}: a grid needs 'values', or 'low', 'high' and 'step'")
+            if (points := math.prod(len(parameter.points) for parameter in self.space.values())) > MOST:
+                raise ValueError(f"space: {points:,} points are more than the {MOST:,} of a grid; use sampler: tpe")
         return self
 
     @model_validator(mode="after")

@@ -15,10 +15,11 @@ from typing import Any
 
 from obert.experiment import folders
 from obert.experiment.plan import Plan, PlannedRun
-from obert.experiment.reading import merge, read_yaml, validate
+from obert.experiment.reading import merge, validate
 from obert.experiment.recipe import Recipe
 from obert.experiment.recipes import load_recipe
 from obert.experiment.schema import Experiment
+from obert.experiment.yaml_file import read_yaml
 from obert.foundation.errors import UserError, unknown_name
 from obert.foundation.files import json_hash
 from obert.stages import Stage, stage, stages, stages_before

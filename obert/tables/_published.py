@@ -6,10 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from obert.experiment.reading import read_yaml, validate
+from obert.experiment.reading import validate
 from obert.experiment.recipe import LearningRate, SparsitySchedule
 from obert.experiment.schema import RUN_RECIPE
 from obert.experiment.strict import Fraction, Name, Strict
+from obert.experiment.yaml_file import read_yaml
 
 SCORES = ("accuracy", "accuracy_mismatched", "exact_match", "f1", "matthews", "pearson", "spearman")
 PATH = Path("configs/published.yaml")

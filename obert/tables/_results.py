@@ -1,5 +1,6 @@
 """What tables are made from: the records of an experiment, in the order of its plan."""
 
+import io
 import json
 import shlex
 from collections.abc import Callable, Iterator
@@ -86,6 +87,11 @@ class Results:
         """The records, in the order of the plan."""
         return tuple(self.by_key[key] for key in self.planned if key in self.by_key)
 
+    @cached_property
+    def _stages(self) -> tuple[str, ...]:
+        """The stages of the records."""
+        return tuple(dict.fromkeys(record.key.stage for record in self._in_order))
+
     def of_stage(self, *names: str, **chosen: object) -> list[Record]:
         """The records of some stages whose keys have the given task, recipe and so on, in the order of the plan."""
         found = (record for record in self._in_order if record.key.stage in names)
@@ -93,7 +99,7 @@ class Results:
 
     def of_kind(self, **attributes: bool) -> list[Record]:
         """The records of all stages with the given attributes (see `Stage`), in the order of the plan."""
-        return [r for r in self._in_order if _is_of_kind(r.key, attributes)]
+        return self.of_stage(*(name for name in self._stages if _is_of_kind(name, attributes)))
 
     def history(self, key: RunKey) -> Iterator[RunKey]:
         """A run, the run whose model it works on, the run that this one works on, and so on."""
@@ -125,7 +131,11 @@ class Results:
         if not path.is_file():
             return None
         try:
-            curves = pd.read_csv(path)
+            content = path.read_bytes()
+            if not content.endswith(b"\n"):
+                raise ValueError("it is cut off")
+            curves = pd.read_csv(io.BytesIO(content))
+            curves.astype(float)  # what is no number is no curve; NaN is, of training that has diverged
         except ValueError as error:  # pandas' parser errors are ValueErrors
             raise UserError(f"{path} is damaged: {error}. Run {self.command(key)} again.") from None
         absent = [name for name in CURVE_COLUMNS if name not in curves.columns]
@@ -190,16 +200,19 @@ class Results:
         path = self.folder / key.path / name
         if not path.is_file():
             return
+        number = 0
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 try:
                     take(json.loads(line))
-                except (ValueError, KeyError, TypeError, AttributeError) as error:
+                except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                     raise UserError(
                         f"{path}, line {number} is damaged ({error!r}). Run {self.command(key)} again."
                     ) from None
+        if number == 0:
+            raise UserError(f"{path} is empty. Run {self.command(key)} again.")
 
 
-def _is_of_kind(key: RunKey, attributes: dict[str, bool]) -> bool:
-    made_by = stage(key.stage)
+def _is_of_kind(name: str, attributes: dict[str, bool]) -> bool:
+    made_by = stage(name)
     return all(getattr(made_by, name) == value for name, value in attributes.items())

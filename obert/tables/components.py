@@ -53,7 +53,7 @@ class Components(Table):
         "seed."
     )
 
-    section = "How to prune"
+    section = "How to prune a language model"
     paper = "how_to_prune"
     headed_by = ("model", "task", "method", "sparsity %")
 

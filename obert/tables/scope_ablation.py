@@ -45,7 +45,7 @@ class ScopeAblation(Table):
         "interval over examples, of the seeds that both have."
     )
 
-    section = "How to prune"
+    section = "How to prune a language model"
     paper = "how_to_prune"
     headed_by = ("task", "method", "comparison")
 

@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from obert.foundation.errors import UserError, unknown_name
-from obert.tracking.store import HASH_TAG, PATH_TAG, connection, database_file, find_runs
+from obert.foundation.files import file_hash
+from obert.records.record import FILE_NAME
+from obert.tracking.naming import PATH_TAG
+from obert.tracking.store import HASH_TAG, TRIALS, connection, database_file, find_runs
 
 DOWNLOADS = 8  # at a time
 
@@ -51,3 +54,10 @@ def _download(run: Any, uri: str, folder: Path) -> None:
     with tempfile.TemporaryDirectory() as temporary:  # where they come in a folder of the artifacts' own
         found = download_artifacts(artifact_uri=run.info.artifact_uri, dst_path=temporary, tracking_uri=uri)
         shutil.copytree(found, target, dirs_exist_ok=True)
+    content = target / (FILE_NAME if (target / FILE_NAME).is_file() else TRIALS)
+    if not content.is_file() or file_hash(content) != run.data.tags[HASH_TAG]:
+        raise UserError(
+            f"{uri}, run {run.info.run_id}: {content.name} of '{path}' is not the one that was mirrored. Where MLflow "
+            "keeps files may have lost it, or a proxy's page came in its place. `python -m obert track` mirrors again "
+            "what is deleted in MLflow"
+        )

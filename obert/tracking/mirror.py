@@ -2,64 +2,70 @@
 
 import csv
 import math
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
 from obert.foundation.errors import UserError
 from obert.foundation.files import content_hash
 from obert.foundation.locks import locked
-from obert.records.record import CURVES, FILE_NAME, PREDICTIONS, TEACHER_LOGITS, Record, read_with_bytes
+from obert.records.record import CURVES, FILE_NAME, Record, RecordMissing, read_with_bytes
 from obert.tracking.models import delete_models, log_model
-from obert.tracking.store import (
-    BATCH,
-    HASH_TAG,
-    LOCK,
-    PATH_TAG,
-    SKIPPED_TAG,
-    connection,
-    experiment_id,
-    find_runs,
-    ping,
-)  # fmt: skip
+from obert.tracking.naming import PATH_TAG, SCORE, SPARSITY, names, run_name, tags
+from obert.tracking.snapshot import BESIDE, Snapshot, snapshot
+from obert.tracking.store import BATCH, HASH_TAG, LOCK, SKIPPED_TAG, connection, experiment_id, find_runs, ping
+from obert.tracking.unfinished import IDENTITY_TAG, identity, is_alive, is_unfinished
 
-VERSION_TAG, VERSION = "mirror_version", "2"  # of what a mirrored run holds: those of another are made anew
+VERSION_TAG, VERSION = "mirror_version", "3"  # of what a mirrored run holds: those of another are made anew
 SMALL_BATCH = 100  # MLflow takes that many parameters in one request,
 MAX_NAME, MAX_VALUE = 250, 6000  # of these lengths at most
 
 
-def mirror_run(folder: Path, uri: str) -> bool:
+def mirror_run(folder: Path, uri: str, config: str | None = None) -> bool:
     """Bring a run's record with its curves, predictions and exported model to MLflow.
 
-    There is one MLflow run for a key, however often this is called, and by however many processes at once. The record
-    is read once, so that what is mirrored is what its hash says, though a rerun may replace the file meanwhile.
+    There is one MLflow run for a key, however often this is called, and by however many processes at once: the one that
+    was logged while the run was made, if there is one that the record does not contradict. A later attempt, which is
+    running or may go on, is left alone. What is mirrored is one record and its own files, though a rerun may replace
+    them meanwhile.
 
     Args:
         folder: the run's folder, which holds the record's file.
+        config: the experiment's file, which the description's command names.
 
     Returns:
-        False if MLflow had this very record already.
+        False if MLflow had this very record already, or if the process that has made it is still about to mirror it.
 
     Raises:
-        UserError: the record is missing or damaged, or the store cannot be used.
+        RecordMissing: there is no record: the run has not been made, or is being made again.
+        UserError: the record is damaged, or the store cannot be used.
     """
-    with locked(folder / LOCK), connection(uri) as client:
-        record, content = read_with_bytes(folder / FILE_NAME)
-        digest = content_hash(content)
-        experiment = experiment_id(client, record.experiment, uri)
-        old = find_runs(client, experiment, f"tags.{PATH_TAG} = '{record.key.path}'")
+    with locked(folder / LOCK), snapshot(folder) as taken, connection(uri) as client:
+        digest = content_hash(taken.content)
+        experiment = experiment_id(client, taken.record.experiment, uri)
+        old = find_runs(client, experiment, f"tags.{PATH_TAG} = '{taken.record.key.path}'")
         complete = [run for run in old if _digest(run) == digest][:1]
+        unfinished, alive = [run for run in old if is_unfinished(run)], is_alive(folder)
+        same = [run for run in unfinished if run.data.tags[IDENTITY_TAG] == identity(taken.record)]
+        if same and alive and not complete:
+            return False
+        later = [run for run in unfinished if alive or run.info.start_time > _milliseconds(taken.record)[1]]
+        kept = {run.info.run_id for run in complete + later}
+        if not complete:
+            begun = [run for run in same if run.info.run_id not in kept]
+            kept.add(_write(client, experiment, taken, config, begun))
         for run in old:
-            if run not in complete:
+            if run.info.run_id not in kept:
                 delete_models(client, experiment, run.info.run_id)
                 client.delete_run(run.info.run_id)
-        if complete:
-            return False
-        _write(client, experiment, record, content, folder)
-        return True
+        return not complete
 
 
-def synchronize(records_folder: Path, uri: str) -> int:
+def synchronize(records_folder: Path, uri: str, config: str | None = None) -> int:
     """Mirror every record below a folder that MLflow does not have yet. Returns how many.
+
+    Args:
+        config: as for `mirror_run`.
 
     Raises:
         UserError: a store that cannot be used; or, when all others are mirrored, the records that could not be.
@@ -73,8 +79,10 @@ def synchronize(records_folder: Path, uri: str) -> int:
                 with connection(uri) as client:
                     known[record.experiment] = _hashes(client, experiment_id(client, record.experiment, uri))
             if known[record.experiment].get(str(record.key.path)) != [content_hash(content)]:
-                count += mirror_run(file.parent, uri)
-        except UserError as error:
+                count += mirror_run(file.parent, uri, config)
+        except RecordMissing:  # since it was found: who makes the run again mirrors it too
+            continue
+        except (UserError, OSError) as error:
             problems.append(f"{file}: {error}")
             ping(uri)  # or every record would wait for a store that no longer answers
     if problems:
@@ -95,28 +103,92 @@ def _digest(run: Any) -> str:
     return run.data.tags.get(HASH_TAG, "") if run.data.tags.get(VERSION_TAG) == VERSION else ""
 
 
-def _write(client: Any, experiment: str, record: Record, content: bytes, folder: Path) -> None:
-    """One new run. The record's hash comes last: a run without it is incomplete, and is replaced the next time."""
+def _write(client: Any, experiment: str, taken: Snapshot, config: str | None, unfinished: list) -> str:
+    """Write one run, the very one that was logged while it was made if it holds nothing else than the record.
+
+    The record's hash comes last: a run without it is incomplete, and is replaced the next time.
+
+    Args:
+        unfinished: runs that may be that one.
+
+    Returns:
+        Its identifier.
+    """
+    from mlflow.entities import RunTag
+
+    record = taken.record
+    begun = beginning(record, config)
+    start, end = _milliseconds(record)
+    metrics = {_place(m): m for m in _final_metrics(record, end) + _curve_metrics(taken.folder / CURVES, start, end)}
+    logged = {each.info.run_id: _logged(client, each, begun["params"], metrics) for each in unfinished}
+    run = next((each for each, found in logged.items() if found is not None), None)
+    if run is None:
+        run = client.create_run(experiment, start, begun["tags"], begun["name"]).info.run_id
+    else:
+        client.log_batch(run, tags=[RunTag(name, value) for name, value in begun["tags"].items()])
+    log_params(client, run, begun["params"])
+    missing = [metric for place, metric in metrics.items() if place not in logged.get(run, ())]
+    for chunk in _chunks(missing, BATCH):
+        client.log_batch(run, metrics=chunk)
+    client.log_text(run, taken.content.decode(), FILE_NAME)
+    for name in BESIDE:
+        if (taken.folder / name).is_file():
+            client.log_artifact(run, str(taken.folder / name))
+    if record.key.stage == "export":
+        log_model(client, experiment, run, taken, names(record.key))
+    client.set_terminated(run, end_time=end)
+    client.set_tag(run, HASH_TAG, content_hash(taken.content))
+    return run
+
+
+def _place(metric: Any) -> tuple[str, int, str]:
+    return metric.key, metric.step, repr(float(metric.value))  # of a NaN too, which is not equal to itself
+
+
+def _logged(client: Any, run: Any, params: dict[str, str], metrics: Container) -> set | None:
+    """The metrics that a run has, None if it has anything that its record has not: MLflow takes nothing back.
+
+    On a GPU the steps that a run made a second time, after a checkpoint, may differ.
+    """
+    identifier = run.info.run_id
+    found = [_place(m) for name in run.data.metrics for m in client.get_metric_history(identifier, name)]
+    fits = (
+        len(set(found)) == len(found)
+        and all(place in metrics for place in found)
+        and run.data.params.items() <= params.items()
+        and not client.list_artifacts(identifier)
+    )
+    return set(found) if fits else None
+
+
+def beginning(record: Record, config: str | None) -> dict[str, Any]:
+    """What a run has in MLflow from its start: `experiment`, `name`, `tags`, `params` and `start_time` (milliseconds).
+
+    Args:
+        record: of which there may be no more than is known then.
+    """
+    params, skipped = _params(record)
+    return {
+        "experiment": record.experiment,
+        "name": run_name(record.key),
+        "tags": _tags(record, config) | ({SKIPPED_TAG: ", ".join(skipped)[:8000]} if skipped else {}),
+        "params": params,
+        "start_time": _milliseconds(record)[0],
+    }
+
+
+def _milliseconds(record: Record) -> tuple[int, int]:
+    """When a run started and when it ended."""
+    start = int(record.started_at.timestamp() * 1000)
+    return start, start + int(record.wall_time_seconds * 1000)
+
+
+def log_params(client: Any, run: str, params: dict[str, str]) -> None:
+    """Log parameters, however many. Those that are there already must be the same."""
     from mlflow.entities import Param
 
-    start = int(record.started_at.timestamp() * 1000)
-    end = start + int(record.wall_time_seconds * 1000)
-    path = str(record.key.path)
-    params, skipped = _params(record)
-    tags = _tags(record) | ({SKIPPED_TAG: ", ".join(skipped)[:8000]} if skipped else {})
-    run = client.create_run(experiment, start_time=start, run_name=path, tags=tags).info.run_id
     for chunk in _chunks([Param(name, value) for name, value in params.items()], SMALL_BATCH):
         client.log_batch(run, params=chunk)
-    for chunk in _chunks(_final_metrics(record, end) + _curve_metrics(folder / CURVES, start, end), BATCH):
-        client.log_batch(run, metrics=chunk)
-    client.log_text(run, content.decode(), FILE_NAME)
-    for name in (CURVES, PREDICTIONS, TEACHER_LOGITS):
-        if (folder / name).is_file():
-            client.log_artifact(run, str(folder / name))
-    if record.key.stage == "export":
-        log_model(client, experiment, run, record, folder, _names(record))
-    client.set_terminated(run, end_time=end)
-    client.set_tag(run, HASH_TAG, content_hash(content))
 
 
 def _chunks(items: list, size: int) -> list[list]:
@@ -129,7 +201,7 @@ def _params(record: Record) -> tuple[dict[str, str], list[str]]:
     What is not set is left out: a `None` would make a column of numbers one of words.
     """
     spec = {name: part for name, part in record.spec.items() if name != "key"}
-    flat = _names(record) | {name: str(value) for name, value in _flatten(spec).items() if value is not None}
+    flat = names(record.key) | {name: str(value) for name, value in _flatten(spec).items() if value is not None}
     too_long = [k for k, v in flat.items() if len(v) > MAX_VALUE or len(k) > MAX_NAME]
     return {name: value for name, value in flat.items() if name not in too_long}, too_long
 
@@ -144,47 +216,35 @@ def _flatten(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _names(record: Record) -> dict[str, str]:
-    """What a run is, the same in parameters, for the compare view, and in tags, for the search."""
-    key = record.key
-    return {
-        "stage": key.stage,
-        "task": key.task,
-        "recipe": key.recipe,
-        "method": key.method or "dense",
-        "sparsity": "0" if key.sparsity is None else f"{key.sparsity:g}",
-        "seed": str(key.seed),
-    }
+def _tags(record: Record, config: str | None) -> dict[str, str]:
+    """Those of the run's start, and what its record adds."""
+    known = tags(
+        record.key,
+        family=record.family,
+        spec_hash=record.spec_hash,
+        environment=record.environment,
+        config=config,
+    )
+    primary = {"primary_metric": record.primary_metric} if record.primary_metric else {}
+    return known | primary | {VERSION_TAG: VERSION, "status": record.status}
 
 
-def _tags(record: Record) -> dict[str, str]:
-    commit = record.environment.get("git_commit")
-    tags = {
-        PATH_TAG: record.key.path,
-        VERSION_TAG: VERSION,
-        "family": record.family,
-        "primary_metric": record.primary_metric,
-        "git_commit": commit,
-        "git_dirty": record.environment.get("git_dirty"),
-        "status": record.status,
-        "spec_hash": record.spec_hash,
-        "mlflow.source.name": f"obert {record.key.stage}",
-        "mlflow.source.type": "LOCAL",
-        "mlflow.source.git.commit": commit,
-    }
-    return _names(record) | {name: str(value) for name, value in tags.items() if value not in (None, "")}
+def scores(record: Record) -> dict[str, float]:
+    """What the task measures, and its main one as `score`."""
+    values = {name: score.value for name, score in record.metrics.items()}
+    return values | ({"score": values[record.primary_metric]} if record.primary_metric else {})
 
 
 def _final_metrics(record: Record, time: int) -> list:
     from mlflow.entities import Metric
 
-    values = {name: score.value for name, score in record.metrics.items()}
+    values: dict[str, float] = {}  # first what the UI shows first, also where it keeps the order
     if record.primary_metric:
-        values["score"] = values[record.primary_metric]
-    values |= record.costs
-    values |= {"wall_time_seconds": record.wall_time_seconds, "peak_memory_mb": record.peak_memory_mb}
+        values[SCORE] = record.metrics[record.primary_metric].value
     if record.sparsity is not None:
-        values["measured_sparsity"] = record.sparsity.measured
+        values |= dict.fromkeys((SPARSITY, "measured_sparsity"), record.sparsity.measured)
+    values |= scores(record) | record.costs
+    values |= {"wall_time_seconds": record.wall_time_seconds, "peak_memory_mb": record.peak_memory_mb}
     return [Metric(name, float(value), time, 0) for name, value in values.items()]
 
 

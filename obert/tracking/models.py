@@ -11,24 +11,19 @@ from typing import Any
 
 import yaml
 
-from obert.records.record import MODEL, Record
+from obert.tracking.snapshot import Snapshot
 
 NAME = "model"  # runs:/<run>/model
-TOKENIZER = ("config.json", "tokenizer.json", "tokenizer_config.json")
 
 
-def log_model(client: Any, experiment: str, run: str, record: Record, folder: Path, tags: dict[str, str]) -> None:
-    """Log the model of an export run, with the tokenizer that it was trained with; nothing if the file is gone.
-
-    Args:
-        folder: the run's, among those of all runs.
-    """
+def log_model(client: Any, experiment: str, run: str, taken: Snapshot, tags: dict[str, str]) -> None:
+    """Log the model of an export run, with the tokenizer that it was trained with; nothing if the file is gone."""
     from mlflow import pyfunc
     from mlflow.entities import LoggedModelOutput
     from mlflow.models import Model
 
-    file = next((folder / name for name in record.files if name.endswith(".onnx")), None)
-    if file is None or not file.is_file():
+    file = next(taken.folder.glob("*.onnx"), None)
+    if file is None:
         return
     logged = client.create_logged_model(experiment, NAME, run, tags=tags, model_type="ONNX")
     identifier = logged.model_id
@@ -40,21 +35,20 @@ def log_model(client: Any, experiment: str, run: str, record: Record, folder: Pa
         model_id=identifier,
         signature=_signature(file),
     )
-    versions = record.environment["packages"]
+    environment = taken.record.environment
+    versions = environment["packages"]
     pyfunc.add_to_model(model, loader_module="mlflow.onnx", data=file.name, python_env="python_env.yaml")
     model.add_flavor("onnx", onnx_version=versions["onnx"], data=file.name, providers=["CPUExecutionProvider"])
-    environment = {"python": record.environment["python"], "dependencies": ["-r requirements.txt"]}
+    python = {"python": environment["python"], "dependencies": ["-r requirements.txt"]}
     requirements = [f"{name}=={versions[name]}" for name in ("numpy", "onnx", "onnxruntime")]
     with tempfile.TemporaryDirectory() as temporary:
         model.save(str(Path(temporary) / "MLmodel"))
-        (Path(temporary) / "python_env.yaml").write_text(yaml.safe_dump(environment))
+        (Path(temporary) / "python_env.yaml").write_text(yaml.safe_dump(python))
         (Path(temporary) / "requirements.txt").write_text("\n".join(["mlflow", *requirements]) + "\n")
         client.log_model_artifacts(identifier, temporary)
     client.log_model_artifact(identifier, str(file))
-    trained = folder.parents[len(record.key.path.parts) - 1] / next(iter(record.inputs)) / MODEL
-    for name in TOKENIZER:
-        if (trained / name).is_file():
-            client.log_model_artifact(identifier, str(trained / name), "tokenizer")
+    for part in sorted(taken.folder.glob("tokenizer/*")):
+        client.log_model_artifact(identifier, str(part), "tokenizer")
     client.finalize_logged_model(identifier, "READY")
 
 

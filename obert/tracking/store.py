@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 import tempfile
+import time
 import uuid
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,10 +12,14 @@ from typing import Any
 
 from obert.foundation.errors import UserError
 from obert.foundation.locks import locked
+from obert.foundation.passwords import mask_logs
+from obert.tracking.database import Content, put_in_place, wait_while_it_is_made
+from obert.tracking.failures import explained
+from obert.tracking.naming import VIEW_TAG, view
 
 TRIALS = "trials.csv"
 TRIAL = "trial.txt"  # what the artifact store is tried with
-PATH_TAG, HASH_TAG, SKIPPED_TAG = "run_key", "record_sha256", "skipped_params"
+HASH_TAG, SKIPPED_TAG = "record_sha256", "skipped_params"
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # which the UI otherwise guesses
 SQLITE = "sqlite:///"
 LOCK = ".mirror.lock"  # beside what is mirrored, by one process at a time
@@ -53,32 +58,20 @@ def connection(uri: str):
     _check(uri)
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
-    from mlflow import MlflowClient
-
-    for name in QUIET:  # after the import, which sets levels of its own
-        logging.getLogger(name).setLevel(logging.WARNING)
     address = uri
     if database_file(uri) is not None and "?" not in uri:
         address = f"{uri}?timeout={LOCK_SECONDS}"
     try:
+        from mlflow import MlflowClient
+
+        for name in QUIET:  # after the import, which sets levels of its own
+            logging.getLogger(name).setLevel(logging.WARNING)
+            mask_logs(name)
         yield MlflowClient(address)
     except UserError:
         raise
     except Exception as error:
-        raise _failed(f"tracking store {uri}", error) from error
-
-
-def _failed(where: str, error: Exception) -> UserError:
-    from mlflow.exceptions import MlflowException
-
-    said = (str(error).splitlines() or [""])[0][:300].rstrip(".")
-    if isinstance(error, ImportError):
-        return UserError(
-            f"{where} needs a Python package that is not installed: {said}. Install it into {sys.prefix}, or let the "
-            "MLflow server pass files on (mlflow server --artifacts-destination)"
-        )
-    reason = said if isinstance(error, MlflowException) else f"{type(error).__name__}: {said}"
-    return UserError(f"{where} failed: {reason}. Is the server running and the URI right?")
+        raise explained(f"tracking store {uri}", error, uri) from error
 
 
 def initialize(uri: str) -> None:
@@ -86,10 +79,11 @@ def initialize(uri: str) -> None:
 
     To be called before parallel writers: MLflow's first connection to an empty database runs its schema migration, and
     several at once make each other fail. Here they wait for one another. A migration that is killed cannot be taken up
-    again, so a new database is made whole or not at all.
+    again, so a new database is made whole or not at all, and one that another program left half-made and empty is made
+    anew.
 
     Raises:
-        UserError: a file store, or a server that does not answer.
+        UserError: a file store, a server that does not answer, or a database that this MLflow cannot use.
     """
     _check(uri)
     database = database_file(uri)
@@ -97,14 +91,44 @@ def initialize(uri: str) -> None:
         ping(uri)
         return
     with locked(database.with_name(f".{database.name}.lock")):
-        if database.is_file():
+        content = wait_while_it_is_made(database)
+        if content is None:
+            _make(database)
+        elif content.complete:
             ping(uri)
+        elif content.kept:
+            _upgrade(database, uri, content)
+        elif content.known:
+            _make(database)
+            print(f"tracking database {database} was left half-made, without any run: made anew", file=sys.stderr)
         else:
-            # A folder of its own, as SQLite keeps a journal beside the file.
-            with tempfile.TemporaryDirectory(prefix=f".{database.name}.", dir=database.parent) as folder:
-                made = Path(folder) / database.name
-                ping(f"{SQLITE}{made}")
-                made.replace(database)
+            raise _unusable(database, uri, "a newer MLflow made it")
+
+
+def _make(database: Path) -> None:
+    # A folder of its own, as SQLite keeps a journal beside the file.
+    with tempfile.TemporaryDirectory(prefix=f".{database.name}.", dir=database.parent) as folder:
+        made = Path(folder) / database.name
+        ping(f"{SQLITE}{made}")
+        put_in_place(made, database)
+
+
+def _upgrade(database: Path, uri: str, content: Content) -> None:
+    """Let MLflow bring a database up to date, which it does at the first connection if it lacks a table."""
+    if not content.known:
+        raise _unusable(database, uri, "a newer MLflow made it")
+    try:
+        ping(uri)
+    except UserError as error:
+        raise _unusable(database, uri, f"an older MLflow made it, or its making was cut off ({error})") from None
+
+
+def _unusable(database: Path, uri: str, reason: str) -> UserError:
+    return UserError(
+        f"tracking database {database} cannot be used: {reason}. Move it away (mv {database} {database}.old): the same "
+        "command makes a new one, and `python -m obert track` fills it from the records. To keep it, let the MLflow "
+        f"that is to use it run `mlflow db upgrade {uri}` on a copy"
+    )
 
 
 def ping(uri: str) -> None:
@@ -130,7 +154,7 @@ def try_artifacts(uri: str, experiment: str) -> None:
             with tempfile.TemporaryDirectory() as folder:
                 read = Path(client.download_artifacts(run.run_id, TRIAL, folder)).read_text(encoding="utf-8")
         except Exception as error:
-            raise _failed(where, error) from error
+            raise explained(where, error, uri) from error
         finally:
             client.delete_run(run.run_id)
         if read != written:
@@ -146,14 +170,21 @@ def experiment_id(client: Any, name: str, uri: str) -> str:
         database = database_file(uri)
         location = None if database is None else (database.parent / "artifacts" / name).resolve().as_uri()
         try:
-            return client.create_experiment(name, artifact_location=location, tags=EXPERIMENT_TAGS)
+            return client.create_experiment(name, artifact_location=location, tags=EXPERIMENT_TAGS | _view())
         except MlflowException:  # a parallel writer was faster
             found = client.get_experiment_by_name(name)
             if found is None:
                 raise
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
+    if VIEW_TAG not in found.tags:  # made by an older version
+        for tag, value in _view().items():
+            client.set_experiment_tag(found.experiment_id, tag, value)
     return found.experiment_id
+
+
+def _view() -> dict[str, str]:
+    return {VIEW_TAG: view(int(time.time() * 1000))}
 
 
 def find_runs(client: Any, experiment: str, condition: str = "") -> list:

@@ -9,7 +9,8 @@ import pandas as pd
 
 from obert.foundation.files import content_hash
 from obert.foundation.locks import locked
-from obert.tracking.store import HASH_TAG, LOCK, PATH_TAG, TRIALS, connection, experiment_id, find_runs
+from obert.tracking.naming import PATH_TAG
+from obert.tracking.store import HASH_TAG, LOCK, TRIALS, connection, experiment_id, find_runs
 
 
 def mirror_sweep(folder: Path, uri: str) -> bool:

@@ -25,6 +25,9 @@ def checkpoint_of(args: TrainingArguments, state: TrainerState) -> Path:
 class TimedCheckpoints(TrainerCallback):
     """Asks for a checkpoint when the last one is some minutes old, and when training is over.
 
+    Several processes must agree on it, for which they wait for each other. They do so at steps that are logged, when
+    they wait anyway.
+
     The last is what a run goes on from if its evaluation, or what comes after it, fails. No step follows it, so it
     holds the model without the optimiser's state, which is twice as large.
     """
@@ -37,8 +40,8 @@ class TimedCheckpoints(TrainerCallback):
         """Called after every optimiser step."""
         if state.global_step >= state.max_steps:
             args.save_only_model = control.should_save = True
-        elif processes.agree(time.monotonic() - self.last >= self.seconds, args.device):
-            control.should_save = True
+        elif not processes.are_several() or control.should_log:
+            control.should_save |= processes.agree(time.monotonic() - self.last >= self.seconds, args.device)
 
     def on_save(self, args, state, control, **kwargs):
         """Called after the Trainer has written a checkpoint."""
@@ -78,10 +81,9 @@ def load_weights(network: nn.Module, checkpoint: Path) -> None:
 
 def latest_checkpoint(folder: Path, identity: str) -> Path | None:
     """The newest checkpoint to resume from, or None. What cannot be used is named in a warning and passed over."""
-    checkpoints = sorted(
-        folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"), key=lambda p: int(p.name.rpartition("-")[2]), reverse=True
-    )
-    for checkpoint in checkpoints:
+    found = {path.name.rpartition("-")[2]: path for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*")}
+    for step in sorted((step for step in found if step.isdecimal()), key=int, reverse=True):
+        checkpoint = found[step]
         problem = _problem(checkpoint, identity)
         if problem is None:
             return checkpoint
@@ -92,13 +94,14 @@ def latest_checkpoint(folder: Path, identity: str) -> Path | None:
 def _problem(checkpoint: Path, identity: str) -> str | None:
     try:
         marker = json.loads((checkpoint / MARKER).read_text(encoding="utf-8"))
+        made_by, files = marker["identity"], marker["files"].items()
     except FileNotFoundError:
         return "it was not finished"
-    except ValueError:
+    except (ValueError, KeyError, TypeError, AttributeError):
         return "its marker is damaged"
-    if marker["identity"] != identity:
+    if made_by != identity:
         return "it belongs to another configuration or version of the code"
-    for name, expected in marker["files"].items():
+    for name, expected in files:
         if not (checkpoint / name).is_file() or file_hash(checkpoint / name) != expected:
             return f"its file {name} is damaged"
     return None

@@ -1,11 +1,9 @@
-"""Gradual pruning during training: events on schedule, masks held after every optimiser step, state in checkpoints."""
+"""A recipe's masked model: which weights, what events draw from, state in checkpoints."""
 
 from __future__ import annotations
 
 import json
-import time
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,31 +15,24 @@ from torch import nn
 from obert.experiment.recipe import Distillation, Recipe, Scope
 from obert.foundation.errors import UserError
 from obert.foundation.files import write_text
-from obert.masks.patterns import AnyPattern, parse_pattern
-from obert.masks.selection import Cut, Distribution, dense_masks
+from obert.masks.patterns import AnyPattern, Distribution, parse_pattern
+from obert.masks.selection import Cut
 from obert.models.encoders import ENCODER, prunable_parts
-from obert.pruning import Context, Method, WeightsBehindMasks, prune_event
+from obert.pruning import Method
 from obert.training.features import Features
+from obert.training.masked import Drawn, Evaluations, MaskedModel
 
 MASKS, STATE, EVENTS = "masks.safetensors", "pruning_state.safetensors", "pruning_events.json"
 
 
-def check_gradients(method: Method, features: int, where: str) -> None:
+def check_features(method: Method, features: int, where: str) -> None:
     """Raise UserError if a pruning event draws more distinct training features than there are."""
-    if method.gradient_examples() > features:
-        raise UserError(
-            f"{where}: a pruning event draws {method.gradient_examples()} training features, there are {features}. "
-            "Lower the number of gradients, or use more training examples."
-        )
-
-
-def check_first_event(method: Method, schedule: dict[int, float]) -> None:
-    """Raise UserError if the schedule prunes before the method's scores have seen the steps that they need."""
-    if min(schedule) < method.steps_needed():
-        raise UserError(
-            f"method {type(method).__name__} learns its scores in training and needs {method.steps_needed()} optimiser "
-            f"steps before the first pruning event, which is at step {min(schedule)}. Raise schedule.start_epoch."
-        )
+    for drawn, what in ((method.gradient_examples(), "gradients"), (method.forward_examples(), "examples")):
+        if drawn > features:
+            raise UserError(
+                f"{where}: a pruning event draws {drawn} training features, there are {features}. Lower the number of "
+                f"{what}, or use more training examples."
+            )
 
 
 @dataclass(frozen=True)
@@ -70,14 +61,8 @@ class TrainingFeatures:
         return (batch.to(self.device) for batch in self.features.batches(sizes, generator, by_length))
 
 
-class Pruner:
-    """A model with its masks, and the method that prunes it.
-
-    Attributes:
-        masks: True where a weight is kept.
-        sparsity: the target of the last event, 0 before the first.
-        events: step, sparsity, seconds and gradient evaluations of each event, and what the method says of it.
-    """
+class Pruner(MaskedModel):
+    """A masked model of a recipe: the parts of its scope, training features, and a teacher to distil from."""
 
     def __init__(
         self,
@@ -91,13 +76,8 @@ class Pruner:
         distillation: Distillation | None = None,
         scope: Scope = ENCODER,
     ):
-        self.network = network
         self.head = data.task.head
-        self.method = method
         self.data = data
-        self.seeds = seeds
-        self.pattern = pattern
-        self.distribution = distribution
         self.teacher = teacher
         self.distillation = distillation
         self.scope = scope
@@ -105,18 +85,9 @@ class Pruner:
         if empty := [part for part, layers in parts.items() if not layers]:
             raise UserError(f"scope.{empty[0]}: the model has no such weights. Leave it out of the recipe's scope")
         self._names = {part: tuple(layers) for part, layers in parts.items()}
-        self.layers = {name: layer for layers in parts.values() for name, layer in layers.items()}
-        pattern.by_layer({name: layer.weight.shape for name, layer in self.layers.items()})
-        tied = _tied(network, self.layers)
-        self.hook = method.training_hook(network, self.layers, pattern)
-        if isinstance(self.hook, WeightsBehindMasks) and tied:
-            raise UserError(
-                f"method {type(method).__name__} keeps pruned weights behind a mask, and '{tied}' is the weight of two "
-                "layers. Leave its part out of the recipe's scope"
-            )
-        self.masks = dense_masks(self.hook.weights)
-        self.events: list[dict[str, Any]] = []
-        check_gradients(method, len(data.features), f"method {type(method).__name__}")
+        layers = {name: layer for layers in parts.values() for name, layer in layers.items()}
+        super().__init__(network, method, layers, pattern, distribution, seeds)
+        check_features(method, len(data.features), f"method {type(method).__name__}")
 
     @classmethod
     def of(
@@ -141,13 +112,8 @@ class Pruner:
             recipe.scope,
         )
 
-    @property
-    def sparsity(self) -> float:
-        """The target of the last event."""
-        return self.events[-1]["sparsity"] if self.events else 0.0
-
     def cuts(self, sparsity: float, target: float) -> tuple[Cut, ...]:
-        """What an event prunes to: parts of the scope that share a cut, and those with one of their own.
+        """Parts of the scope that share a cut, and those with one of their own.
 
         Args:
             target: the sparsity at the end. A part with a target of its own is as far on its way to that.
@@ -158,31 +124,11 @@ class Pruner:
             for parts in self.scope.cuts
         )
 
-    def prune(
-        self,
-        sparsity: float,
-        step: int = 0,
-        optimizer: torch.optim.Optimizer | None = None,
-        progress: float = 0.0,
-        target: float | None = None,
-    ) -> None:
-        """Prune to a sparsity now, in evaluation mode; the mode is restored.
-
-        The gradients' data order depends on the seed and the step, so that a resumed run draws the same.
-
-        Args:
-            progress: how far training is on its way to the last event, from 0 to 1.
-            target: the sparsity at the end, this one by default.
-        """
-        target = sparsity if target is None else target
-        started = time.perf_counter()
-        device = next(self.network.parameters()).device
-        self.masks = {name: mask.to(device) for name, mask in self.masks.items()}
-        evaluations = 0
+    def drawn(self, step: int, evaluations: Evaluations) -> Drawn:
+        """Training features in an order of the step's own."""
 
         def logits(batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
-            nonlocal evaluations
-            evaluations += len(batch["input_ids"])
+            evaluations.add(len(batch["input_ids"]))
             return self.head.forward(self.network, batch)
 
         def losses(batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -193,36 +139,21 @@ class Pruner:
                 taught = self.head.forward(self.teacher, batch)
             return self.head.distillation_losses(logits(batch), taught, self.distillation.temperature, batch)
 
-        context = Context(
-            self.hook,
-            self.masks,
-            TrainingFeatures(self.data, self.seeds["gradients"] + step, device),
-            losses,
-            torch.Generator().manual_seed(self.seeds["pruning"] + step),
-            self.pattern,
-            self.distribution,
-            from_teacher if self.distillation and self.teacher is not None else None,
-            progress=progress,
-        )
-        was_training = self.network.training
-        self.network.eval()
-        try:
-            done = prune_event(self.method, context, sparsity, self.cuts(sparsity, target))
-        except UserError as error:
-            raise UserError(f"pruning to {sparsity:.4g} before step {step}: {error}") from None
-        self.masks = done.masks
-        self.hook.after_event(self.masks, optimizer)
-        self.network.train(was_training)
-        self.events.append(
-            {
-                "step": step,
-                "sparsity": sparsity,
-                **({"targets": self._targets(sparsity, target)} if self.scope.targets else {}),
-                "seconds": time.perf_counter() - started,
-                "gradient_evaluations": evaluations,
-                **({"predicted_loss_increase": done.predicted_loss_increase} if done.predicted_loss_increase else {}),
-            }
-        )
+        data = TrainingFeatures(self.data, self.seeds["gradients"] + step, self.device)
+        return Drawn(data, losses, from_teacher if self.distillation and self.teacher is not None else None)
+
+    def prune(
+        self,
+        sparsity: float,
+        step: int = 0,
+        optimizer: torch.optim.Optimizer | None = None,
+        progress: float = 0.0,
+        target: float | None = None,
+    ) -> None:
+        """As `MaskedModel.prune`; the event also says what parts with targets of their own were pruned to."""
+        super().prune(sparsity, step, optimizer, progress, target)
+        if self.scope.targets:
+            self.events[-1]["targets"] = self._targets(sparsity, sparsity if target is None else target)
 
     def _targets(self, sparsity: float, target: float) -> dict[str, float]:
         share = sparsity / target if target else 1.0
@@ -236,14 +167,5 @@ class Pruner:
 
     def load(self, folder: Path) -> None:
         """Read what `save` wrote."""
-        device = next(self.network.parameters()).device
-        self.masks = load_file(folder / MASKS, device=str(device))
-        self.hook.load(load_file(folder / STATE, device=str(device)))
-        self.hook.impose(self.masks)
-        self.events = json.loads((folder / EVENTS).read_text(encoding="utf-8"))
-
-
-def _tied(network: nn.Module, layers: Mapping[str, nn.Linear | nn.Embedding]) -> str | None:
-    """The first of these weights that another module of the network has too."""
-    owners = Counter(id(p) for m in network.modules() for p in m.parameters(recurse=False))
-    return next((name for name, layer in layers.items() if owners[id(layer.weight)] > 1), None)
+        masks, state = (load_file(folder / name, device=str(self.device)) for name in (MASKS, STATE))
+        self.restore(masks, state, json.loads((folder / EVENTS).read_text(encoding="utf-8")))

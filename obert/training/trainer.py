@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,8 @@ from obert.models.architecture import architecture_of
 from obert.training.checkpoints import load_weights
 from obert.training.data_order import EpochSeededSampler
 from obert.training.features import Features
+from obert.training.padding import AttentionMask
+from obert.training.pending import FETCH_EVERY, PendingSteps
 from obert.training.schedules import linear_with_rewinds, steps_per_epoch, total_steps
 
 
@@ -42,6 +44,7 @@ def share_of_batch(training: Training, count: int) -> tuple[int, int]:
     )
 
 
+MASK = "attention_mask"
 COLUMNS = ("step", "epoch", "loss", "learning_rate", "sparsity")
 
 
@@ -49,7 +52,7 @@ class LossProgress(ProgressCallback):
     """A progress bar that shows the loss, in place of a line for each step."""
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        """Called at every step."""
+        """Called for every step, some steps later."""
         if self.training_bar is not None and logs and "loss" in logs:
             self.training_bar.set_postfix(loss=f"{logs['loss']:.4f}", sparsity=f"{logs['sparsity']:.3f}")
 
@@ -57,6 +60,10 @@ class LossProgress(ProgressCallback):
 class CompressionTrainer(Trainer):
     """The Trainer with the loss, schedule and data order of a recipe. Its state's `log_history` has each step's loss
     and learning rate, and survives a restart.
+
+    No step waits for the device: losses and gradient norms are fetched every FETCH_EVERY steps, before a checkpoint and
+    in the end, and callbacks learn of each step's then (`on_log`, with `step` in the logs). A loss that is not finite
+    is found then, too. From that step on nothing is learned, so that what is found is what was.
 
     Args:
         training: the recipe's settings.
@@ -88,7 +95,7 @@ class CompressionTrainer(Trainer):
         self.data = data
         self.data_seed = seeds["data order"]
         self._step, self._batch = -1, 0
-        self._clock = time.perf_counter()
+        self._pending = PendingSteps()
         self.distillation = distillation
         self.teacher = teacher
         self.sparsity = sparsity
@@ -107,13 +114,14 @@ class CompressionTrainer(Trainer):
             weight_decay=training.weight_decay,
             adam_beta2=training.adam_beta2,
             adam_epsilon=training.adam_epsilon,
+            optim="adamw_torch_fused",
             max_grad_norm=training.max_grad_norm,
-            logging_steps=1,
+            logging_steps=FETCH_EVERY,
             logging_nan_inf_filter=False,
             save_strategy="no" if training.checkpoint_steps is None else "steps",
             save_steps=training.checkpoint_steps or 1,
             save_total_limit=2,  # the older one serves while the newer is being written
-            seed=seeds["dropout"],
+            seed=seeds["dropout"] + processes.rank(),  # else all would drop the same of their shares
             report_to="none",
             remove_unused_columns=False,
             use_cpu=not torch.cuda.is_available(),
@@ -139,6 +147,7 @@ class CompressionTrainer(Trainer):
         # The loss is a mean over the minibatch, so the Trainer must divide it by the number of them in a step. Releases
         # that have `loss_is_scaled_for_ga` follow this too, older ones know nothing else; tests/training holds it.
         self.model_accepts_loss_kwargs = False
+        self._lost = torch.zeros((), device=self.args.device)  # 1 from the first loss on that is not finite
         if teacher is not None:
             teacher.to(self.args.device)
 
@@ -152,10 +161,11 @@ class CompressionTrainer(Trainer):
             sampler=order,
             collate_fn=self.data_collator,
         )
-        return self.accelerator.prepare(batches)
+        return self.accelerator.prepare(batches, device_placement=[False])  # `_prepare_inputs` moves them
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
-        """AdamW over the weights, and over the parameter groups of their own rates."""
+        """AdamW over the weights, and over the parameter groups of their own rates. It does nothing once a loss is not
+        finite."""
         if self.optimizer is None:
             own = [p for group in self.parameter_groups for p in group["params"]]
             for parameter in own:
@@ -165,6 +175,7 @@ class CompressionTrainer(Trainer):
                 parameter.requires_grad_(True)
             for group in self.parameter_groups:
                 self.optimizer.add_param_group(dict(group))
+            self.optimizer.found_inf = self._lost  # what a gradient scaler sets; torch asks it on the device
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer=None) -> LambdaLR:
@@ -177,13 +188,7 @@ class CompressionTrainer(Trainer):
         return self.lr_scheduler
 
     def compute_loss(self, model, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch=None) -> Any:
-        """(1 - h) * task loss + h * distillation loss.
-
-        Raises:
-            UserError: the loss is not finite.
-        """
-        if model.training:
-            inputs = self.data.prepared(inputs, self._batch_seed())
+        """(1 - h) * task loss + h * distillation loss."""
         with self._autocast():
             logits = _in_float32(self.head.forward(model, inputs))
         hardness = self.distillation.hardness if self.distillation else 0.0
@@ -198,10 +203,8 @@ class CompressionTrainer(Trainer):
         penalty = self.penalty()
         if penalty is not None:
             loss = loss + penalty
-        if not torch.isfinite(loss):
-            raise UserError(
-                f"the loss is not finite at step {self.state.global_step}: {self._first_not_finite(logits)}"
-            )
+        self._lost.masked_fill_(~torch.isfinite(loss.detach()), 1)
+        processes.take_largest(self._lost)
         return (loss, logits) if return_outputs else loss
 
     def _autocast(self) -> torch.autocast:
@@ -217,12 +220,48 @@ class CompressionTrainer(Trainer):
         of_step = self.args.gradient_accumulation_steps * several
         return self.data_seed + step * of_step + self._batch * several + processes.rank()
 
-    def _first_not_finite(self, logits: tuple[torch.Tensor, ...]) -> str:
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """A batch with what is drawn at random for it, on the device: drawn on the CPU, and copied while it works."""
+        prepared, device = dict(self.data.prepared(inputs, self._batch_seed())), self.args.device
+        whole = bool(prepared[MASK].numpy().all())
+        if device.type != "cpu":
+            prepared = {name: value.pin_memory().to(device, non_blocking=True) for name, value in prepared.items()}
+        return prepared | {MASK: AttentionMask.of(prepared[MASK], whole)}
+
+    def _maybe_log_save_evaluate(self, tr_loss, grad_norm, *others, learning_rate=None, **options) -> None:
+        """What the Trainer does after a step; its losses are fetched some steps at a time, each with a line of its own.
+
+        Raises:
+            UserError: a loss is not finite.
+        """
+        step = self.state.global_step
+        if step > self._globalstep_last_logged:
+            line = {
+                "learning_rate": learning_rate,
+                "sparsity": self.sparsity(),
+                "epoch": self.state.epoch,
+                "step": step,
+            }
+            self._pending.add(line, tr_loss, grad_norm)
+            tr_loss.zero_()
+            self._globalstep_last_logged = step
+        if self.control.should_log or self.control.should_save or step >= self.state.max_steps:
+            self._tell_pending()
+        super()._maybe_log_save_evaluate(tr_loss, grad_norm, *others, learning_rate=learning_rate, **options)
+
+    def _tell_pending(self) -> None:
+        for line in self._pending.fetch():
+            if not math.isfinite(line["loss"]):
+                raise UserError(f"the loss is not finite at step {line['step'] - 1}: {self._what_is_not_finite()}")
+            self._total_loss_scalar += line["loss"]
+            self.state.log_history.append(line)
+            self.control = self.callback_handler.on_log(self.args, self.state, self.control, dict(line))
+
+    def _what_is_not_finite(self) -> str:
         for name, parameter in self.model.named_parameters():
             if not torch.isfinite(parameter).all():
                 return f"parameter '{name}' holds values that are not finite. Lower the learning rate."
-        bad = "logits" if not all(torch.isfinite(x).all() for x in logits) else "the loss itself"
-        return f"all parameters are finite, {bad} are not. Check the data, or lower the learning rate."
+        return "all parameters are finite. Check the data, or lower the learning rate."
 
     def go_on_from(self, checkpoint: Path) -> None:
         """Train from a checkpoint on. Of one that was written at the last step, only the model and the state are read:
@@ -233,14 +272,6 @@ class CompressionTrainer(Trainer):
         else:
             load_weights(self.model, checkpoint)
             self.state = state
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the present sparsity to each step's line, and the seconds since the line before."""
-        if "loss" in logs:
-            now = time.perf_counter()
-            logs["sparsity"], logs["seconds"] = self.sparsity(), now - self._clock
-            self._clock = now
-        super().log(logs, start_time)
 
     def curves(self) -> list[dict[str, float]]:
         """Step, epoch, loss, learning rate and sparsity of every optimiser step so far."""

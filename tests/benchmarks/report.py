@@ -17,37 +17,23 @@ import sys
 import tempfile
 import time
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
 import numpy as np
-import pandas as pd
+from _pretended import write_run
 from _timing import show
 
 from obert.commands import tables
 from obert.experiment import folders
 from obert.experiment.folders import runs_folder, tables_folder
-from obert.experiment.keys import RunKey
-from obert.experiment.plan import Plan, PlannedRun
+from obert.experiment.plan import Plan
 from obert.experiment.schema import Benchmark, Downstream, Experiment, Model
-from obert.masks.counts import LayerSparsity, Sparsity
 from obert.records.provenance import environment
-from obert.records.record import CURVES, PREDICTIONS, Record, Score, write_record
 from obert.tracking import store as tracking_store
 from obert.tracking.mirror import synchronize
 
-EXAMPLES, STEPS, LAYERS = 1000, 300, 12
-SIZES = {
-    "attention.self.query": 589_824,
-    "attention.self.key": 589_824,
-    "attention.self.value": 589_824,
-    "attention.output.dense": 589_824,
-    "intermediate.dense": 2_359_296,
-    "output.dense": 2_359_296,
-}
-ENGINES = ("onnxruntime", "pytorch")
 START_SECONDS = 60  # a server may take to answer
 
 
@@ -67,61 +53,6 @@ def experiment(uri: str) -> Experiment:
         benchmark=Benchmark(recipes=("equal_terms",), sparsities=(0.9,)),
         tracking_uri=uri,
     )
-
-
-def _sparsity(key: RunKey, generator: np.random.Generator) -> Sparsity:
-    layers = {
-        f"bert.encoder.layer.{layer}.{name}.weight": LayerSparsity(
-            zeros=int(size * min(1, key.sparsity * generator.uniform(0.8, 1.2))), size=size
-        )
-        for layer in range(LAYERS)
-        for name, size in SIZES.items()
-    }
-    return Sparsity(target=key.sparsity, measured=key.sparsity, layers=layers)
-
-
-def _write_run(run: PlannedRun, generator: np.random.Generator, shared: dict) -> None:
-    key, folder, sparsity = run.key, run.folder, run.key.sparsity or 0.0
-    fields: dict = {}
-    if key.stage in ("teacher", "downstream"):
-        right = generator.random(EXAMPLES) < 0.9 - 0.3 * sparsity**2
-        lines = [
-            json.dumps({"id": f"review-{i}", "prediction": int(i), "score": 100.0 * r}) for i, r in enumerate(right)
-        ]
-        folder.mkdir(parents=True)
-        (folder / PREDICTIONS).write_text("\n".join(lines) + "\n")
-        fields |= {
-            "metrics": {"accuracy": Score(value=100 * right.mean(), count=EXAMPLES)},
-            "primary_metric": "accuracy",
-        }
-        fields["costs"] = {"optimizer_steps": STEPS, "training_seconds": 60.0, "pruning_seconds": 30.0}
-        fields["data"] = {"source": "example", "splits": {"train": 4000, "validation": EXAMPLES}}
-        fields["model"] = {"source": "example", "layers": LAYERS, "parameters": 110_000_000}
-        fields["model"]["prunable_parameters"] = LAYERS * sum(SIZES.values())
-    if key.method is not None and key.stage == "downstream":
-        fields["sparsity"] = _sparsity(key, generator)
-        names = fields["sparsity"].layers
-        events = [{"step": s, "predicted_loss_increase": dict.fromkeys(names, 1e-6 * s)} for s in range(0, 100, 20)]
-        fields["details"] = {"events": events}
-    if key.stage == "teacher" or (key.recipe == "equal_terms" and key.stage == "downstream"):
-        steps = np.arange(1, STEPS + 1)
-        curves = pd.DataFrame({"step": steps, "epoch": steps / STEPS, "loss": generator.exponential(size=STEPS)})
-        curves["learning_rate"] = 1e-4 * (1 - steps / STEPS)
-        curves["sparsity"] = sparsity * (steps * 5 // (STEPS + 1)) / 4
-        curves.to_csv(folder / CURVES, index=False)
-    if key.stage == "export":
-        fields["metrics"] = {"model_size_gzip_mb": Score(value=100 * (1 - sparsity), count=1)}
-    if key.stage == "benchmark":
-        fields["metrics"] = {f"{engine}_throughput": Score(value=100 * (1 + sparsity), count=20) for engine in ENGINES}
-        if key.method is not None:
-            fields["metrics"] |= {f"{e}_speedup": Score(value=generator.uniform(1, 3), count=20) for e in ENGINES}
-    record = Record(
-        experiment=run.experiment.name, key=key, family="equal terms", spec=run.specification,
-        spec_hash=run.specification_hash,
-        code_hash="0" * 16, threads=1, started_at=datetime(2026, 1, 1, tzinfo=UTC), wall_time_seconds=90.0,
-        peak_memory_mb=1000.0, **shared, **fields,
-    )  # fmt: skip
-    write_record(folder, record)
 
 
 @contextmanager
@@ -177,9 +108,9 @@ def compare(folder: Path, records: int | None, store) -> dict[str, object]:
         made = experiment(uri)
         plan = Plan.of(made)
         runs = list(plan)[:records]
-        generator, shared = np.random.default_rng(0), {"environment": environment()}
+        generator, machine = np.random.default_rng(0), environment()
         for run in runs:
-            _write_run(run, generator, shared)
+            write_run(run, generator, machine)
         found: dict[str, object] = {"records": len(runs), "cores": os.cpu_count(), "store": store.__name__}
         found["seconds_from_records"] = _timed(lambda: tables.run(plan, "configs/speed.yaml"))
         files = {path.name: path.read_bytes() for path in tables_folder(made).iterdir()}

@@ -4,18 +4,21 @@ import json
 
 import cpu_inference
 import fisher
+import live_tracking
 import numpy as np
 import prune_step
 import pytest
 import report
 import startup
 import torch
+import training_step
 from _fma_peak import fma_peak
 from transformers import BertConfig
 
 from obert.models.encoders import prunable_weights
 
 CPU = torch.device("cpu")
+TINY_WIDTHS = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 
 
 def printed(capsys) -> dict:
@@ -158,6 +161,15 @@ def test_report_from_records_and_from_mlflow_is_the_same(root, tmp_path, monkeyp
     assert min(found["seconds_from_records"], found["seconds_from_mlflow"]) > 0
 
 
+def test_live_tracking_compares_steps_that_are_told_with_steps_that_are_not(capsys, monkeypatch):
+    monkeypatch.setattr("obert.tracking.live.PACE", {"delay": 0.0, "interval": 0.1, "share": 1.0, "niceness": 0})
+    live_tracking.main(["--layers", "1", "--width", "32", "--steps", "3", "--rounds", "1", "--threads", "1", "--json"])
+    found = printed(capsys)
+    assert found["ratio"] > 0 and found["ratio_of_totals"] > 0
+    assert 0 < found["told_seconds"] < 1
+    assert found["steps"] == 3 and found["steps_in_database"] in (0, 3)  # 0 where the worker took too long to start
+
+
 def test_nothing_is_imported_before_the_first_step_that_comes_after_it(tmp_path):
     startup.prepare(tmp_path)
     found = startup.first_step(tmp_path)
@@ -165,3 +177,44 @@ def test_nothing_is_imported_before_the_first_step_that_comes_after_it(tmp_path)
     assert {"torch", "transformers", "obert"} <= set(found["packages"])
     later = {"mlflow", "evaluate", "onnx", "onnxruntime", "openvino", "matplotlib", "optuna", "snakemake", "cpuinfo"}
     assert not later & set(found["packages"])
+
+
+@pytest.mark.parametrize("task", ["squad", "sst2"])
+def test_training_step_times_both_trainers_in_turns(capsys, task):
+    """Losses are real ones on both sides, and the ratio is that of the seconds."""
+    arguments = ["--device", "cpu", "--task", task, "--batch", "2", "--length", "8", "--turns", "3", "--json"]
+    training_step.main(arguments, BertConfig(vocab_size=50, **TINY_WIDTHS))
+    found = printed(capsys)
+    assert list(found["pairs"]) == ["masks held", "masks held, distillation"]
+    for pair in found["pairs"].values():
+        assert pair["ratio"] == pytest.approx(pair["seconds_per_step"] / pair["plain_seconds_per_step"])
+        assert pair["plain_seconds_per_step"] > 0
+        assert pair["quartiles_of_ratio"][0] <= pair["quartiles_of_ratio"][1]
+    assert (found["batch"], found["length"], found["device"]) == (2, 8, "cpu")
+
+
+def test_trainers_of_a_training_step_take_turns(monkeypatch):
+    """Two steps each, one after the other, and the masks of ours are held."""
+    case = training_step.Case("sst2", 2, 8, 2, 3, CPU)
+    order, zeros = [], []
+
+    class Noted(training_step.BlockTimer):
+        def on_step_end(self, args, state, control, model=None, **kwargs):
+            order.append(self.own)
+            if self.own == 1:
+                zeros.append(sum(int((weight == 0).sum()) for weight in prunable_weights(model).values()))
+            super().on_step_end(args, state, control, **kwargs)
+
+    monkeypatch.setattr(training_step, "BlockTimer", Noted)
+    training_step.measure(case, BertConfig(vocab_size=50, **TINY_WIDTHS))
+    assert order == [0, 0, 1, 1] * 8
+    assert zeros == [round(0.8 * (4 * 16 * 16 + 2 * 16 * 32))] * 16
+
+
+def test_a_trainer_that_fails_ends_the_benchmark_of_a_training_step(monkeypatch):
+    def fail(self, *given, **options):
+        raise ValueError("enough")
+
+    monkeypatch.setattr(training_step.CompressionTrainer, "compute_loss", fail)
+    with pytest.raises(ValueError, match="enough"):
+        training_step.measure(training_step.Case("sst2", 2, 8, 1, 3, CPU), BertConfig(vocab_size=50, **TINY_WIDTHS))

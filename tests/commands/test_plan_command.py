@@ -85,10 +85,15 @@ def test_runs_are_counted_by_stage(config, capsys):
     assert "experiment smoke: 7 runs" in text
     # two teachers; four gradual runs with one method, one of one-shot pruning
     assert [line.split() for line in text.splitlines() if line.startswith(("teacher ", "downstream "))][:2] == [
-        ["teacher", "2", "2", "1", DASH, DASH, "1"],
-        ["downstream", "5", "1", "4", "1", "3", "1"],
+        ["teacher", "2", "0", "2", "1", DASH, DASH, "1"],
+        ["downstream", "5", "0", "1", "4", "1", "3", "1"],
     ]
     assert "in one shot, without training, to 80 %" in text
+
+
+def test_finished_runs_are_counted(finished, capsys):
+    text = printed(capsys, "--config", finished)
+    assert next(line.split()[:3] for line in text.splitlines() if line.startswith("teacher ")) == ["teacher", "2", "1"]
 
 
 def test_a_scaled_recipe_is_resolved_for_each_sparsity(finished, capsys):

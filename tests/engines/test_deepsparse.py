@@ -9,7 +9,7 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper
-from samples import HEADS
+from samples import HEADS, with_new_head
 
 from obert.deployment.export import export_onnx
 from obert.deployment.latency import random_inputs
@@ -19,7 +19,7 @@ from obert.engines.deepsparse import VERSION, DeepSparse
 from obert.engines.onnxruntime import OnnxRuntime
 from obert.foundation.files import file_hash
 from obert.heads import INPUT_COLUMNS
-from obert.models.encoders import load_trained, prunable_weights
+from obert.models.encoders import prunable_weights
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "tests/data/tiny_bert"
@@ -124,7 +124,7 @@ def model(tmp_path_factory):
     if reason := DeepSparse.unavailable_reason():
         pytest.skip(reason)
     torch.manual_seed(0)
-    network = load_trained(TINY, HEADS["sequence_classification"], attn_implementation="eager").eval()
+    network = with_new_head(TINY, HEADS["sequence_classification"], attn_implementation="eager").eval()
     with torch.no_grad():
         for weight in prunable_weights(network).values():
             weight[weight.abs() < weight.abs().quantile(0.8)] = 0

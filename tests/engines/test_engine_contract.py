@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from samples import WHOLE_AND_TOKENS, padded_batches
+from samples import WHOLE_AND_TOKENS, padded_batches, with_new_head
 
 from obert.deployment.export import export_onnx
 from obert.deployment.integer_graph import to_integer
@@ -30,7 +30,7 @@ def model(request, tmp_path_factory):
     """The files of a tiny model with one head, and the model itself."""
     folder, head = tmp_path_factory.mktemp("model"), WHOLE_AND_TOKENS[request.param]
     torch.manual_seed(0)
-    network = load_trained(TINY, head)
+    network = with_new_head(TINY, head)
     save(network, load_tokenizer(TINY), folder / "model")
     network = load_trained(folder / "model", head, attn_implementation="eager")
     export_onnx(network, head, folder / "model.onnx", INPUT_COLUMNS)
@@ -42,7 +42,7 @@ def quantized_model(request, tmp_path_factory):
     """The same in 8 bits: the file is an integer graph."""
     folder, head = tmp_path_factory.mktemp("quantized"), WHOLE_AND_TOKENS[request.param]
     torch.manual_seed(0)
-    network = quantize(load_trained(TINY, head)).eval()
+    network = quantize(with_new_head(TINY, head)).eval()
     with torch.no_grad():
         for inputs in padded_batches(features(network.config.vocab_size), network.config.pad_token_id):
             network(**inputs)

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from samples import HEADS
+from samples import HEADS, with_new_head
 from torch import nn
 
 from obert.engines import ModelFiles
 from obert.engines.semi_structured import SemiStructured, is_2_4, seconds_of_layers
-from obert.models.encoders import load_tokenizer, load_trained, prunable_weights, save
+from obert.models.encoders import load_tokenizer, prunable_weights, save
 
 TINY = Path(__file__).parents[1] / "data" / "tiny_bert"
 
@@ -32,7 +32,7 @@ def test_the_pattern_is_recognised(rows, expected):
 @pytest.mark.parametrize("kind", ["dense", "2:4", "unstructured"])
 def test_only_a_dense_model_and_2_4_are_timed(kind, tmp_path):
     torch.manual_seed(0)
-    network = load_trained(TINY, HEADS["sequence_classification"])
+    network = with_new_head(TINY, HEADS["sequence_classification"])
     weights = prunable_weights(network)
     last = list(weights)[-1]
     with torch.no_grad():

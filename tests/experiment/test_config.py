@@ -155,11 +155,11 @@ def test_every_recipe_in_configs_is_valid(root):
         ({"benchmark": {"engines": []}}, ["benchmark.engines", "at least 1 item"]),
         (
             {"downstream": [{"recipes": ["smoke_one_shot"], "methods": "all", "sparsities": [0.8, 0.80000001]}]},
-            ["downstream.0.sparsities.1", "at most 6 digits"],
+            ["downstream.0.sparsities.1", "at most 4 decimals"],
         ),
         (
             {"downstream": [{"recipes": ["smoke_one_shot"], "methods": "all", "sparsities": [0.00001]}]},
-            ["downstream.0.sparsities.0", "at most 6 digits"],
+            ["downstream.0.sparsities.0", "at most 4 decimals"],
         ),
     ],
 )

@@ -3,12 +3,13 @@
 from pathlib import Path
 
 import torch
+from samples import with_new_head
 
 from obert.experiment.recipes import load_task
 from obert.heads.sequence_classification import SequenceClassification
 from obert.masks.patterns import parse_pattern
 from obert.masks.selection import dense_masks
-from obert.models.encoders import keep_layers, load_trained, prunable_layers, prunable_weights
+from obert.models.encoders import keep_layers, prunable_layers, prunable_weights
 from obert.pruning import Context, prune_event
 
 TINY = Path(__file__).parents[1] / "data" / "tiny_bert"
@@ -16,7 +17,10 @@ SMALL = {
     "mfac": {"num_gradients": 8, "gradient_batch_size": 4, "recomputations": 2},
     "obd": {"num_gradients": 16, "gradient_batch_size": 8},
     "obert": {"num_gradients": 16, "gradients": "per_example", "gradient_batch_size": 8, "fisher_block_size": 48},
+    "optimal_brain_compression": {"examples": 16, "dampening": 0.1},
     "platon": {"window": 2},
+    "sparsegpt": {"examples": 16, "dampening": 0.1},
+    "wanda": {"examples": 16},
     "woodfisher": {"num_gradients": 40, "gradient_batch_size": 2, "fisher_block_size": 64},
 }
 OBERT = {
@@ -53,7 +57,7 @@ def masks_of(method, place, device, pattern="unstructured"):
         place: puts a model on the device.
     """
     torch.manual_seed(0)
-    network = load_trained(TINY, SequenceClassification())
+    network = with_new_head(TINY, SequenceClassification())
     keep_layers(network, (0,))
     place(network)
     layers, pattern = prunable_layers(network), parse_pattern(pattern)
@@ -74,7 +78,7 @@ def masks_of(method, place, device, pattern="unstructured"):
             (loss if penalty is None else loss + penalty).backward()
             optimizer.step()
             hook.after_step(masks, at_target=event > 0)
-        context = Context(hook, masks, data, losses, torch.Generator().manual_seed(1), pattern)
+        context = Context(hook, masks, data, losses, torch.Generator().manual_seed(1), pattern, model=network)
         masks = prune_event(method, context, sparsity).masks
         hook.after_event(masks, optimizer)
     hook.finish()

@@ -15,6 +15,7 @@ import torch
 from measuring import Options, run_part
 from places import ROOT
 from safetensors.torch import load_file, save_file
+from samples import with_new_head
 from transformers import TrainerCallback
 
 from obert.experiment.recipe import LearningRate, Training
@@ -22,7 +23,7 @@ from obert.experiment.recipes import load_method, load_task
 from obert.foundation import processes
 from obert.heads.sequence_classification import SequenceClassification
 from obert.masks.patterns import UNSTRUCTURED
-from obert.models.encoders import load_tokenizer, load_trained
+from obert.models.encoders import load_tokenizer
 from obert.training.features import Features
 from obert.training.gradual import GradualPruning
 from obert.training.pruner import Pruner
@@ -52,7 +53,7 @@ def write_masks(path: Path) -> None:
     """The run, on whatever device this process is shown."""
     torch.manual_seed(0)
     options = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    network = load_trained(DATA / "tiny_bert", SequenceClassification(), **options).to(processes.join())
+    network = with_new_head(DATA / "tiny_bert", SequenceClassification(), **options).to(processes.join())
     task = load_task("movie_reviews", {"source": str(DATA / "movie_reviews"), "max_length": 32}, "masks")
     data = Features.encode(task, task.load()["train"], load_tokenizer(DATA / "tiny_bert"))
     pruner = Pruner(network, load_method("obert", METHOD, "masks"), data, SEEDS, UNSTRUCTURED)

@@ -25,7 +25,8 @@ from places import ROOT
 
 HERE = Path(__file__).resolve().parent
 LINES = "parts.jsonl"
-PATH = os.pathsep.join(filter(None, [str(ROOT), str(ROOT / "tests" / "benchmarks"), os.environ.get("PYTHONPATH")]))
+TESTS = ROOT / "tests"
+PATH = os.pathsep.join(filter(None, map(str, (ROOT, TESTS, TESTS / "benchmarks", os.environ.get("PYTHONPATH", "")))))
 MARGIN = 10  # seconds that stopping and writing may take
 
 

@@ -5,19 +5,20 @@ import copy
 import pytest
 import torch
 from events import OBERT, SMALL, TINY, masks_of
+from samples import with_new_head
 from transformers import BertConfig, BertForSequenceClassification
+from waiting import SEEDS, gradual_steps, start
 
 from obert.deployment.latency import random_inputs
 from obert.engines import ModelFiles
 from obert.engines.semi_structured import SemiStructured, is_2_4, seconds_of_layers
-from obert.experiment.recipe import Distillation, LearningRate, Training
 from obert.experiment.recipes import load_method, load_task
 from obert.foundation import registry
 from obert.heads.question_answering import QuestionAnswering
 from obert.heads.sequence_classification import SequenceClassification
 from obert.masks.patterns import Pattern, parse_pattern
 from obert.masks.selection import dense_masks, global_masks, uniform_masks
-from obert.models.encoders import load_tokenizer, load_trained, prunable_layers, prunable_weights, save
+from obert.models.encoders import load_tokenizer, prunable_layers, prunable_weights, save
 from obert.quantization.fake import quantize
 from obert.second_order import solvers
 from obert.second_order.fisher import BlockFisher, RecursiveFisher, spd_inverse
@@ -25,7 +26,6 @@ from obert.second_order.gradients import DenseGradients
 from obert.training.features import Features
 from obert.training.prediction import predict_logits
 from obert.training.pruner import Pruner
-from obert.training.trainer import CompressionTrainer
 
 pytestmark = pytest.mark.gpu
 CPU = torch.device("cpu")
@@ -94,40 +94,44 @@ def test_sum_and_recursion_give_one_inverse(gpu):
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_training_with_distillation_holds_masks_and_learns(precision, gpu, root, tmp_path):
-    """A gradual run of eight steps with a teacher; a checkpoint's masks are read back on the device."""
-    torch.manual_seed(0)
-    network, tokenizer = load_trained(TINY, SequenceClassification()), load_tokenizer(TINY)
-    task = load_task("movie_reviews", {"source": "tests/data/movie_reviews", "max_length": 32}, "test")
-    data = Features.encode(task, task.load()["train"], tokenizer)
-    teacher = copy.deepcopy(network).eval()
-    seeds = {"data order": 0, "dropout": 1, "gradients": 2, "pruning": 3}
-    distillation = Distillation(hardness=0.5)
+def test_training_with_distillation_holds_masks_learns_and_waits_for_nothing(precision, gpu, root, tmp_path):
+    """Gradual steps with a teacher, in some of which CUDA itself refuses to be waited for."""
+    network, data = start()
+    before = network.classifier.weight.detach().clone()
+
+    def watch(mode):
+        if gpu.type == "cuda":
+            torch.cuda.set_sync_debug_mode(mode)
+
     method = load_method("obert", SMALL["obert"], "test")
-    pruner = Pruner(network.to(gpu), method, data, seeds, Pattern(), teacher=teacher, distillation=distillation)
-    pruner.prune(0.5)
-    masks = {name: mask.clone() for name, mask in pruner.masks.items()}
-    pruner.save(tmp_path)
-    pruner.load(tmp_path)
-    assert all(mask.device == gpu and torch.equal(mask, masks[name]) for name, mask in pruner.masks.items())
-    training = Training(
-        epochs=64 / len(data.features), batch_size=8, learning_rate=LearningRate(initial=1e-3), precision=precision
-    )
-    trainer = CompressionTrainer(
-        network, task, data, training, seeds, tmp_path, distillation=distillation, teacher=teacher
-    )
-    before = network.classifier.weight.clone()
-    trainer.train()
-    assert len(trainer.curves()) == 8
-    assert not torch.equal(network.classifier.weight.to(gpu), before)
+    try:
+        trainer = gradual_steps(
+            network, data, method, tmp_path, lambda: watch("error"), lambda: watch("default"), precision=precision
+        )
+    finally:
+        watch("default")
+    assert len(trainer.curves()) == trainer.state.global_step == 12
+    assert not torch.equal(network.classifier.weight.cpu(), before)
+    zeros = [weight == 0 for weight in prunable_weights(network).values()]
+    assert sum(int(z.sum()) for z in zeros) == round(0.5 * sum(z.numel() for z in zeros))
     logits = predict_logits(network, data, 16)
     assert logits[0].device == CPU
     assert torch.isfinite(logits[0]).all()
 
 
+def test_masks_of_a_checkpoint_are_read_back_on_the_device(gpu, root, tmp_path):
+    network, data = start()
+    pruner = Pruner(network.to(gpu), load_method("obert", SMALL["obert"], "test"), data, SEEDS, Pattern())
+    pruner.prune(0.5)
+    masks = {name: mask.clone() for name, mask in pruner.masks.items()}
+    pruner.save(tmp_path)
+    pruner.load(tmp_path)
+    assert all(mask.device == gpu and torch.equal(mask, masks[name]) for name, mask in pruner.masks.items())
+
+
 def test_predictions_are_those_of_the_cpu(gpu, root):
     torch.manual_seed(0)
-    network, tokenizer = load_trained(TINY, QuestionAnswering()), load_tokenizer(TINY)
+    network, tokenizer = with_new_head(TINY, QuestionAnswering()), load_tokenizer(TINY)
     task = load_task("squad", {"source": "tests/data/city_qa", "max_length": 64, "doc_stride": 16}, "test")
     data = Features.encode(task, task.load()["validation"], tokenizer)
     expected = predict_logits(network, data, 16)
@@ -137,7 +141,7 @@ def test_predictions_are_those_of_the_cpu(gpu, root):
 
 def test_a_quantised_model_is_that_of_the_cpu(gpu):
     torch.manual_seed(0)
-    network = quantize(load_trained(TINY, SequenceClassification())).eval()
+    network = quantize(with_new_head(TINY, SequenceClassification())).eval()
     other = copy.deepcopy(network).to(gpu)
     tokens = torch.randint(5, 280, (8, 24), generator=torch.Generator().manual_seed(0))
     expected, found = network(input_ids=tokens).logits, other(input_ids=tokens.to(gpu)).logits

@@ -7,6 +7,7 @@ import pytest
 import torch
 from events import OBERT, SMALL, TINY, masks_of
 from pretended import GPU, OnGpu, PretendedGpu, move
+from samples import with_new_head
 
 from obert.experiment.recipes import load_method, load_task
 from obert.foundation import registry
@@ -14,7 +15,6 @@ from obert.foundation.memory import free_memory
 from obert.heads.distillation import distillation_losses
 from obert.heads.sequence_classification import SequenceClassification
 from obert.masks.holding import FixedPattern
-from obert.models.encoders import load_trained
 from obert.quantization.fake import quantize
 from obert.second_order.fisher import spd_inverse
 
@@ -97,7 +97,7 @@ def test_a_pattern_of_zeros_is_held_and_checked():
 
 def test_a_quantised_model_runs_there():
     torch.manual_seed(0)
-    network = quantize(load_trained(TINY, SequenceClassification())).eval()
+    network = quantize(with_new_head(TINY, SequenceClassification())).eval()
     tokens = torch.randint(5, 280, (2, 9), generator=torch.Generator().manual_seed(0))
     other = move(copy.deepcopy(network))
     expected = network(input_ids=tokens).logits

@@ -61,15 +61,6 @@ def zeros_of(model):
     return {f"{n}.weight": int((m.weight == 0).sum()) for n, m in model.named_modules() if isinstance(m, nn.Linear)}
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/howto/library.md"])
-def test_the_documented_script_runs(page, root):
-    script = (root / page).read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
-    assert len([line for line in script.splitlines() if line.strip()]) <= 10
-    names = {}
-    exec(script, names)
-    assert names["report"].total.measured == pytest.approx(0.8, abs=1e-4)
-
-
 def test_import_is_light_and_the_library_needs_no_harness():
     script = (
         "import sys, obert; assert 'torch' not in sys.modules; obert.prune;"

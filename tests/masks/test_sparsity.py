@@ -6,7 +6,8 @@ import torch
 from obert.foundation.errors import UserError
 from obert.masks.counts import assert_sparsity, count_zeros, equal_zeros
 from obert.masks.holding import apply_masks
-from obert.masks.selection import Cut, dense_masks, global_masks, uniform_masks
+from obert.masks.patterns import Pattern
+from obert.masks.selection import Cut, dense_masks, global_masks, row_masks, uniform_masks
 
 
 def zeros(masks):
@@ -29,6 +30,46 @@ def test_ties_are_broken_in_model_order_and_still_counted_exactly():
     masks = global_masks(scores, dense_masks(scores), 0.4)
     assert masks["a"].flatten().tolist() == [False] * 4 + [True] * 2
     assert masks["b"].all()
+
+
+def pruned_by_row(masks):
+    return (~masks["a"]).sum(dim=1).tolist()
+
+
+def test_rows_are_pruned_alike_and_the_rest_where_it_costs_least():
+    """16 of 30 weights: five of each row, and one more of the row whose sixth lowest score is least."""
+    scores = {"a": torch.arange(30.0).view(3, 10)}
+    scores["a"][2] = torch.arange(10.0) / 10
+    masks = row_masks(scores, dense_masks(scores), 16 / 30)
+    assert masks["a"].tolist() == [[False] * 5 + [True] * 5, [False] * 5 + [True] * 5, [False] * 6 + [True] * 4]
+    measured = count_zeros({"a": (scores["a"] + 1) * masks["a"]}, 16 / 30)
+    assert assert_sparsity(measured, "here", distribution="row") is measured
+
+
+@pytest.mark.parametrize("pattern", ["unstructured", "1x2", "2:4"])
+@pytest.mark.parametrize("sparsity", [0.0, 0.1, 0.37, 0.5])
+def test_rows_have_the_tensors_exact_count_and_differ_by_one_group(pattern, sparsity):
+    groups, scores = Pattern.parse(pattern), {"a": torch.rand(7, 12, generator=torch.Generator().manual_seed(0))}
+    found = row_masks(scores, dense_masks(scores), sparsity, groups)
+    assert zeros(found) == round(84 * sparsity / groups.zeros) * groups.zeros
+    assert max(pruned_by_row(found)) - min(pruned_by_row(found)) <= groups.zeros
+
+
+def test_a_row_that_has_lost_more_keeps_what_it_has_and_the_others_lose_the_less():
+    scores = {"a": torch.rand(4, 10, generator=torch.Generator().manual_seed(0))}
+    masks = dense_masks(scores)
+    masks["a"][1, :9] = False
+    found = row_masks(scores, masks, 0.5)
+    assert sorted(pruned_by_row(found)) == [3, 4, 4, 9]
+    assert pruned_by_row(found)[1] == 9 and not (found["a"] & ~masks["a"]).any()
+    with pytest.raises(ValueError, match="target of 8 pruned groups is below the 9"):
+        row_masks(scores, masks, 0.2)
+
+
+def test_groups_over_several_rows_have_no_row_to_be_compared_in():
+    scores = {"a": torch.rand(4, 4)}
+    with pytest.raises(UserError, match="groups of tensor 'a' lie in several rows"):
+        row_masks(scores, dense_masks(scores), 0.5, Pattern.parse("2x2"))
 
 
 def test_uniform_masks_reach_the_target_in_each_tensor():

@@ -78,6 +78,17 @@ class Silent(GradientBased):
         return 0
 
 
+class ForwardOnly(Magnitude):
+    """Makes a forward pass without a gradient, and says that it takes gradients."""
+
+    def score(self, context):
+        context.losses(next(iter(context.data.examples(8, 8, context.draw))))
+        return super().score(context)
+
+    def gradient_examples(self):
+        return 8
+
+
 class _MovesThePruned(Proposal):
     def update(self, pruned):
         return Update({name: torch.ones_like(scores) for name, scores in self.scores.items()})
@@ -122,6 +133,7 @@ class UnknownSettings(Magnitude):
         (Unseeded, "the same run a second time made other masks|a checkpoint made other masks"),
         (Touching, "pruning changed the bias of the layer of '0.weight'"),
         (Silent, r"gradient_examples\(\) is 0, and 8 examples were drawn"),
+        (ForwardOnly, r"gradient_examples\(\) is 8, and 0 examples were drawn"),
         (MovesThePruned, "moves weights that are pruned"),
         (Stateful, "an update changed when another proposal was made before it"),
         (PrunesNothing, "the method prunes in no pattern: not this one"),

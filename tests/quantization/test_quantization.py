@@ -8,8 +8,9 @@ import onnx
 import pytest
 import torch
 import transformers
-from samples import WHOLE_AND_TOKENS, padded_batches
-from transformers import BertConfig
+from safetensors.torch import load_file, save_file
+from samples import WHOLE_AND_TOKENS, padded_batches, with_new_head
+from transformers import AutoModel, BertConfig
 
 from obert.deployment.export import export_onnx, exported_sparsity
 from obert.deployment.integer_graph import to_integer
@@ -24,6 +25,7 @@ from obert.quantization.fake import (
     QuantizedEmbedding,
     QuantizedLinear,
     integer_weight,
+    is_of_quantizer,
     is_quantized,
     quantize,
     quantize_layer,
@@ -135,7 +137,7 @@ def test_rounding_passes_gradients_to_all_parameters(head):
 
 def test_saved_and_loaded_is_the_same_model(head, root, tmp_path):
     torch.manual_seed(0)
-    network = calibrated(load_trained(root / TINY, head))
+    network = calibrated(with_new_head(root / TINY, head))
     save(network, load_tokenizer(root / TINY), tmp_path)
     assert json.loads((tmp_path / "quantization.json").read_text())["bits"] == 8
     again = load_trained(tmp_path, head)
@@ -144,10 +146,18 @@ def test_saved_and_loaded_is_the_same_model(head, root, tmp_path):
         expected, found = (n(**batch(), return_dict=False) for n in (network, again))
     assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
     assert not is_quantized(load_float(tmp_path, head))
-    (tmp_path / "model.safetensors").unlink()
-    load_float(root / TINY, head).save_pretrained(tmp_path)
-    with pytest.raises(UserError, match=r"lacks .*fake_quant"):
-        load_trained(tmp_path, head)
+    with pytest.raises(OSError, match=r"model\.safetensors"):  # Transformers alone does not take it for a float model
+        AutoModel.from_pretrained(tmp_path)
+    file = tmp_path / "quantized.safetensors"
+    for lost, lacks in (
+        (is_of_quantizer, "fake_quant"),
+        (lambda name: name.endswith("output.dense.bias"), "dense.bias"),
+    ):
+        weights = load_file(file)
+        save_file({name: weight for name, weight in weights.items() if not lost(name)}, file)
+        with pytest.raises(UserError, match=f"lacks .*{lacks}"):
+            load_trained(tmp_path, head)
+        save_file(weights, file)
 
 
 @pytest.fixture(scope="module")

@@ -115,6 +115,14 @@ def test_a_state_of_torchs_rounds_as_it_did(kind):
 
 @pytest.mark.parametrize("wrong", ["nan", "inf", "-inf"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_value_that_is_not_a_number_is_refused(kind, wrong):
+@pytest.mark.parametrize("good_ones", [0, 1])
+def test_a_value_that_is_not_finite_spoils_all_and_is_refused(kind, wrong, good_ones):
+    """The device is not waited for to find it: what is rounded after it is not finite, nor is the loss."""
+    quantizer = KINDS[kind]()
+    good = torch.tensor([-1.0, 1.0])
+    for _ in range(good_ones):
+        assert torch.isfinite(quantizer(good)).all()
+    assert not torch.isfinite(quantizer(torch.tensor([1.0, float(wrong)]))).any()
+    assert not torch.isfinite(quantizer(good)).any()
     with pytest.raises(UserError, match="is not a number: training has diverged"):
-        KINDS[kind]()(torch.tensor([1.0, float(wrong)]))
+        freeze_scales(quantizer)

@@ -130,6 +130,23 @@ def test_export_of_a_model_that_changed_after_its_record(plan):
     assert not (at(plan, run, "export").folder / "metrics.json").exists()
 
 
+def test_a_file_is_not_replaced_under_the_record_of_the_run_before(plan, monkeypatch):
+    """Else the mirror, or a benchmark, would take the new file for what the old record is of."""
+    run = plan.teacher("movie_reviews")
+    write_trained(plan, run)
+    exported = at(plan, run, "export")
+    make(exported)
+    assert (exported.folder / "metrics.json").exists()
+
+    def stop(*_):
+        assert not (exported.folder / "metrics.json").exists()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("obert.deployment.export.export_onnx", stop)
+    with pytest.raises(KeyboardInterrupt):
+        make(exported)
+
+
 def test_export_before_training_names_the_missing_record(plan):
     with pytest.raises(UserError, match="is missing: run the stage that makes it first"):
         make(at(plan, pruned_run(plan, "movie_reviews"), "export"))

@@ -47,12 +47,12 @@ def test_zeros_are_those_of_the_pruned_model_and_scales_are_frozen(plan, runs):
 def test_interrupted_and_run_again_equals_uninterrupted(plan, runs, interrupted_at, step):
     _, run = runs
     whole = make(run)
-    expected = load_file(run.folder / "model" / "model.safetensors")
+    expected = load_file(run.folder / "model" / "quantized.safetensors")
     with interrupted_at(step):
         make(run)
     assert list(run.checkpoints.glob("checkpoint-*"))
     again = make(run)
-    found = load_file(run.folder / "model" / "model.safetensors")
+    found = load_file(run.folder / "model" / "quantized.safetensors")
     assert found.keys() == expected.keys()
     for name, value in found.items():
         assert torch.equal(value, expected[name]), name

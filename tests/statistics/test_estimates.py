@@ -3,14 +3,34 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from obert.foundation.errors import UserError
-from obert.statistics.estimates import Summary, bootstrap_means, mean_over_seeds, mean_over_tasks
+from obert.statistics.estimates import RESAMPLES, Summary, bootstrap_means, mean_over_seeds, mean_over_tasks
 
 
 def paired_difference(first, second):
     one, other = bootstrap_means([first, second])
     return (one - other).interval()
+
+
+@pytest.mark.parametrize("examples", [2, 7, 4500])
+def test_resamples_are_those_of_scipy(examples, monkeypatch):
+    """Of scipy's percentile bootstrap with the same generator, whatever is held in memory at a time."""
+    monkeypatch.setattr("obert.statistics.estimates.BATCH_ELEMENTS", 2_000_000)
+    scores = np.random.default_rng(1).choice([0.0, 40.0, 200 / 3, 100.0], (3, examples))
+    found = np.stack([resampled.distribution for resampled in bootstrap_means([pd.Series(row) for row in scores], 5)])
+    expected = stats.bootstrap(
+        (scores,), np.mean, axis=-1, n_resamples=RESAMPLES, batch=100, rng=np.random.default_rng(5)
+    ).bootstrap_distribution
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_columns_that_are_the_same_differ_by_nothing_at_all():
+    """Not by the rounding of sums that are taken in another order: a difference of 1e-16 would be shown as -0.00."""
+    scores = pd.Series(np.random.default_rng(2).uniform(0, 100, 501))
+    first, second = bootstrap_means([scores, scores[::-1]])
+    assert (first.distribution == second.distribution).all()
 
 
 def test_summary_has_the_mean_and_the_sample_standard_deviation():

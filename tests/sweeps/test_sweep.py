@@ -50,6 +50,11 @@ def test_every_sweep_is_valid(root):
         ({"space": {SPACE: {"values": ["1e-4"]}}}, ["YAML reads 1e-4 as text", "1.0e-4"]),
         ({"space": {SPACE: {"low": 1.0, "high": 2.0}}}, ["space.methods.obert.dampening: a grid needs 'values'"]),
         ({"space": {SPACE: {"low": 2.0, "high": 1.0, "step": 1.0}}}, ["low 2 must be below high 1"]),
+        ({"space": {SPACE: {"low": 0.0, "high": 1.0, "step": 1e-12}}}, ["'step' makes more than 10,000 points"]),
+        (
+            {"space": {f"training.{k}": {"values": list(range(1, 99))} for k in ("batch_size", "epochs", "x")}},
+            ["941,192 points are more than the 10,000 of a grid"],
+        ),
         (
             {"space": {"methods.obert.dampning": {"values": [1.0]}}},
             ["'dampning'", "space", "Did you mean 'dampening'?"],

@@ -1,8 +1,11 @@
 """The stage: records or a tracking server in, files out."""
 
+import os
 import re
+import shutil
 
 import pytest
+from killing import changes, chosen, killed_before_change
 from planned import changed
 
 from obert.commands import tables
@@ -103,6 +106,38 @@ def test_report_is_self_contained(plan):
         assert piece not in page
     for piece in ("Example CPU", "f" * 40, "Leaderboard", "data:image/svg+xml", f"--config {CONFIG} --task"):
         assert piece in page
+
+
+def test_a_report_that_would_be_too_large_links_its_largest_tables(plan, monkeypatch):
+    _write(plan)
+    whole = _files(tables.run(plan, CONFIG).parent)
+    pages = {name: len(page) for name, page in whole.items() if name.endswith(".html") and name != tables.REPORT}
+    room = sum(pages.values()) - max(pages.values()) - 1  # for all but two
+    monkeypatch.setattr("obert.report.report_page.PAGE_BYTES", room)
+    files = _files(tables.run(plan, CONFIG).parent)
+    assert files | {tables.REPORT: None} == whole | {tables.REPORT: None}
+    links = re.findall(r'href="([^"#]+)"', files[tables.REPORT].decode().replace("data:,", "#"))
+    assert sorted(links) == sorted(sorted(pages, key=pages.get)[-2:])
+    assert whole[tables.REPORT].count(b'.html"') == 0
+    assert len(whole[tables.REPORT]) - len(files[tables.REPORT]) > max(pages.values()) / 2
+    assert files[tables.REPORT].count(b"<h3 id=") == whole[tables.REPORT].count(b"<h3 id=")
+
+
+def test_tables_that_are_killed_anywhere_are_made_by_the_same_command(plan):
+    plan = changed(plan, tables=("leaderboard",))
+    _write(plan)
+    folder = folders.tables_folder(plan.experiment)
+    number = changes(lambda: tables.run(plan, CONFIG), folder)
+    whole = _files(folder)
+    for moment in chosen(4, number):
+        shutil.rmtree(folder)
+        assert killed_before_change(lambda: tables.run(plan, CONFIG), folder, moment)
+        found = _files(folder) if folder.exists() else {}
+        assert {name: content for name, content in found.items() if not name.endswith(".tmp")}.items() <= whole.items()
+        assert len([name for name in found if name.endswith(".tmp")]) <= 1
+        for left in folder.glob(".*.tmp"):  # an hour later
+            os.utime(left, (0, 0))
+        assert _files(tables.run(plan, CONFIG).parent) == whole
 
 
 def test_an_experiment_without_records_says_so(plan):

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from obert.experiment.plan import Plan
-from obert.experiment.reading import read_yaml
 from obert.experiment.recipes import load_task
+from obert.experiment.yaml_file import read_yaml
 from obert.foundation import registry
 from obert.foundation.code_identity import code_hash
 from obert.foundation.errors import UserError

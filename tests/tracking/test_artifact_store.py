@@ -56,7 +56,7 @@ def test_tracking_finds_it_before_the_first_record(root, without_driver, tmp_pat
     monkeypatch.setattr("obert.experiment.folders.RESULTS", tmp_path)
     monkeypatch.setattr("obert.commands.track.synchronize", lambda *_: pytest.fail("records were mirrored"))
     with pytest.raises(UserError, match="boto3"):
-        track.run(plan_with(without_driver, root).experiment)
+        track.run(plan_with(without_driver, root))
 
 
 def test_a_record_that_cannot_be_mirrored_leaves_the_others_alone(uri, tmp_path):

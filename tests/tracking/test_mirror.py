@@ -17,7 +17,8 @@ from obert.records.record import Score, write_record
 from obert.tracking import mirror
 from obert.tracking.fetch import fetch
 from obert.tracking.mirror import MAX_NAME, MAX_VALUE, VERSION_TAG, mirror_run, synchronize
-from obert.tracking.store import HASH_TAG, PATH_TAG, SKIPPED_TAG, initialize
+from obert.tracking.naming import PATH_TAG
+from obert.tracking.store import HASH_TAG, SKIPPED_TAG, initialize
 
 
 def _runs(uri, experiment="example"):
@@ -31,7 +32,7 @@ def test_a_record_becomes_a_run_with_params_tags_curves_and_files(uri, tmp_path)
     (folder / "teacher_logits.jsonl").write_text("{}\n")
     assert mirror_run(folder, uri)
     (run,) = _runs(uri)
-    assert run.info.run_name == str(made.key.path)
+    assert run.info.run_name == "obert 90 % · Movie reviews · gradual · seed 1"
     assert run.info.start_time == int(made.started_at.timestamp() * 1000)
     assert run.info.end_time - run.info.start_time == int(made.wall_time_seconds * 1000)
     assert run.data.metrics["accuracy"] == 88.5
@@ -131,7 +132,7 @@ def test_the_documented_searches_find_what_they_say(uri, tmp_path, root):
         mirror_run(write_run(tmp_path / "runs", made), uri)
     client = MlflowClient(uri)
     identifier = client.get_experiment_by_name("example").experiment_id
-    found = [{run.info.run_name for run in client.search_runs([identifier], query)} for query in queries]
+    found = [{run.data.tags[PATH_TAG] for run in client.search_runs([identifier], query)} for query in queries]
     assert found == [
         {"downstream/city_qa/gradual/magnitude-0.9/seed0", "downstream/city_qa/gradual/obert-0.9/seed0"},
         {"downstream/city_qa/gradual/obert-0.9/seed0"},

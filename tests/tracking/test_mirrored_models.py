@@ -7,7 +7,7 @@ import onnx
 import pytest
 import torch
 from mlflow import MlflowClient
-from samples import WHOLE_AND_TOKENS
+from samples import WHOLE_AND_TOKENS, with_new_head
 from tables.examples import record
 from transformers import AutoTokenizer
 
@@ -15,7 +15,7 @@ from obert.deployment.export import export_onnx
 from obert.deployment.parity import PARITY_TOLERANCE
 from obert.foundation.files import file_hash
 from obert.heads import INPUT_COLUMNS
-from obert.models.encoders import load_tokenizer, load_trained, save
+from obert.models.encoders import load_tokenizer, save
 from obert.records.record import write_record
 from obert.tracking.fetch import fetch
 from obert.tracking.mirror import mirror_run
@@ -31,10 +31,11 @@ def exported(request, root, tmp_path):
     tiny = root / "tests/data/tiny_bert"
     torch.manual_seed(0)
     head = WHOLE_AND_TOKENS[request.param]
-    network = load_trained(tiny, head, attn_implementation="eager")
+    network = with_new_head(tiny, head, attn_implementation="eager")
     source = "teacher/movie_reviews/dense/dense/seed0"
     environment = {"python": "3.11.7", "packages": {name: version(name) for name in ("numpy", "onnx", "onnxruntime")}}
-    made = record("export", inputs={source: "0" * 64}, files=("model.onnx",), environment=environment)
+    teacher = write_record(tmp_path / "runs" / source, record("teacher", 90.0))
+    made = record("export", inputs={source: file_hash(teacher)}, files=("model.onnx",), environment=environment)
     save(network, load_tokenizer(tiny), tmp_path / "runs" / source / "model")
     folder = tmp_path / "runs" / made.key.path
     export_onnx(network, head, folder / "model.onnx", INPUT_COLUMNS)

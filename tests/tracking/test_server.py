@@ -21,6 +21,7 @@ from obert.records.record import FILE_NAME, read_records
 from obert.tracking import store
 from obert.tracking.fetch import fetch
 from obert.tracking.mirror import synchronize
+from obert.tracking.naming import PATH_TAG
 
 pytestmark = pytest.mark.slow
 
@@ -86,7 +87,7 @@ def everything(uri):
     """Every run by its key, once."""
     client = MlflowClient(uri)
     found = client.search_runs([client.get_experiment_by_name("example").experiment_id], max_results=1000)
-    runs = {run.data.tags[store.PATH_TAG]: run for run in found}
+    runs = {run.data.tags[PATH_TAG]: run for run in found}
     assert len(runs) == len(found)
     return runs
 
@@ -150,7 +151,7 @@ def half_made(uri):
     client = MlflowClient(uri)
     found = client.get_experiment_by_name("example")
     runs = client.search_runs([found.experiment_id]) if found else []
-    return {run.data.tags[store.PATH_TAG] for run in runs if run.data.metrics and not is_complete(run)}
+    return {run.data.tags[PATH_TAG] for run in runs if run.data.metrics and not is_complete(run)}
 
 
 def is_complete(run):
@@ -183,5 +184,5 @@ def test_a_killed_writer_leaves_nothing_half_made_that_counts(experiment, tmp_pa
     fetched = fetch(uri, "example", tmp_path / "fetched")
     assert {str(made.key.path) for made in read_records(fetched)} == complete
     assert lost not in complete
-    track.run(experiment)
+    track.run(Plan.of(experiment))
     assert_all_is_there(experiment, tmp_path)

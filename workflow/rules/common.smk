@@ -17,6 +17,7 @@ from obert.foundation.code_identity import code_hash
 from obert.foundation.errors import UserError
 from obert.foundation.files import file_hash
 from obert.foundation.nodes import ANY, SLURM, THIS, slurm_nodes, this_machine
+from obert.foundation.passwords import masked
 from obert.foundation.registry import PACKAGE
 from obert.stages import stages
 
@@ -54,6 +55,8 @@ except UserError as error:
     raise WorkflowError(str(error)) from None
 
 EXPERIMENT, STAGES = PLAN.experiment, stages()
+if masked(EXPERIMENT.tracking_uri) != EXPERIMENT.tracking_uri:
+    workflow.configfiles.clear()  # or `snakemake --report` shows the file, and the server's password in it
 PLANNED = {run.key.path.as_posix(): run for run in PLAN}
 RUNS = folders.runs_folder(EXPERIMENT).as_posix()
 TABLES = folders.tables_folder(EXPERIMENT).as_posix()

@@ -3,7 +3,7 @@
 from functools import cache
 
 from obert.experiment.recipes import SWEEPS
-from obert.experiment.reading import read_yaml
+from obert.experiment.yaml_file import read_yaml
 from obert.sweeps.search import load_sweep
 
 

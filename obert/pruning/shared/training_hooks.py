@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from obert.masks.holding import apply_masks
+from obert.masks.holding import Holding
 from obert.masks.patterns import UNSTRUCTURED
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ class TrainingHook:
 
     def __init__(self, layers: dict[str, nn.Linear]):
         self.layers = layers
+        self._holding = Holding()
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -37,7 +38,7 @@ class TrainingHook:
 
     def impose(self, masks: Masks) -> None:
         """Make the model's weights those of the masks."""
-        apply_masks(self.weights, masks)
+        self._holding.apply(self.weights, masks)
 
     def after_event(self, masks: Masks, optimizer: torch.optim.Optimizer | None) -> None:
         """Called when a pruning event is over, with the new masks; in one-shot pruning there is no optimiser."""

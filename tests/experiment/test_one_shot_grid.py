@@ -1,0 +1,56 @@
+"""The grid of `configs/one_shot.yaml`: which runs there are, and that each is one job."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from obert.experiment.plan import Plan
+from obert.foundation import registry
+
+CONFIG = "configs/one_shot.yaml"
+METHODS = ("magnitude", "obert", "optimal_brain_compression", "sparsegpt", "wanda")
+
+
+@pytest.fixture
+def plan(root):
+    return Plan.load(CONFIG)
+
+
+def test_every_method_has_each_sparsity_with_three_seeds_on_two_real_tasks(plan):
+    runs = [run.key for run in plan.of_stage("downstream")]
+    assert Counter((key.recipe, key.method) for key in runs) == {
+        **{("one_shot_1024", method): 2 * 4 * 3 for method in METHODS},
+        ("one_shot_1024_uniform", "magnitude"): 2 * 4 * 3,
+    }
+    assert {key.sparsity for key in runs} == {0.5, 0.6, 0.7, 0.8}
+    assert {key.task for key in runs} == {"sst2", "qqp"} and {key.seed for key in runs} == {0, 1, 2}
+    assert Counter(run.key.stage for run in plan) == {"teacher": 2, "downstream": 144}
+
+
+def test_methods_that_look_at_examples_look_at_as_many(plan):
+    counts = {}
+    for run in plan.of_stage("downstream"):
+        method = registry.load("pruning", run.key.method)(**run.recipe.methods.get(run.key.method, {}))
+        counts[run.key.method] = method.gradient_examples() + method.forward_examples()
+        assert run.recipe.is_one_shot and run.recipe.start == "teacher"
+    assert counts == {method: 0 if method == "magnitude" else 1024 for method in METHODS}
+
+
+def test_a_dry_run_has_a_job_for_each_run_and_for_the_tables(root, tmp_path):
+    for part in ("Snakefile", "configs", "obert", "profiles", "workflow"):
+        copy = shutil.copy if (root / part).is_file() else shutil.copytree
+        copy(root / part, tmp_path / part)
+    places = {"PYTHONPATH": str(tmp_path), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["snakemake", "-n", "--cores", "2", "--configfile", CONFIG],
+        cwd=tmp_path, env=os.environ | places, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    jobs = dict(re.findall(r"^(\w+) +(\d+)$", done.stdout + done.stderr, re.MULTILINE))
+    assert jobs == {"teacher": "2", "downstream": "144", "tables": "1", "track": "1", "all": "1", "total": "149"}
