@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from obert.experiment.schema import Experiment
 
 MB = 1e6
-PLANNING = 900.0  # MB of Snakemake on the node: twice, since it plans there, in the job and in its step
+PLANNING = 1300.0  # MB of Snakemake on the node, twice as it plans in the job and in its step, and of the tracker
 PROCESS = 900.0  # MB of Python with torch, transformers and datasets
 DRIVER = 3000.0  # MB of the machine's memory that a process with a GPU takes
 MARGIN = 1.25  # of an estimate, and of what an earlier run took

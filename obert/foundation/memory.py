@@ -6,7 +6,7 @@ import os
 import resource
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,12 @@ class Allowance:
 def allowance() -> Allowance | None:
     """The narrowest limit on this process's memory: of its control groups, or else of its SLURM job; None if there is
     none. SLURM, containers and Kubernetes all limit jobs by control groups; a SLURM that does not, counts instead."""
-    groups = [found for path in _groups() if (found := _of_group(path)) is not None]
+    paths = list(_groups())
+    groups = [found for path in paths if (found := _of_group(path)) is not None]
     if groups:
-        return min(groups, key=lambda group: group.limit - group.used)
+        narrowest = min(groups, key=lambda group: group.limit - group.used)
+        # Version 1 counts them in the group of the process, whichever group's limit it was.
+        return replace(narrowest, killed=max(map(_killed, paths)))
     asked = os.environ.get("SLURM_MEM_PER_NODE", "")
     return Allowance(int(asked) << 20, int(peak_memory_mb() * 1e6)) if asked.isdigit() and int(asked) else None
 
@@ -64,9 +67,9 @@ def _groups() -> Iterator[Path]:
 
 def _of_group(folder: Path) -> Allowance | None:
     """What a control group may use (cgroup v2 or v1); None if it has no limit."""
-    for limit, peak, used, events in (
-        ("memory.max", "memory.peak", "anon", "memory.events"),
-        ("memory.limit_in_bytes", "memory.max_usage_in_bytes", "total_rss", "memory.oom_control"),
+    for limit, peak, used in (
+        ("memory.max", "memory.peak", "anon"),
+        ("memory.limit_in_bytes", "memory.max_usage_in_bytes", "total_rss"),
     ):
         try:
             text = (folder / limit).read_text(encoding="ascii").strip()
@@ -75,10 +78,15 @@ def _of_group(folder: Path) -> Allowance | None:
             continue
         if text == "max" or int(text) >= 1 << 60:  # v1 writes the largest number that it has
             return None
-        killed = _counts(folder / events).get("oom_kill", 0) if (folder / events).is_file() else 0
         most = int((folder / peak).read_text(encoding="ascii")) if (folder / peak).is_file() else None
-        return Allowance(int(text), counted.get(used, 0), most, killed)
+        return Allowance(int(text), counted.get(used, 0), most)
     return None
+
+
+def _killed(folder: Path) -> int:
+    """How many processes of a control group were ended for lack of memory."""
+    files = (folder / name for name in ("memory.events", "memory.oom_control"))
+    return max((_counts(path).get("oom_kill", 0) for path in files if path.is_file()), default=0)
 
 
 def _counts(path: Path) -> dict[str, int]:

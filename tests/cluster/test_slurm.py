@@ -56,9 +56,7 @@ HANG = """marker = Path("results/{name}")
             marker.touch()
             time.sleep(3600)"""
 METHODS = {
-    "hungry": METHOD.format(
-        what="Takes 1.5 GB that it does not tell of.", name="Hungry", before="b'x' * 1_500_000_000"
-    ),
+    "hungry": METHOD.format(what="Takes 2 GB that it does not tell of.", name="Hungry", before="b'x' * 2_000_000_000"),
     "too_slow": METHOD.format(what="Hangs once.", name="TooSlow", before=HANG.format(name="too_slow")),
     "unwanted": METHOD.format(what="Hangs once.", name="Unwanted", before=HANG.format(name="unwanted")),
 }

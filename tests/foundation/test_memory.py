@@ -49,11 +49,11 @@ def second(limit, used, peak, killed=0):
 
 
 def test_the_narrowest_group_counts(groups):
-    unlimited = first(9223372036854771712, GB, 2 * GB)
+    unlimited = first(9223372036854771712, GB, 2 * GB, killed=1)
     groups(
         V1,
         memory__slurm__job_1=first(8 * GB, GB, 2 * GB),
-        memory__slurm__job_1__step_0=first(3 * GB, GB, 2 * GB, 1),
+        memory__slurm__job_1__step_0=first(3 * GB, GB, 2 * GB),
         memory__slurm__job_1__step_0__task_0=unlimited,
         memory__slurm=unlimited,
     )

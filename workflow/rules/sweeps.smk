@@ -42,6 +42,17 @@ def workers_of(name):
     return lambda wildcards, threads: 1 if GPUS else max(threads // loaded(name).original.experiment.threads, 1)
 
 
+def memory_of(name):
+    """What its workers take together, each as much as the largest run of a trial."""
+
+    def of(wildcards, threads, attempt):
+        asks = Asks(loaded(name).original.experiment, on_gpu=GPUS > 0)
+        largest = max(asks[run].again(attempt).memory_mb for run in loaded(name).runs)
+        return workers_of(name)(wildcards, threads) * largest
+
+    return of
+
+
 for file in sorted(SWEEPS.glob("*.yaml")):
 
     rule:
@@ -62,7 +73,7 @@ for file in sorted(SWEEPS.glob("*.yaml")):
         threads: CORES
         resources:
             gpu=min(GPUS, 1),
-            mem_mb=lambda wildcards, threads: 3000 * threads,
+            mem_mb=memory_of(file.stem),
             runtime=1440,
             # No parameter: that would run a sweep again where there are other cores.
             workers=workers_of(file.stem),
