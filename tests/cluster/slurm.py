@@ -12,7 +12,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,8 +52,8 @@ AccountingStoragePass={folder}/munge.socket
 ReturnToService=2
 OverTimeLimit=0
 KillWait=5
-NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory} State=UNKNOWN
-PartitionName=all Nodes={host} Default=YES MaxTime=INFINITE State=UP
+NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory} State=UNKNOWN
+PartitionName=all Nodes={node} Default=YES MaxTime=INFINITE State=UP
 """
 SLURMDBD_CONF = """
 AuthType=auth/munge
@@ -128,7 +128,8 @@ def slurm(folder: Path) -> Iterator[Slurm]:
     """
     mariadb, ctld, slurmd, dbd = _free_ports(4)
     host = socket.gethostname().partition(".")[0]
-    facts = {"folder": folder, "host": host, "cpus": os.cpu_count(), "memory": MEMORY_MB}
+    node = f"node{os.getpid()}"  # names control groups, too
+    facts = {"folder": folder, "host": host, "node": node, "cpus": os.cpu_count(), "memory": MEMORY_MB}
     facts |= {"ctld": ctld, "slurmd": slurmd, "dbd": dbd, "mariadb": mariadb}
     for name, text in {"slurm": SLURM_CONF, "slurmdbd": SLURMDBD_CONF, "cgroup": CGROUP_CONF}.items():
         path = folder / f"{name}.conf"
@@ -147,8 +148,8 @@ def slurm(folder: Path) -> Iterator[Slurm]:
     running = Slurm(folder, environment)
 
     def start(*command: str) -> subprocess.Popen:
-        log = (folder / f"{Path(command[0]).name}.out").open("w")
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        with (folder / f"{Path(command[0]).name}.out").open("w") as log:
+            process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
         stack.callback(_end, process)
         return process
 
@@ -202,8 +203,10 @@ def slurm(folder: Path) -> Iterator[Slurm]:
         running.run("sacctmgr", "-i", "add", "account", "lab", "cluster=one")
         running.run("sacctmgr", "-i", "add", "user", "root", "account=lab", "cluster=one")
         start("slurmctld", "-D")
-        start("slurmd", "-D", "-N", host)
+        stack.callback(_remove_groups, CGROUP / f"slurm_{node}")
+        start("slurmd", "-D", "-N", node)
         _until(lambda: "idle" in running.run("sinfo", "-h", "-o", "%t"), "slurmd", folder)
+        stack.callback(_end_jobs, running)
         yield running
 
 
@@ -241,3 +244,15 @@ def _end(process: subprocess.Popen) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+def _end_jobs(running: Slurm) -> None:
+    running.run("scancel", "--user=root")
+    _until(lambda: not running.run("squeue", "-h"), "squeue", running.folder)
+
+
+def _remove_groups(folder: Path) -> None:
+    """Remove the control groups that jobs leave when slurmd is ended first: a later job of the number would fail."""
+    for group, _, _ in os.walk(folder, topdown=False):
+        with suppress(OSError):  # a process that does not end
+            Path(group).rmdir()
