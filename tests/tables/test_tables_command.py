@@ -127,6 +127,7 @@ def test_tables_that_are_killed_anywhere_are_made_by_the_same_command(plan):
     plan = changed(plan, tables=("leaderboard",))
     _write(plan)
     folder = folders.tables_folder(plan.experiment)
+    folder.parent.mkdir(parents=True)
     number = changes(lambda: tables.run(plan, CONFIG), folder)
     whole = _files(folder)
     for moment in chosen(4, number):
