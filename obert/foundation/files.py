@@ -59,14 +59,19 @@ def partial_folder(path: Path) -> Iterator[Path]:
     Raises:
         UserError: the file system has no locks.
     """
-    with locked(path.with_name(f".{path.name}.lock")):
-        partial = path.with_name(f".{path.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        try:
-            yield partial
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+    with locked(path.with_name(f".{path.name}.lock")), emptied(path.with_name(f".{path.name}.partial")) as partial:
+        yield partial
+
+
+@contextmanager
+def emptied(folder: Path) -> Iterator[Path]:
+    """An empty folder, removed when the block ends. Whoever uses it holds a lock: what is in it is of a killed process."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_place(path: Path, where: str) -> None:

@@ -2,17 +2,17 @@
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from obert.foundation.files import file_hash
+from obert.foundation.files import emptied, file_hash
 from obert.records.record import CURVES, FILE_NAME, MODEL, PREDICTIONS, TEACHER_LOGITS, Record, read_with_bytes
 
 BESIDE = (CURVES, PREDICTIONS, TEACHER_LOGITS)  # what is mirrored besides the record, of every run that has it
 TOKENIZER = ("config.json", "tokenizer.json", "tokenizer_config.json")
+PARTIAL = ".mirror.partial"
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Snapshot:
 
 @contextmanager
 def snapshot(folder: Path) -> Iterator[Snapshot]:
-    """A snapshot of a run's folder. Its files are links, gone when the block ends; it holds no lock.
+    """A snapshot of a run's folder, taken by one process at a time. Its files are links, gone when the block ends.
 
     A rerun removes the record before it replaces a file, and no two records have the same bytes (each says when its run
     started). So files that were taken between two looks at one record are that record's.
@@ -42,10 +42,10 @@ def snapshot(folder: Path) -> Iterator[Snapshot]:
     """
     while True:
         record, content = read_with_bytes(folder / FILE_NAME)
-        with tempfile.TemporaryDirectory(prefix=".mirror.", dir=folder) as name:
-            _take(folder, record, Path(name))
+        with emptied(folder / PARTIAL) as taken:
+            _take(folder, record, taken)
             if read_with_bytes(folder / FILE_NAME)[1] == content:
-                yield Snapshot(record, content, Path(name))
+                yield Snapshot(record, content, taken)
                 return
 
 

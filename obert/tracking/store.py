@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from obert.foundation.errors import UserError
+from obert.foundation.files import emptied
 from obert.foundation.locks import locked
 from obert.foundation.passwords import mask_logs
 from obert.tracking.database import Content, put_in_place, wait_while_it_is_made
@@ -107,8 +108,8 @@ def initialize(uri: str) -> None:
 
 def _make(database: Path) -> None:
     # A folder of its own, as SQLite keeps a journal beside the file.
-    with tempfile.TemporaryDirectory(prefix=f".{database.name}.", dir=database.parent) as folder:
-        made = Path(folder) / database.name
+    with emptied(database.with_name(f".{database.name}.partial")) as folder:
+        made = folder / database.name
         ping(f"{SQLITE}{made}")
         put_in_place(made, database)
 
