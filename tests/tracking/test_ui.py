@@ -88,8 +88,9 @@ def test_names_score_and_sparsity_come_first(uri, pages, page, tmp_path):
     positions = page.evaluate(POSITIONS)  # the grid's elements come in no order
     assert sorted(columns, key=positions.get) == columns
 
-    page.goto(f"{pages}/#/compare-runs?runs={json.dumps([run.info.run_id for run in runs])}&experiments=[{experiment}]")
-    page.get_by_text("Result/sparsity").first.wait_for()
+    compared = json.dumps([run.info.run_id for run in runs])
+    page.goto(f"{pages}/#/compare-runs?runs={compared}&experiments={json.dumps([experiment])}")
+    page.locator("a", has_text="Result/sparsity").first.wait_for()
     links = page.locator("a", has_text="Result/").or_(page.locator("a", has_text="accuracy")).all_inner_texts()
     assert links == ["Result/score", "Result/sparsity", "accuracy"]
 
