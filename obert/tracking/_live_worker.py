@@ -31,6 +31,7 @@ class Inbox:
         self.begun = json.loads(stream.readline() or b"null")
         self.end: str | None = None
         self._steps: list[list[float | None]] = []
+        self._told, self._stride = 0, 1  # since steps were taken: how many came, of how many one is kept
         self._scores: dict[str, Any] | None = None
         self._news = threading.Condition()
         threading.Thread(target=self._read, args=(stream,), daemon=True).start()
@@ -42,9 +43,8 @@ class Inbox:
                 message = json.loads(line)
                 end = message.get("end", end)
                 with self._news:
-                    self._steps += message.get("steps", [])
-                    while len(self._steps) > QUEUE:
-                        del self._steps[1::2]
+                    for step in message.get("steps", []):
+                        self._add(step)
                     if "scores" in message:
                         self._scores = message
                         self._news.notify()
@@ -53,11 +53,19 @@ class Inbox:
                 self.end = end
                 self._news.notify()
 
+    def _add(self, step: list[float | None]) -> None:
+        if self._told % self._stride == 0:
+            self._steps.append(step)
+        self._told += 1
+        if len(self._steps) > QUEUE:
+            del self._steps[1::2]
+            self._stride *= 2
+
     def take(self) -> tuple[list[list[float | None]], dict[str, Any] | None]:
         """Steps and scores, which are then no longer here."""
         with self._news:
             taken = self._steps, self._scores
-            self._steps, self._scores = [], None
+            self._steps, self._scores, self._told, self._stride = [], None, 0, 1
             return taken
 
     def wait(self, seconds: float, for_scores: bool = False) -> None:
