@@ -34,6 +34,11 @@ EVERY_STAGE = {
     "tasks": {"movie_reviews": {"source": "tests/data/movie_reviews", "max_length": 32}},
     "downstream": [{"recipes": ["smoke_gradual"], "methods": ["obert"], "sparsities": [0.8]}],
     "quantize": [{"recipe": "smoke_quantize", "models": ["smoke_gradual"]}],
+    "benchmark": {
+        "recipes": ["smoke_quantize"],
+        "engines": ["onnxruntime"],
+        **{"batch_size": 2, "sequence_length": 16, "threads": 1, "warmup": 1, "iterations": 5},
+    },
     "sweeps": [],
 }
 METHOD = '''
