@@ -65,7 +65,7 @@ def partial_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def emptied(folder: Path) -> Iterator[Path]:
-    """An empty folder, removed when the block ends. Whoever uses it holds a lock: what is in it is of a killed process."""
+    """An empty folder, removed when the block ends. Its user holds a lock, so what lies in it is a killed process's."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     try:
