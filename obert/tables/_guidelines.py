@@ -63,7 +63,7 @@ class Place:
 
 
 def place_of(record: Record) -> Place | None:
-    """The place of a gradually pruned run, None for any other."""
+    """The place of a gradually pruned run, None for any other, such as one with a scope of the scopes' own table."""
     recipe, method = recipe_of(record), record.key.method
     schedule = recipe.get("schedule") or {}
     at_once = "end_epoch" in schedule and schedule["end_epoch"] <= schedule.get("start_epoch", 0)
@@ -72,9 +72,12 @@ def place_of(record: Record) -> Place | None:
     # A schedule that scales may have room for one event alone at a low sparsity.
     if method not in METHODS or not recipe.get("training") or (at_once and not scales):
         return None
+    alone, at_one_cut = prunes_encoder_alone(record), all(part is True for part in scope_values(recipe).values())
+    if not (alone or at_one_cut):
+        return None
     control = (scaling.get("equal_compute") or {}).get("length")
     follows = {
-        "scope": prunes_encoder_alone(record),
+        "scope": alone,
         "schedule": scales,
         "distillation": recipe.get("distillation") is not None,
     }

@@ -13,9 +13,11 @@ import startup
 import torch
 import training_step
 from _fma_peak import fma_peak
+from samples import HEADS, with_new_head
 from transformers import BertConfig
 
-from obert.models.encoders import prunable_weights
+from obert.models.encoders import prunable_weights, save
+from obert.models.loading import load_tokenizer
 
 CPU = torch.device("cpu")
 TINY_WIDTHS = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
@@ -49,8 +51,10 @@ def test_the_printed_figures_name_the_speedup(capsys):
 
 
 @pytest.mark.parametrize("layers", [None, 3])
-def test_prune_step_on_a_fine_tuned_model(root, capsys, layers):
-    arguments = ["--config", "configs/smoke.yaml", "--model", "tests/data/tiny_bert", "--gradients", "12", "--json"]
+def test_prune_step_on_a_fine_tuned_model(root, capsys, tmp_path, layers):
+    tiny = root / "tests/data/tiny_bert"
+    save(with_new_head(tiny, HEADS["sequence_classification"]), load_tokenizer(tiny), tmp_path)
+    arguments = ["--config", "configs/smoke.yaml", "--model", str(tmp_path), "--gradients", "12", "--json"]
     prune_step.main([*arguments, *(["--published-layers", str(layers)] if layers else [])])
     found = printed(capsys)
     assert found["n"] == 48

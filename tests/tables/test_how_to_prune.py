@@ -154,6 +154,8 @@ def test_what_is_no_gradual_run_of_the_ladder_has_no_place():
     assert place_of(made("", (100,) * 4, spec={"recipe": at_once})[0]) is None
     assert place_of(made("", (100,) * 4, spec={"recipe": recipe("") | {"training": None}})[0]) is None
     assert place_of(made("", (100,) * 4, method="lottery_ticket")[0]) is None
+    part = recipe("scd") | {"scope": {"encoder": True, "embeddings": False, "head": "own"}}
+    assert place_of(made("scd", (100,) * 4, spec={"recipe": part})[0]) is None  # the scopes' own table has it
     low = made("scd", (100,) * 4, spec={"recipe": recipe("scd") | {"schedule": at_once["schedule"]}})
     assert place_of(low[0]).is_full  # a schedule that scales has room for one event at a low sparsity
     control = place_of(made("scd", (100,) * 4, control="longest")[0])
