@@ -116,7 +116,7 @@ def test_steps_of_tables_grow_with_the_runs(pretended, monkeypatch, growth):
 def test_each_record_is_read_once_and_no_file_once_for_every_table(pretended, monkeypatch):
     plan = pretended(2, 2)
     read = Counter()
-    read_with_bytes, each_line, read_csv = record.read_with_bytes, _results.Results.each_line, _results.pd.read_csv
+    read_with_bytes, each_line, curves = record.read_with_bytes, _results.Results.each_line, _results.Results.curves
 
     def counted_record(path):
         read[path] += 1
@@ -126,13 +126,13 @@ def test_each_record_is_read_once_and_no_file_once_for_every_table(pretended, mo
         read[self.folder / key.path / name] += 1
         return each_line(self, key, name, take)
 
-    def counted_curves(path):
-        read[path] += 1
-        return read_csv(path)
+    def counted_curves(self, key):
+        read[self.folder / key.path / record.CURVES] += 1
+        return curves(self, key)
 
     monkeypatch.setattr(record, "read_with_bytes", counted_record)
     monkeypatch.setattr(_results.Results, "each_line", counted_lines)
-    monkeypatch.setattr(_results.pd, "read_csv", counted_curves)
+    monkeypatch.setattr(_results.Results, "curves", counted_curves)
     everything(plan)
     times = {name: {count for path, count in read.items() if path.name == name} for name in FILES}
     assert times[record.FILE_NAME] == {1}
