@@ -44,7 +44,7 @@ def copied(bare, monkeypatch):
 
     def copy_or_run(command, variables=None):
         if command[1:4] == ["-I", "-m", "venv"]:
-            shutil.copytree(bare, command[4], symlinks=True)
+            shutil.copytree(bare, command[4], symlinks=True, dirs_exist_ok=True)
         else:
             run(command, variables)
 

@@ -223,7 +223,7 @@ def test_listing_imports_neither_the_rooms_nor_torch():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     loaded = set(eval(done.stdout))
-    assert loaded == {"obert.foundation", "obert.foundation.registry", "obert.foundation.errors"}
+    assert loaded == {"obert.foundation", *(f"obert.foundation.{name}" for name in ("registry", "errors", "passwords"))}
 
 
 def test_entry_points_are_read_once(monkeypatch, install):
