@@ -140,7 +140,8 @@ def encoder_weights(name: str, layers: int | None = None) -> dict[str, int]:
 
 def zeros(run: PlannedRun) -> tuple[int, dict[str, torch.Tensor]]:
     """How many zeros the pruned weights of a saved model have, read from its file; and all of its weights."""
-    weights = load_file(run.folder / "model" / "model.safetensors")
+    [file] = (run.folder / "model").glob("*.safetensors")  # of another name where the model is quantised
+    weights = load_file(file)
     layers = read_record(run.folder / "metrics.json").sparsity.layers
     return sum(int((weights[name] == 0).sum()) for name in layers), weights
 
