@@ -50,6 +50,7 @@ class OptimalBrainCompression(InputBased):
     """
 
     compares_within: ClassVar = "uniform"
+    small_settings: ClassVar = {"examples": 16, "dampening": 0.1}  # so few inputs have no inverse without it
 
     dampening: float = Field(0.0, ge=0, description="lambda, a share of the mean diagonal of the Hessian")
 
