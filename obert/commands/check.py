@@ -18,7 +18,7 @@ from obert.experiment.recipe import Scope
 from obert.experiment.schema import Model
 from obert.experiment.sizes import DataSize, ModelSize, Sizes
 from obert.foundation.errors import UserError
-from obert.foundation.files import check_place
+from obert.foundation.files import check_folder
 from obert.foundation.passwords import masked
 from obert.models.architecture import architecture_of
 from obert.models.encoders import ENCODER, deployed_weights, keep_layers, prunable_weights, understood
@@ -111,7 +111,7 @@ def _count(number: int) -> str:
 def _check_disk(plan: Plan, models: Mapping[Model, _Model]) -> str:
     with_model = [run for run in plan if run.stage.trains or ONNX in run.stage.files]
     needed = sum(models[run.model].network.num_parameters() for run in with_model) * 4 * TRAINING_OVERHEAD
-    check_place(folders.RESULTS / "runs", "results")
+    check_folder(folders.RESULTS / "runs", "results")
     folders.RESULTS.mkdir(exist_ok=True)
     free = shutil.disk_usage(folders.RESULTS).free
     if free < needed:

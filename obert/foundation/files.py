@@ -74,23 +74,31 @@ def emptied(folder: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def check_place(path: Path, where: str) -> None:
-    """Raise UserError if a file cannot be written there: to be known before it takes long to have something to write.
+def check_folder(folder: Path, where: str) -> None:
+    """Raise UserError if nothing can be made in a folder: to be known before it takes long to have something to write.
 
-    Nothing is left behind. Folders on the way to it need not be there.
+    Nothing is left behind. Neither the folder nor those on the way to it need be there.
 
     Args:
         where: how a message names what gave the path.
     """
     try:
-        above = next(folder for folder in path.absolute().parents if folder.exists())
+        above = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
         with tempfile.TemporaryFile(dir=above):
             pass
-        problem = "it is a folder" if path.is_dir() else None
     except OSError as error:
-        problem = error.strerror
-    if problem:
-        raise UserError(f"{where}: {path} cannot be written ({problem}). Give another place, or make this one writable")
+        raise _not_written(folder, where, str(error.strerror)) from None
+
+
+def check_place(path: Path, where: str) -> None:
+    """Raise UserError if a file cannot be written there, as `check_folder`."""
+    if path.is_dir():
+        raise _not_written(path, where, "it is a folder")
+    check_folder(path.parent, where)
+
+
+def _not_written(path: Path, where: str, problem: str) -> UserError:
+    return UserError(f"{where}: {path} cannot be written ({problem}). Give another place, or make this one writable")
 
 
 def write_text(path: Path, text: str) -> None:

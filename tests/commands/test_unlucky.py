@@ -3,6 +3,7 @@
 import argparse
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -104,8 +105,12 @@ def test_a_place_that_cannot_be_written_is_told_before_any_work(root, tmp_path, 
 
 
 def test_check_tells_of_results_that_cannot_be_written(root, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("obert.experiment.folders.RESULTS", tmp_path / "results" / "here")
-    (tmp_path / "results").write_text("a file")
+    results = tmp_path / "results" / "here"
+    monkeypatch.setattr("obert.experiment.folders.RESULTS", results)
+    (results / "runs" / "smoke" / "teacher").mkdir(parents=True)
+    assert cli.main(["check", "--config", "configs/smoke.yaml"]) == 0
+    shutil.rmtree(results.parent)
+    results.parent.write_text("a file")
     assert cli.main(["check", "--config", "configs/smoke.yaml"]) == 2
     assert "cannot be written (Not a directory)" in capsys.readouterr().err
 
