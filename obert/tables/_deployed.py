@@ -8,8 +8,9 @@ from obert.experiment.schema import Scenario
 from obert.records.record import Record
 from obert.stages import stage
 from obert.tables import Results
+from obert.tables._chance import Scale
 from obert.tables._engines import SPEEDUP, THROUGHPUT, engines_of
-from obert.tables._measured import DENSE, metric_of, pattern_name, recovery, score
+from obert.tables._measured import DENSE, metric_of, pattern_name, score
 from obert.tables._planned import as_planned
 
 PATTERNS = {"1x4": "4-block"}
@@ -32,7 +33,9 @@ class Deployed:
         compression: `dense`, a pattern, or either `and QAT`; another paper's name of its model.
         model: recipe and method, empty for a published one.
         key: of the run that times it, None for a published one.
-        recall: score as a percentage of the dense model's.
+        chance: the score of the best single answer to everything.
+        recall: what is left of the dense model's lead over chance, in percent; of a published one, as its paper has it,
+            the score as a percentage of the dense model's.
         size_mb: of the exported file, in MB (10^6 bytes).
         size_gzip_mb: of the same after gzip.
         compression_ratio: the dense model's gzipped size over it.
@@ -49,6 +52,7 @@ class Deployed:
     model: str = ""
     key: RunKey | None = None
     score: float = math.nan
+    chance: float = math.nan
     recall: float = math.nan
     size_mb: float = math.nan
     size_gzip_mb: float = math.nan
@@ -73,7 +77,7 @@ def measured_models(results: Results, scenario: tuple[int, int] | None = None) -
     Args:
         scenario: batch size and sequence length of the speeds where they were timed; the experiment's own by default.
     """
-    found = []
+    found, scales = [], {task: Scale.of(results, task) for task in results.tasks}
     for export in results.of_stage("export"):
         trained = results.by_key.get(results.origins.get(export.key))
         if trained is None:
@@ -92,7 +96,8 @@ def measured_models(results: Results, scenario: tuple[int, int] | None = None) -
                 model=f"{trained.key.recipe}: {trained.key.method or DENSE}",
                 key=export.key.at("benchmark"),
                 score=score(trained),
-                recall=recovery(score(trained), score(dense)),
+                chance=scales[export.key.task].chance,
+                recall=scales[export.key.task].recovery(score(trained)),
                 size_mb=_metric(export, "model_size_mb"),
                 size_gzip_mb=size,
                 compression_ratio=_metric(dense_export, "model_size_gzip_mb") / size,
@@ -119,7 +124,7 @@ def published_models(results: Results, paper: str, table: str, engine: str) -> l
     for (task, layers, sparsity, label), values in cells.items():
         speed = Speed(values.pop("throughput", math.nan), values.pop("speedup"))
         found = values.pop("f1")
-        values |= {"score": found, "recall": recovery(found, dense)}
+        values |= {"score": found, "recall": 100 * found / dense}
         rows.append(Deployed(task, "f1", layers, sparsity, label, speeds={engine: speed}, **values))
     return rows
 
@@ -155,7 +160,7 @@ def relative_to(model: Deployed, dense: Deployed) -> Deployed:
         speeds[engine] = replace(speed, speedup=speed.throughput / other.throughput * other.speedup)
     return replace(
         model,
-        recall=recovery(model.score, dense.score),
+        recall=Scale(dense.score, model.chance).recovery(model.score),
         compression_ratio=dense.size_gzip_mb / model.size_gzip_mb,
         weights_ratio=dense.weights_millions / model.weights_millions if model.weights_millions else math.nan,
         speeds=speeds,

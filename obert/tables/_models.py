@@ -7,6 +7,7 @@ import pandas as pd
 
 from obert.statistics.formatting import DASH, format_number
 from obert.tables import Note, Results, Table
+from obert.tables._chance import RULE
 from obert.tables._deployed import Deployed, Speed, measured_models, planned_models, published_models
 from obert.tables._engines import OVER
 from obert.tables._planned import paper_notes
@@ -14,9 +15,10 @@ from obert.tables._planned import paper_notes
 ROW = "row"
 ROW_COLUMNS = ("task", "metric", "layers", "sparsity", "compression", "model")
 LEGEND = (
-    "Recall, or recovery: the score as a percentage of the dense model's. Difference: measured minus published score, "
-    f"in points. Measured speed-up: {OVER}; published: over the dense model in the paper's own engine. The score "
-    "beside it is that of the timed file in that engine. All of the first seed. A dash: not published, or not run."
+    f"Measured recall is recovery. {RULE} Published recall, as the paper has it, is the score as a percentage of the "
+    f"dense model's, chance or not. Difference: measured minus published score, in points. Measured speed-up: {OVER}; "
+    "published: over the dense model in the paper's own engine. The score beside it is that of the timed file in that "
+    "engine. All of the first seed. A dash: not published, or not run."
 )
 
 
@@ -55,7 +57,7 @@ class ModelTable(Table):
         columns = [(ROW, name) for name in ROW_COLUMNS]
         columns += [("published", name) for name in self.sizes]
         columns += [(f"published, {self.engine}", name) for name in self.speeds]
-        columns += [("measured", name) for name in dict.fromkeys((*self.sizes, "difference", "recall"))]
+        columns += [("measured", name) for name in dict.fromkeys((*self.sizes, "difference", "chance", "recall"))]
         columns += [(engine, name) for engine in engines for name in (*self.speeds, "score")]
         same = {place: [row for row in ours if row.place == place] for place in theirs}
         pairs = [(theirs[place], row) for place, rows in same.items() for row in rows or [None]]
@@ -67,7 +69,7 @@ class ModelTable(Table):
         row = {(ROW, name): getattr(own or their, name) for name in ROW_COLUMNS}
         for group, model in (("published", their), ("measured", own)):
             row |= {(group, name): math.nan if model is None else getattr(model, name) for name in self.sizes}
-        row["measured", "recall"] = own.recall if own else math.nan
+        row |= {("measured", name): getattr(own, name) if own else math.nan for name in ("chance", "recall")}
         row["measured", "difference"] = own.score - their.score if own and their else math.nan
         if their is not None:
             group, speed = f"published, {self.engine}", their.speeds[self.engine]

@@ -23,13 +23,16 @@ def test_dense_model_is_the_first_row(rows):
 
 
 def test_scores_have_means_standard_deviations_and_recoveries(rows):
-    """oBERT: 100 and 75, so mean 87.5 and std 25 / sqrt(2); magnitude: 75 and 75; recovery over the dense 80."""
+    """oBERT: 100 and 75, so mean 87.5 and std 25 / sqrt(2); magnitude: 75 and 75. Recovery of the dense model's
+    lead of 30 over a chance of 50: 37.5 and 25 of it; movement, always wrong, is below chance."""
     assert rows.loc["obert", "score_mean"] == 87.5
     assert rows.loc["obert", "score_std"] == pytest.approx(25 / math.sqrt(2))
     assert rows.loc["obert", "n"] == 2
-    assert rows.loc["obert", "recovery"] == pytest.approx(109.375)
+    assert rows.loc["obert", "recovery"] == pytest.approx(125.0)
     assert rows.loc["magnitude", "score_std"] == 0.0
-    assert rows.loc["magnitude", "recovery"] == pytest.approx(93.75)
+    assert rows.loc["magnitude", "recovery"] == pytest.approx(250 / 3)
+    assert rows.loc["movement", "recovery"] == pytest.approx(-500 / 3)
+    assert rows["chance"].tolist() == [50.0] * 4
 
 
 def test_methods_share_a_rank_where_the_interval_contains_zero(rows):
