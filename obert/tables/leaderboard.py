@@ -12,12 +12,22 @@ from obert.tables._chance import RULE as RECOVERY
 from obert.tables._chance import Scale
 from obert.tables._engines import OVER, SPEEDUP, THROUGHPUT, engine_notes, engines_of, size_and_speed
 from obert.tables._measured import DENSE, Group, groups, metric_of, scale_text
-from obert.tables._ranking import DIFFERENCE, RULE, blocks, differences, pool_notes, ranks, texts_by_row
+from obert.tables._ranking import (
+    DIFFERENCE,
+    RULE,
+    blocks,
+    differences,
+    fewest_seeds,
+    pool_notes,
+    rank_text,
+    ranks,
+    texts_by_row,
+)
 from obert.tables._scopes import SPARSITIES, encoder_sparsity, is_wide, whole_sparsity
 
 COLUMNS = (
-    "task", "metric", "sparsity_target", "sparsity_measured", "rank", "method", "recipe", "family", "score_mean",
-    "score_std", "n", "chance", "recovery", *DIFFERENCE, "size_gzip_mb",
+    "task", "metric", "sparsity_target", "sparsity_measured", "rank", "rank_seeds", "method", "recipe", "family",
+    "score_mean", "score_std", "n", "chance", "recovery", *DIFFERENCE, "size_gzip_mb",
 )  # fmt: skip
 COSTS = ("training_steps", "gradient_evaluations", "seconds")
 
@@ -28,7 +38,7 @@ class Leaderboard(Table):
     title = "Leaderboard"
     caption = (
         f"Scores are in percent: mean ± sample standard deviation over n seeds. {RECOVERY} A method is compared with "
-        "others of the same task, sparsity and recipe, example by example; an example's score is its mean over seeds. "
+        "others of the same task, sparsity and recipe, seed by seed and example by example. "
         f"{RULE} A method without a rival has no rank. Size is that of the gzipped model in MB (10^6 bytes). "
         f"Throughput is in examples per second, and speed-up {OVER}; both of the first seed. Steps, gradient "
         "evaluations and seconds (of pruning and training) are means over seeds."
@@ -61,7 +71,7 @@ class Leaderboard(Table):
             "recipe": content["recipe"],
             "terms": content["family"].replace("", DASH),
             "method": content["method"],
-            "rank": per_row(lambda r: format_number(r, 0), "rank"),
+            "rank": per_row(rank_text, "rank", "rank_seeds"),
             "score": per_row(format_summary, "score_mean", "score_std", "n"),
             "chance": per_row(lambda c: format_number(c, 1), "chance"),
             "recovery %": per_row(lambda r: format_number(r, 1), "recovery"),
@@ -131,10 +141,11 @@ def _mean(values: list[float], unknown: float) -> float:
 def _block_rows(results: Results, block: list[Group], scale: Scale, engines: list[str]) -> list[dict]:
     rows = [_row(results, group, scale, engines) for group in block]
     scored = [group for group in block if group.score.n]
-    if len(block) > 1:
+    if len(scored) > 1:
         pairs = differences(results, scored)
-        for position, rank in enumerate(ranks(len(scored), pairs)):
-            rows[position]["rank"] = rank
+        placed = zip(ranks(len(scored), pairs), fewest_seeds(scored), strict=True)
+        for position, (rank, seeds) in enumerate(placed):
+            rows[position] |= {"rank": rank, "rank_seeds": seeds}
             if position:
                 rows[position] |= dict(zip(DIFFERENCE, astuple(pairs[position, 0].interval()), strict=True))
     return rows

@@ -12,11 +12,22 @@ from obert.tables import Note, Results, Table
 from obert.tables._chance import RULE as RECOVERY
 from obert.tables._chance import Scale
 from obert.tables._measured import DENSE, Group, groups, score
-from obert.tables._ranking import DIFFERENCE, RULE, blocks, differences, pool_notes, ranks, texts_by_row
+from obert.tables._ranking import (
+    DIFFERENCE,
+    RULE,
+    blocks,
+    differences,
+    fewest_seeds,
+    pool_notes,
+    rank_text,
+    ranks,
+    texts_by_row,
+)
 from obert.tables._scopes import SPARSITIES, encoder_sparsity, is_wide, whole_sparsity
 
 COLUMNS = (
-    "sparsity", "recipe", "family", "rank", "method", "recovery_mean", "recovery_std", "n", *DIFFERENCE, "mean_rank",
+    "sparsity", "recipe", "family", "rank", "rank_seeds", "method", "recovery_mean", "recovery_std", "n", *DIFFERENCE,
+    "mean_rank",
 )  # fmt: skip
 
 
@@ -26,10 +37,10 @@ class LeaderboardOverTasks(Table):
     title = "Leaderboard over tasks"
     caption = (
         f"{RECOVERY} It is averaged over all tasks: mean ± sample standard deviation over the n seeds that every task "
-        "has. The difference to the best is in points of recovery; its interval is a paired bootstrap over examples, "
-        f"resampled task by task. {RULE} The mean rank averages a method's ranks on the single tasks. Dense scores and "
-        "chance are taken as exact. Seconds (of pruning and training) and sparsities as measured are means over tasks "
-        "and seeds."
+        "has. The difference to the best is in points of recovery; its interval is a paired bootstrap over seeds and "
+        f"examples, resampled task by task. {RULE} The mean rank averages a method's ranks on the single tasks. Dense "
+        "scores and chance are taken as exact. Seconds (of pruning and training) and sparsities as measured are means "
+        "over tasks and seeds."
     )
 
     section = "Leaderboards"
@@ -56,10 +67,10 @@ class LeaderboardOverTasks(Table):
             "recipe": content["recipe"],
             "terms": content["family"].replace("", DASH),
             "method": content["method"],
-            "rank": per_row(lambda r: format_number(r, 0), "rank"),
+            "rank": per_row(rank_text, "rank", "rank_seeds"),
             "recovery %": per_row(format_summary, "recovery_mean", "recovery_std", "n"),
             "difference to the best": per_row(format_difference, "difference", "difference_low", "difference_high"),
-            "mean rank": per_row(lambda r: format_number(r, 1), "mean_rank"),
+            "mean rank": per_row(partial(rank_text, digits=1), "mean_rank", "rank_seeds"),
         }
         for column in content.columns:
             if column in SPARSITIES:
@@ -111,9 +122,14 @@ def _rows(results: Results, found: dict[str, list[Group]]) -> list[dict]:
     order = sorted(range(len(rows)), key=lambda i: (-rows[i]["recovery_mean"], rows[i]["method"]))
     if len(rows) > 1:
         overall = ranks(len(rows), over_tasks)
+        seeds = [min(of_method) for of_method in zip(*map(fewest_seeds, found.values()), strict=True)]
         single = [ranks(len(rows), of_task) for of_task in pairs.values()]
         for i, row in enumerate(rows):
-            row |= {"rank": overall[i], "mean_rank": sum(of_task[i] for of_task in single) / len(single)}
+            row |= {
+                "rank": overall[i],
+                "rank_seeds": seeds[i],
+                "mean_rank": sum(of_task[i] for of_task in single) / len(single),
+            }
             if i != order[0]:
                 row |= dict(zip(DIFFERENCE, astuple(over_tasks[i, order[0]].interval()), strict=True))
     return [rows[i] for i in order]

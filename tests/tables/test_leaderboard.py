@@ -75,6 +75,7 @@ def test_displayed_numbers_have_spreads_signs_and_dashes(results):
     assert shown.loc["obert", "score"] == "87.50 ± 17.68 (n=2)"
     assert shown.loc["obert", "pytorch speed-up"] == "2.50\N{MULTIPLICATION SIGN}"
     assert shown.loc["magnitude", "pytorch ex/s"] == "\N{EN DASH}"
+    assert shown["rank"].tolist() == ["\N{EN DASH}", "1", "1", "3"]
 
 
 def test_engine_without_a_timing_shows_dashes_and_the_reason(make_results):
@@ -116,6 +117,7 @@ def test_single_seeds_without_predictions_are_ranked_by_score_without_an_interva
     runs = [(record("downstream", value, method=m, sparsity=0.9), None, 0) for m, value in scores.items()]
     rows = Leaderboard().build(make_results(runs))
     assert dict(zip(rows["method"], rows["rank"], strict=True)) == {"obert": 1, "magnitude": 2, "obd": 2}
+    assert Leaderboard().display(rows)["rank"].tolist() == ["1 (one seed)", "2 (one seed)", "2 (one seed)"]
     assert rows["difference_low"].isna().all() and rows["score_std"].isna().all() and rows["recovery"].isna().all()
 
 
