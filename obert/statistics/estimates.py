@@ -44,6 +44,11 @@ class Difference:
         """Whether the interval lies above 0; without one, whether the mean does."""
         return (self.mean if math.isnan(self.low) else self.low) > ROUNDING
 
+    @property
+    def is_certain(self) -> bool:
+        """Whether there is an interval, and it lies above 0."""
+        return self.low > ROUNDING
+
 
 @dataclass(frozen=True)
 class Resampled:

@@ -37,6 +37,15 @@ def size_and_speed(results: Results, key: RunKey, engines: list[str]) -> dict[st
     return row
 
 
+def speedup_interval(results: Results, key: RunKey, engine: str) -> tuple[float, float]:
+    """The 95 % interval of an exported model's speed-up; NaN where a speed-up has none, and 1 where nothing is over."""
+    chosen = {"task": key.task, "recipe": key.recipe, "method": key.method, "sparsity": key.sparsity}
+    for record in results.of_stage("benchmark", **chosen)[:1]:
+        if f"{engine}{SPEEDUP}" in record.metrics:
+            return record.details.get("engines", {}).get(engine, {}).get("speedup_interval", (math.nan, math.nan))
+    return 1.0, 1.0  # the dense model in the reference engine
+
+
 def engine_notes(results: Results) -> tuple[Note, ...]:
     """Why an engine has no timing, or uses a fallback. Runs are listed unless the note holds for all of them."""
     records = results.of_stage("benchmark")
