@@ -9,7 +9,7 @@ from obert.records.record import Record
 from obert.stages import stage
 from obert.tables import Results
 from obert.tables._chance import Scale
-from obert.tables._engines import SPEEDUP, THROUGHPUT, engines_of
+from obert.tables._engines import SPEEDUP, THROUGHPUT, engines_of, of_dense, was_under_load
 from obert.tables._measured import DENSE, metric_of, pattern_name, score
 from obert.tables._planned import as_planned
 
@@ -18,11 +18,18 @@ PATTERNS = {"1x4": "4-block"}
 
 @dataclass(frozen=True)
 class Speed:
-    """In one engine: items/s, times the dense model's there or in the reference, the timed file's score in percent."""
+    """In one engine: items/s, times the dense model's there or in the reference, the timed file's score in percent.
+
+    Attributes:
+        dense: items/s of the dense model that the speed-up is over, in the same process.
+        under_load: whether the machine was busy with something else.
+    """
 
     throughput: float = math.nan
     speedup: float = math.nan
     score: float = math.nan
+    dense: float = math.nan
+    under_load: bool = False
 
 
 @dataclass(frozen=True)
@@ -157,7 +164,8 @@ def relative_to(model: Deployed, dense: Deployed) -> Deployed:
     speeds = {}
     for engine, speed in model.speeds.items():
         other = dense.speeds.get(engine, Speed())
-        speeds[engine] = replace(speed, speedup=speed.throughput / other.throughput * other.speedup)
+        over = other.throughput / other.speedup
+        speeds[engine] = replace(speed, speedup=speed.throughput / over, dense=over)
     return replace(
         model,
         recall=Scale(dense.score, model.chance).recovery(model.score),
@@ -176,7 +184,8 @@ def _speeds(results: Results, key: RunKey, is_teacher: bool, scenario: tuple[int
             own = _metric(record, f"{engine}{place}{SPEEDUP}")
             own = 1.0 if is_teacher and math.isnan(own) else own
             scored = _metric(record, f"{engine}_{metric_of(results, key.task)}")
-            speeds[engine] = Speed(record.metrics[name].value, own, scored)
+            dense = of_dense(record, f"{engine}{place}", "throughput")
+            speeds[engine] = Speed(record.metrics[name].value, own, scored, dense, was_under_load(record))
     return speeds
 
 

@@ -17,6 +17,7 @@ from obert.statistics.estimates import (
 )
 from obert.statistics.formatting import format_number
 from obert.tables import Note, Results
+from obert.tables._engines import machine_text
 from obert.tables._measured import Group, epochs_of, epochs_text, groups
 
 RULE = (
@@ -125,7 +126,7 @@ def pool_notes(results: Results) -> tuple[Note, ...]:
     ]
     timed = results.of_stage("benchmark")
     if timed:
-        parts.append(f"timed on {_hardware(timed)}")
+        parts.append(f"timed on {' / '.join(dict.fromkeys(map(machine_text, timed)))}")
     return (Note(f"Compared here (the pool): {'; '.join(parts)}."),)
 
 

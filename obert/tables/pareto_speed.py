@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from obert.tables import Note, Results, Table
-from obert.tables._engines import OVER, SPEEDUP, engine_notes, engines_of, size_and_speed, speedup_interval
+from obert.tables._engines import OVER, SPEEDUP, engine_notes, engines_of, size_and_speed, speedup_interval, timing
 from obert.tables._measured import Group, groups, metric_of
 from obert.tables._pareto import POINT, RULE, dense_group, draw_fronts, mark_front, point
 from obert.tables._separation import mark_separated
@@ -53,5 +53,5 @@ def _dense(results: Results, group: Group, engine: str) -> float:
 
 def _row(results: Results, group: Group, engine: str, speedup: float) -> dict:
     shared = {"task": group.key.task, "metric": metric_of(results, group.key.task)}
-    bounds = dict(zip(BOUNDS, speedup_interval(results, group.key, engine), strict=True))
+    bounds = dict(zip(BOUNDS, speedup_interval(timing(results, group.key), engine), strict=True))
     return shared | {"engine": engine, "speedup": speedup} | bounds | point(group)

@@ -93,7 +93,10 @@ def test_engine_without_a_timing_shows_dashes_and_the_reason(make_results):
     ]
     results, table = make_results(runs), Leaderboard()
     shown = table.display(table.build(results))
-    assert [c for c in shown.columns if c.endswith("ex/s")] == ["deepsparse ex/s", "onnxruntime ex/s", "pytorch ex/s"]
+    engines = ["deepsparse", "onnxruntime", "pytorch"]
+    assert [c for c in shown.columns if c.endswith(" ex/s")] == [
+        f"{engine}{kind} ex/s" for engine in engines for kind in ("", ": dense")
+    ]
     assert shown.loc[0, ["deepsparse ex/s", "onnxruntime ex/s"]].tolist() == ["\N{EN DASH}"] * 2
     run = "benchmark/movie_reviews/gradual/obert-0.9/seed0"
     assert [(note.text, note.lines) for note in table.notes(results)[-3:]] == [
