@@ -7,13 +7,10 @@ import subprocess
 import sys
 
 import pytest
-from samples import HEADS, with_new_head
 from tables.examples import record
 
 from obert.commands.cli import main
-from obert.deployment.export import export_onnx
 from obert.experiment.plan import Plan
-from obert.heads import INPUT_COLUMNS
 from obert.records.record import write_record
 
 
