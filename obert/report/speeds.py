@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
@@ -19,7 +20,7 @@ from obert.deployment.given import Given
 from obert.deployment.latency import speedup, summarize_latency
 from obert.foundation.files import atomic_path, plain, write_text
 from obert.records.load import Load
-from obert.statistics.formatting import DASH
+from obert.statistics.formatting import DASH, format_number
 from obert.tables import _figures
 from obert.tables._speeds import draw_speeds
 
@@ -135,10 +136,12 @@ class Measured:
             ratio = [DASH] * 3
             if row["speedup"] is not None:
                 interval = f"{row['speedup_low']:.2f} to {row['speedup_high']:.2f}"
-                ratio = [f"{row['speedup']:.2f}", interval, f"{row['over_p50_ms']:.2f}"]
+                ratio = [f"{row['speedup']:.2f}", interval, format_number(row["over_p50_ms"])]
             where = [row[name] for name in COLUMNS[:5]]
-            times = [f"{row[name]:.2f}" for name in ("items_per_second", "p50_ms", "p90_ms", "p99_ms")]
-            shown.append((*where, *times, *ratio))
+            times = [format_number(row[name]) for name in ("p50_ms", "p90_ms", "p99_ms")]
+            shown.append((*where, format_number(row["items_per_second"], 1), *times, *ratio))
+        if len(self.models) == 1:
+            return _aligned([(engine, *rest) for engine, _, *rest in shown], (SHOWN[0], *SHOWN[2:]), 1)
         return _aligned(shown, SHOWN, 2)
 
 
@@ -148,7 +151,7 @@ def _row(engine: str, timing: Timing) -> tuple:
     over: tuple = (None,) * 5
     if timing.baseline is not None:
         ratio, interval = speedup(timing.baseline, timing.seconds)
-        over = (ratio, *interval, timing.over, summarize_latency(timing.baseline, scenario.batch_size).p50_ms)
+        over = (ratio, *interval, timing.over, 1e3 * float(np.median(timing.baseline)))
     where = (engine, timing.model, scenario.batch_size, scenario.sequence_length, scenario.threads)
     percentiles = (found.p50_ms, found.p90_ms, found.p99_ms)
     return (*where, found.throughput, *found.throughput_interval, *percentiles, *over, len(timing.seconds))

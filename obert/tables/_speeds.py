@@ -1,5 +1,6 @@
 """The picture of models that were timed by hand."""
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -16,6 +17,11 @@ def draw_speeds(rows: pd.DataFrame) -> Figure:
     Args:
         rows: a row a timing, with the columns of the written table.
     """
+    with mpl.rc_context(_figures.STYLE):
+        return _drawn(rows)
+
+
+def _drawn(rows: pd.DataFrame) -> Figure:
     models, engines = (list(dict.fromkeys(rows[name])) for name in ("model", "engine"))
     scenarios = list(rows.groupby(list(SCENARIO), sort=False))
     columns = min(len(scenarios), 3)
@@ -30,10 +36,11 @@ def draw_speeds(rows: pd.DataFrame) -> Figure:
             value = own["items_per_second"].to_numpy()
             ends = np.abs(own[["items_per_second_low", "items_per_second_high"]].to_numpy().T - value)
             bars = axis.barh(places, value, thickness, xerr=ends, color=looks[model]["color"], label=model)
-            axis.bar_label(bars, [f"{number:.3g}" for number in value], padding=6, fontsize=8)
+            axis.bar_label(bars, [_rounded(number) for number in value], padding=6, fontsize=8)
         axis.set_yticks(range(len(engines)), engines)
         axis.set_ylim(len(engines) - 0.5, -0.5)
-        axis.set_xlim(0, 1.2 * part["items_per_second_high"].max())
+        axis.grid(axis="y", visible=False)
+        axis.set_xlim(0, 1.25 * part["items_per_second_high"].max())
         axis.set_title(f"{batch} x {length} tokens, {threads} thread{'s' if threads > 1 else ''}")
         axis.set_xlabel("items/s")
     for axis in list(axes.flat)[len(scenarios) :]:
@@ -41,3 +48,7 @@ def draw_speeds(rows: pd.DataFrame) -> Figure:
     if len(models) > 1:
         _figures.shared_legend(figure, "lower")
     return figure
+
+
+def _rounded(number: float) -> str:
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
