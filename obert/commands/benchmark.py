@@ -186,7 +186,10 @@ def _timed(chosen: _Chosen) -> tuple[dict[str, Given], list[tuple[str, Timing]],
                 except UserError:
                     raise
                 except Exception as error:  # whatever a library raises: the other engines' timings are good
-                    notes.append(f"{engine} failed with {threads} threads: {failure(error)}.")
+                    told = failure(error).splitlines()[0].removesuffix(".")
+                    for given in models.values():
+                        told = given.named(told)
+                    notes.append(f"{engine} failed with {threads} thread{'s' if threads > 1 else ''}: {told}.")
     left = {(engine, timing.model): timing.unsupported for engine, timing in timings if timing.unsupported}
     notes += [
         f"{engine} leaves a part of {name} to a slower way. First: {what}." for (engine, name), what in left.items()

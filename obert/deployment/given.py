@@ -57,7 +57,12 @@ class Given:
         """None if an engine can time this model, else one line that says why not."""
         if engine_class.reads_trained and not self.is_folder:
             return f"{engine_class.label} runs the folder of a model, and this is an ONNX file"
-        return engine_class.unfit_reason(self.files)
+        reason = engine_class.unfit_reason(self.files)
+        return None if reason is None else self.named(reason)
+
+    def named(self, text: str) -> str:
+        """A text that names the model where the user has it, and not an export that is gone afterwards."""
+        return text.replace(str(self.files.onnx), str(self.path))
 
 
 def look_at(path: Path, longest: int) -> Path:
