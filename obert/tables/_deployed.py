@@ -31,6 +31,7 @@ class Deployed:
     Attributes:
         compression: `dense`, a pattern, or either `and QAT`; another paper's name of its model.
         model: recipe and method, empty for a published one.
+        method: of pruning, `dense` for what is not pruned.
         key: of the run that times it, None for a published one.
         recall: score as a percentage of the dense model's.
         size_mb: of the exported file, in MB (10^6 bytes).
@@ -47,6 +48,7 @@ class Deployed:
     sparsity: float
     compression: str
     model: str = ""
+    method: str = DENSE
     key: RunKey | None = None
     score: float = math.nan
     recall: float = math.nan
@@ -90,6 +92,7 @@ def measured_models(results: Results, scenario: tuple[int, int] | None = None) -
                 sparsity=export.key.sparsity or 0.0,
                 compression=_compression(results, trained),
                 model=f"{trained.key.recipe}: {trained.key.method or DENSE}",
+                method=trained.key.method or DENSE,
                 key=export.key.at("benchmark"),
                 score=score(trained),
                 recall=recovery(score(trained), score(dense)),
@@ -112,15 +115,19 @@ def planned_models(results: Results) -> list[Deployed]:
 def published_models(results: Results, paper: str, table: str, engine: str) -> list[Deployed]:
     """The rows of a paper's table, with the speeds in `engine`."""
     cells: dict[tuple, dict[str, float]] = {}
+    methods = {}
     for number in results.published.table(paper, table):
-        cells.setdefault((number.task, number.layers, number.sparsity, number.label), {})[number.metric] = number.value
+        place = (number.task, number.layers, number.sparsity, number.label)
+        cells.setdefault(place, {})[number.metric] = number.value
+        methods[place] = number.method or DENSE
     dense = next(values["f1"] for (*_, label), values in cells.items() if label == "dense")
     rows = []
     for (task, layers, sparsity, label), values in cells.items():
         speed = Speed(values.pop("throughput", math.nan), values.pop("speedup"))
         found = values.pop("f1")
         values |= {"score": found, "recall": recovery(found, dense)}
-        rows.append(Deployed(task, "f1", layers, sparsity, label, speeds={engine: speed}, **values))
+        method = methods[task, layers, sparsity, label]
+        rows.append(Deployed(task, "f1", layers, sparsity, label, method=method, speeds={engine: speed}, **values))
     return rows
 
 
