@@ -39,6 +39,11 @@ class BuiltTable:
         return self.table.title
 
     @property
+    def short_title(self) -> str:
+        """The title where its section already says that it is of a paper, and published beside measured."""
+        return self.title.replace(" of the oBERT paper", "").removesuffix(", published and measured")
+
+    @property
     def caption(self) -> str:
         return self.table.caption
 

@@ -12,6 +12,7 @@ from obert.report.parts import parts
 
 TEMPLATES = Path(__file__).parent / "templates"
 PIXELS = 96  # an inch on a page
+LONG = 40  # characters of a cell that stays on one line
 
 
 @cache
@@ -25,7 +26,7 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
     )
     environment.globals |= {"style": Markup((TEMPLATES / "style.css").read_text("utf-8"))}
-    environment.filters |= {"image": _image, "parts": parts}
+    environment.filters |= {"image": _image, "parts": parts, "long": _long}
     return environment
 
 
@@ -37,6 +38,11 @@ def render(template: str, **values: object) -> str:
 def table_page(built: BuiltTable) -> str:
     """A table or figure as a page of its own."""
     return render("table.html.j2", title=built.title, built=built)
+
+
+def _long(cell: str) -> str:
+    """The class of a cell whose text has to be wrapped."""
+    return " long" if len(cell) > LONG else ""
 
 
 def _image(built: BuiltTable) -> tuple[str, int]:

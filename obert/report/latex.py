@@ -29,6 +29,7 @@ UPRIGHT, TURNED = "table", "sidewaystable"
 ACROSS = {UPRIGHT: 88, TURNED: 140}
 ROWS = {UPRIGHT: 48, TURNED: 26}
 GAP = 2  # characters between columns
+LONG, PARAGRAPH = 36, "p{5cm}"  # characters of a cell that stays on one line, and a column of longer ones
 FITTED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
 IMAGE = r"\includegraphics[width=\linewidth,height=0.8\textheight,keepaspectratio]"
 
@@ -56,7 +57,7 @@ def escape(text: str) -> str:
 
 def _pieces(built: BuiltTable) -> Iterator[tuple[str, str, str]]:
     """The float, the title and the content of each piece of a table."""
-    for part in parts(built):
+    for part in (one for one in parts(built) if one.names):
         kind = UPRIGHT if _across(part, range(len(part.names))) <= ACROSS[UPRIGHT] else TURNED
         for columns in _column_pieces(part, ACROSS[kind]):
             for blocks in _row_pieces(part.blocks, ROWS[kind]):
@@ -71,7 +72,7 @@ def _across(part: Part, columns: range | list[int]) -> int:
     """The characters that some columns take, with the names of their groups."""
     total, widths = 0, {}
     for column in columns:
-        width = max(map(len, (part.names[column], *_cells(part, column)))) + GAP
+        width = min(max(map(len, (part.names[column], *_cells(part, column)))), LONG) + GAP
         widths[part.groups[column]] = widths.get(part.groups[column], 0) + width
     for group, width in widths.items():
         total += max(width, len(group) + GAP)
@@ -118,7 +119,7 @@ def _row_pieces(blocks: list[Block], most: int) -> list[list[Block]]:
 
 
 def _tabular(part: Part, columns: list[int]) -> str:
-    alignment = "".join("r" if all(map(_is_number, _cells(part, c))) else "l" for c in columns)
+    alignment = "".join(_alignment(_cells(part, column)) for column in columns)
     chosen = replace(part, groups=[part.groups[c] for c in columns], names=[part.names[c] for c in columns])
     *spans, names = chosen.header
     lines = [r"\scriptsize\setlength{\tabcolsep}{3pt}", FITTED, f"\\begin{{tabular}}{{{alignment}}}", r"\toprule"]
@@ -129,6 +130,12 @@ def _tabular(part: Part, columns: list[int]) -> str:
             lines.append(f"\\multicolumn{{{len(columns)}}}{{l}}{{\\emph{{{escape(block.heading)}}}}} \\\\")
         lines += [_row([escape(cells[c]) for c in columns]) for _, cells in block.rows]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}}"])
+
+
+def _alignment(cells: list[str]) -> str:
+    if all(map(_is_number, cells)):
+        return "r"
+    return PARAGRAPH if max(map(len, cells)) > LONG else "l"
 
 
 def _row(cells: list[str]) -> str:

@@ -47,8 +47,9 @@ OPEN = {"fillstyle": "none"}  # of what is published
 
 def method_styles(names: Iterable[str]) -> dict[str, dict]:
     """Colour and marker for each method, the same in every figure; black for what is not pruned."""
-    others = sorted({*registry.names("pruning"), *names} - {DENSE, *MOST_COMPARED})
-    return _looks([*MOST_COMPARED, *others]) | {DENSE: {"color": "0.2", "marker": "h"}}
+    ours = sorted({*registry.names("pruning")} - {*MOST_COMPARED})
+    others = sorted({*names} - {DENSE, *MOST_COMPARED, *ours})  # last, so that they change no method's look
+    return _looks([*MOST_COMPARED, *ours, *others]) | {DENSE: {"color": "0.2", "marker": "h"}}
 
 
 def series_styles(series: Iterable[tuple[str, str]]) -> dict[str, dict]:

@@ -43,12 +43,15 @@ def empty_figure() -> Figure:
 
 
 def score_axes(axes: Iterable[Axes]) -> None:
-    """Give the panels of one score one scale of at least SPAN points; room is added below, as a score has a top."""
+    """Give the panels of one score one scale of at least SPAN points. Most room is below, as scores have a top."""
     axes = list(axes)
     limits = [axis.get_ylim() for axis in axes]
     low, high = min(low for low, _ in limits), max(high for _, high in limits)
+    if high - low < SPAN:
+        high += 0.05 * SPAN
+        low = min(low, high - SPAN)
     for axis in axes:
-        axis.set_ylim(min(low, high - SPAN), high)
+        axis.set_ylim(low, high)
 
 
 def ratio_axis(axis: Axes) -> None:

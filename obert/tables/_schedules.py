@@ -100,7 +100,8 @@ def draw_schedules(content: pd.DataFrame, quantities: Iterable[str]) -> Figure:
                     axis.set_ylim(0, 103)
                 else:
                     axis.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
-                    axis.set_ylim(bottom=0)
+        for axis in axes.flat:  # once all that shares an axis is drawn
+            axis.set_ylim(bottom=0)
         handles = [Line2D([], [], color=colours[t], label=f"{100 * t:g} %") for t in targets]
         handles += [Line2D([], [], color="0.3", linestyle=DASHES[i % 4], label=t) for i, t in enumerate(tasks)]
         shared_legend(figure, "upper", handles)

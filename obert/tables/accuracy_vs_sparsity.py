@@ -53,7 +53,7 @@ class AccuracyVsSparsity(Table):
             of_task: dict[str, list] = {}
             for axis, ((task, name), part) in zip(axes, parts, strict=True):
                 _draw_panel(axis, part, looks)
-                axis.set_title(f"{task}, {name}")
+                axis.set_title(f"{task}\n{name}")
                 of_task.setdefault(task, []).append(axis)
             for shared in of_task.values():
                 score_axes(shared)

@@ -1,5 +1,6 @@
 """Every pruned model with its compression ratio, its theoretical speed-up, and the measured one beside them."""
 
+import math
 from functools import partial
 
 import pandas as pd
@@ -73,4 +74,9 @@ class OperatingPoints(Table):
         return [f"{task}/{recipe}/{method}-{sparsity:g}" for task, recipe, method, sparsity in found]
 
     def notes(self, results: Results) -> tuple[Note, ...]:
-        return engine_notes(results)
+        every = pruned_groups(results)
+        counted = [not math.isnan(theoretical_speedup(results, group)) for group in every]
+        absent = len(counted) - sum(counted)
+        text = f"No multiply-adds were counted for {absent} of {len(counted)} models: they, or their teachers, were "
+        note = Note(f"{text}not exported, or exported by a version that did not count.")
+        return (*engine_notes(results), *([note] if absent else []))

@@ -55,7 +55,7 @@ class TrainingCurves(Table):
                 part = content[(content["recipe"] == recipe) & (content["task"] == task)]
                 for (method, target), run in part.groupby(["method", "target"], sort=True):
                     axis.plot(run["epoch"], run["loss"], linestyle=dashes[target], linewidth=1.2, **looks[method])
-                axis.set_title(f"{task}, {recipe}")
+                axis.set_title(f"{task}\n{recipe}")
                 axis.set_xlabel("epoch")
                 axis.set_ylabel("training loss")
                 axis.set_ylim(bottom=0)
