@@ -30,6 +30,7 @@ ACROSS = {UPRIGHT: 88, TURNED: 140}
 ROWS = {UPRIGHT: 48, TURNED: 26}
 GAP = 2  # characters between columns
 LONG, PARAGRAPH = 36, "p{5cm}"  # characters of a cell that stays on one line, and a column of longer ones
+STEP = 4  # characters by which pieces are made narrower until they are of about one width
 FITTED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
 IMAGE = r"\includegraphics[width=\linewidth,height=0.8\textheight,keepaspectratio]"
 
@@ -46,7 +47,8 @@ def to_latex(built: BuiltTable) -> str:
         lines += [f"\\begin{{{kind}}}", "\\centering", body, f"\\caption{{{caption}}}", f"\\label{{{label}}}"]
         lines += [f"\\end{{{kind}}}"]
     for note in (*built.warnings, *built.notes):
-        lines += [f"\\par{{\\footnotesize {escape(note.text)}\\par}}", *(f"% {line}" for line in note.lines)]
+        text = escape(note.text).replace(r"\_", r"\_\allowbreak{}")  # names are long
+        lines += [f"\\par{{\\footnotesize\\sloppy {text}\\par}}", *(f"% {line}" for line in note.lines)]
     return "\n".join(lines) + "\n"
 
 
@@ -93,6 +95,17 @@ def _column_pieces(part: Part, most: int) -> list[list[int]]:
     for columns in together.values():
         fits = _across(part, [*keys, *columns]) <= most
         units += [columns] if fits else [[column] for column in columns]
+    pieces = _filled(part, keys, units, most)
+    for narrower in range(most - STEP, 0, -STEP):  # as many pieces, of about the same width
+        balanced = _filled(part, keys, units, narrower)
+        if len(balanced) > len(pieces):
+            break
+        pieces = balanced
+    return pieces
+
+
+def _filled(part: Part, keys: list[int], units: list[list[int]], most: int) -> list[list[int]]:
+    """Pieces that are filled one after the other."""
     pieces: list[list[int]] = [[*keys]]
     for unit in units:
         if len(pieces[-1]) > len(keys) and _across(part, [*pieces[-1], *unit]) > most:

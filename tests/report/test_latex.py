@@ -66,7 +66,7 @@ def test_figure_includes_its_png_no_larger_than_a_page_and_has_no_tabular(groupe
 def test_commands_of_a_note_become_comments(grouped):
     note = Note("3 runs of a_b are missing:", ("snakemake --cores all \\", "  results/a_b.json"))
     lines = to_latex(built(grouped, notes=[note])).splitlines()
-    assert "\\par{\\footnotesize 3 runs of a\\_b are missing:\\par}" in lines
+    assert "\\par{\\footnotesize\\sloppy 3 runs of a\\_\\allowbreak{}b are missing:\\par}" in lines
     assert {"% snakemake --cores all \\", "%   results/a_b.json"} <= set(lines)
 
 
@@ -105,6 +105,8 @@ def test_a_wide_table_is_turned_or_split_by_groups_of_columns(groups, float_, co
     assert all(any("task 1 &" in line for line in piece) for piece in found)
     names = re.findall(r"\\multicolumn\{2\}\{c\}\{(method \d+)\}", text)
     assert sorted(names) == sorted(f"method {number}" for number in range(groups))
+    widths = [piece[0].count("r") for piece in found]
+    assert max(widths) - min(widths) <= 2  # of about one width
     for piece in found:
         rows = [line for line in piece if "&" in line]
         assert max(map(len, rows)) <= ACROSS[float_] + 60  # commands included
