@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import re
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 PLACE = Path("results/speeds")
 BATCH_SIZES, LENGTHS = (1, 8), (128,)
 OPTIONS = ("against", "engines", "batch_sizes", "lengths", "threads", "warmup", "iterations", "output", "busy")
+WITHOUT_A_NAME = re.compile(r"model(\.onnx)?|(seed|checkpoint-)\d+")  # folders and files that many models have
 OF_A_RUN = ("task", "recipe", "seed", "method", "sparsity")
 
 
@@ -122,10 +124,13 @@ def _chosen(paths: Sequence[Path], options: dict[str, Any]) -> tuple[_Chosen, li
     output = options["output"] or PLACE / datetime.now().strftime("%Y-%m-%d-%H%M%S")
     check_folder(output, "--output")
     against = options["against"]
-    named = list(dict.fromkeys([*paths, *([against] if against else [])]))
     longest = max(scenario.sequence_length for scenario in scenarios)
-    models = {name: (path, look_at(path, longest)) for name, path in zip(_names(named), named, strict=True)}
-    base = next(name for name, (path, _) in models.items() if path == (against or named[0]))
+    places: dict[Path, Path] = {}
+    for path in (*paths, *([against] if against else [])):
+        places.setdefault(path.resolve(), path)
+    names = dict(zip(places, _names(list(places.values())), strict=True))
+    models = {names[place]: (path, look_at(path, longest)) for place, path in places.items()}
+    base = names[(against or paths[0]).resolve()]
     return _Chosen(models, base, engines, scenarios, settings, output), notes
 
 
@@ -144,13 +149,14 @@ def _engines(asked: Sequence[str] | None) -> tuple[dict[str, type[Engine]], list
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """The ends of the paths that tell them apart."""
+    """The ends of the paths, as long as they must be to say something and to tell the models apart."""
     parts = [path.absolute().parts[1:] for path in paths]
-    for count in range(1, max(map(len, parts)) + 1):
-        ends = ["/".join(part[-count:]) for part in parts]
-        if len(set(ends)) == len(ends):
-            return ends
-    raise UserError(f"{paths[0]}: the file system's root is no model")
+    needed = [1 + len(list(itertools.takewhile(WITHOUT_A_NAME.fullmatch, reversed(part)))) for part in parts]
+    choices = (
+        ["/".join(part[-count - more :]) for part, count in zip(parts, needed, strict=True)]
+        for more in range(max(map(len, parts)) + 1)
+    )
+    return next(ends for ends in choices if len(set(ends)) == len(ends))
 
 
 def _timed(chosen: _Chosen) -> tuple[dict[str, Given], list[tuple[str, Timing]], list[str]]:

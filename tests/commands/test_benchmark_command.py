@@ -254,6 +254,15 @@ def test_mistakes_are_told_before_any_work(models, capsys, monkeypatch, options,
     assert expected in fails(capsys, models / "dense", *options)
 
 
+def test_it_works_in_any_folder_and_replaces_nothing(models, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["benchmark", str(models / "dense.onnx"), *QUICK, "--engines", "onnxruntime"]) == 0
+    (written,) = (tmp_path / "results" / "speeds").iterdir()
+    written = written.relative_to(tmp_path)
+    assert f"written: {written}/speeds.csv, {written}/speeds.png, {written}/speeds.json" in capsys.readouterr().out
+    assert "/ has no config.json" in fails(capsys, "/")
+
+
 def test_options_without_a_model_are_a_mistake(capsys):
     assert "--lengths is for models that are named" in fails(capsys, "--lengths", "8")
 
@@ -268,9 +277,12 @@ def test_a_busy_machine_is_refused_unless_told_otherwise(models, capsys, tmp_pat
 
 
 def test_names_tell_models_apart(models, capsys, tmp_path):
-    given = [tmp_path / name / "model.onnx" for name in ("a", "b")]
+    given = [tmp_path / name for name in ("a/model.onnx", "b/x/seed0/model.onnx", "b/y/seed0/model.onnx", "c.onnx")]
     for path in given:
-        path.parent.mkdir()
+        path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(models / "dense.onnx", path)
     _, record = run(capsys, tmp_path, *given, given[0], "--engines", "onnxruntime")
-    assert [model["name"] for model in record["models"]] == ["a/model.onnx", "b/model.onnx"]
+    names = ["a/model.onnx", "x/seed0/model.onnx", "y/seed0/model.onnx", "c.onnx"]
+    assert [model["name"] for model in record["models"]] == names
+    _, record = run(capsys, tmp_path, given[0], tmp_path / "b" / ".." / "a" / "model.onnx", "--engines", "onnxruntime")
+    assert [model["name"] for model in record["models"]] == ["a/model.onnx"]
