@@ -17,8 +17,8 @@ class Verdict:
     """Of one sparsity.
 
     Attributes:
-        score: of the pruned models, mean over seeds, in points; `interval` is its own over examples.
-        drop: how far it lies below the dense model's, over the same examples.
+        score: of the pruned models, mean over seeds, in points; `interval` is its own over seeds and examples.
+        drop: how far it lies below the dense model's, over seeds and the same examples.
         examples: on which both are judged.
     """
 

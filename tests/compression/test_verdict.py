@@ -26,17 +26,17 @@ class Known:
         return lambda terms: terms[..., 0]
 
 
-def test_it_is_the_paired_difference_over_examples():
+def test_it_is_the_paired_difference_over_seeds_and_examples():
     generator = np.random.default_rng(3)
     dense = 100.0 * (generator.random(400) < 0.9)
     pruned = [np.where(generator.random(400) < 0.05, 100.0 - dense, dense) for _ in PRUNED]
     found = Verdict.of(Known({DENSE: dense, **dict(zip(PRUNED, pruned, strict=True))}), DENSE, PRUNED)
-    lost = dense - np.mean(pruned, axis=0)
+    lost = dense - np.array(pruned)
     assert found.drop.mean == pytest.approx(lost.mean())
     assert found.score == pytest.approx(np.mean(pruned)) and found.examples == 400
-    resamples = [lost[generator.integers(0, 400, 400)].mean() for _ in range(4000)]
-    low, high = np.percentile(resamples, [2.5, 97.5])
-    spread = lost.std() / 20
+    drawn = [(generator.integers(0, 2, 2), generator.integers(0, 400, 400)) for _ in range(4000)]
+    low, high = np.percentile([lost[seeds][:, examples].mean() for seeds, examples in drawn], [2.5, 97.5])
+    spread = lost.mean(axis=0).std() / 20
     assert found.drop.low == pytest.approx(low, abs=0.2 * spread)
     assert found.drop.high == pytest.approx(high, abs=0.2 * spread)
     assert found.within(found.drop.high) and not found.within(found.drop.high - 0.01)
