@@ -37,7 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option = group.add_argument
     option("models", nargs="*", type=Path, metavar="MODEL", help="folder of a Hugging Face model, or an ONNX file")
     option("--against", type=Path, metavar="MODEL", help="what speed-ups are over, timed too; the first by default")
-    option("--engines", nargs="+", metavar="NAME", help="all that run on this CPU and need no other environment")
+    option(
+        "--engines",
+        nargs="+",
+        metavar="NAME",
+        help="engines; all that run on this CPU by default, but for those with an environment of their own",
+    )
     option("--batch-sizes", nargs="+", type=int, metavar="N", help=f"{' '.join(map(str, BATCH_SIZES))} by default")
     option("--lengths", nargs="+", type=int, metavar="N", help="tokens of a sequence; 128 by default")
     option("--threads", nargs="+", type=int, metavar="N", help="one for each core by default")
