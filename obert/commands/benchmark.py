@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--engines",
         nargs="+",
         metavar="NAME",
-        help="engines; all that run on this CPU by default, but for those with an environment of their own",
+        help="those on this CPU without an environment of their own by default",
     )
     option("--batch-sizes", nargs="+", type=int, metavar="N", help=f"{' '.join(map(str, BATCH_SIZES))} by default")
     option("--lengths", nargs="+", type=int, metavar="N", help="tokens of a sequence; 128 by default")
