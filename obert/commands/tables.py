@@ -27,8 +27,8 @@ from obert.tracking import fetch, store
 
 REPORT = "report.html"
 FIRST = (  # the order of the report; the others follow by name
-    "leaderboard_over_tasks", "leaderboard", "pareto_sparsity", "pareto_speed", "training_curves", "layer_sparsity",
-    "latency", "table1",
+    "leaderboard_over_tasks", "leaderboard", "checklist", "pareto_sparsity", "pareto_speed", "operating_points",
+    "training_curves", "layer_sparsity", "latency", "table1",
 )  # fmt: skip
 SUMMARY = ("task", "sparsity %", "method", "recipe", "score", "chance", "recovery %")
 SUMMARY_LEGEND = f"Scores are in percent: mean ± standard deviation over n seeds. {RULE}"

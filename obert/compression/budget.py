@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from obert.compression.draft import Draft, rounded
+from obert.compression.question import SEEDS
 from obert.experiment.guidelines import Value
 from obert.foundation.errors import UserError
 from obert.training.pace import Pace
-from obert.training.schedules import steps_per_epoch, total_steps
 
-TRIALS, SEEDS = 4, (1, 2)  # pruned models that are counted with in the search, and seeds of the final ones
+TRIALS = 4  # pruned models that are counted with in the search
 SEARCHED = 0.95  # sparsity that a run is counted at
 DENSE_SHARE = 0.2  # of the minutes, at most, for the two dense models
 OTHER_SHARE = 0.15  # for loading, scoring, export and timing
@@ -66,7 +66,7 @@ def fit(draft: Draft, pace: Pace, minutes: float | None, held_out: float) -> Fit
 
 
 def _fitted(draft: Draft, pace: Pace, minutes: float, held_out: float) -> Fitted | None:
-    dense = (2 - held_out) * _dense_minutes(draft, pace)
+    dense = (2 - held_out) * draft.dense_steps * pace.step / 60
     share = min(1.0, DENSE_SHARE * minutes / dense)
     if share * draft.features < min(FEWEST, draft.features):
         return None
@@ -81,11 +81,6 @@ def _fitted(draft: Draft, pace: Pace, minutes: float, held_out: float) -> Fitted
         except UserError:  # so short that two events fall on one step
             return None
     return None
-
-
-def _dense_minutes(draft: Draft, pace: Pace) -> float:
-    training = draft.teacher.recipe.training
-    return total_steps(training, steps_per_epoch(training, draft.features)) * pace.step / 60
 
 
 def _cut(draft: Draft, cut: tuple[float, float], minutes: float) -> Draft:

@@ -11,11 +11,11 @@ import torch
 import yaml
 from transformers import PreTrainedModel
 
-from obert.experiment.guidelines import Value, as_yaml, by_guidelines
+from obert.experiment.guidelines import FINE_TUNING, Value, as_yaml, by_guidelines
 from obert.experiment.plan import PlannedRun
 from obert.experiment.reading import validate
 from obert.experiment.recipe import Recipe
-from obert.experiment.recipes import load_method
+from obert.experiment.recipes import load_method, load_recipe
 from obert.foundation import processes
 from obert.models.encoders import load_pretrained
 from obert.stages import stage
@@ -24,6 +24,7 @@ from obert.training.pace import Pace, measure
 from obert.training.schedules import check_steps, pruning_events, steps_per_epoch, total_steps
 
 STAGE = "downstream"
+TAKEN = Value("start", "teacher", "the dense model is given, fine-tuned already", "ours")
 WHENCE = (
     "The abstract of Kurtic, Hoefler and Alistarh (2023, arXiv 2312.13547) names three guidelines: which components "
     "are pruned, schedules that scale with the sparsity, and distillation. Its values are not known to us; where these "
@@ -68,11 +69,21 @@ class Draft:
         Raises:
             UserError: no recipe can be made of them.
         """
-        dense = teacher.recipe.training
-        cycle_steps = max(1, int(dense.epochs * steps_per_epoch(dense, features)))
-        draft = cls(teacher, method, by_guidelines(teacher.recipe, method, layers, features, cycle_steps), features)
+        dense = _schedule_of(teacher)
+        training = dense.training
+        cycle_steps = max(1, int(training.epochs * steps_per_epoch(training, features)))
+        values = by_guidelines(dense, method, layers, features, cycle_steps)
+        if not teacher.recipe.training:
+            values = tuple(TAKEN if value.key == TAKEN.key else value for value in values)
+        draft = cls(teacher, method, values, features)
         stage(STAGE).check_recipe(draft.recipe)
         return draft
+
+    @property
+    def dense_steps(self) -> int:
+        """Optimiser steps of the dense schedule."""
+        training = _schedule_of(self.teacher).training
+        return total_steps(training, steps_per_epoch(training, self.features))
 
     @property
     def where(self) -> str:
@@ -119,6 +130,11 @@ class Draft:
         recipe = self.recipe
         method = load_method(self.method, recipe.methods[self.method], self.where)
         return measure(network, copy.deepcopy(network).eval(), data, recipe, method, self.teacher.seeds)
+
+
+def _schedule_of(teacher: PlannedRun) -> Recipe:
+    """The recipe of a dense model; of one that is given, that of fine-tuning in its place."""
+    return teacher.recipe if teacher.recipe.training else load_recipe(FINE_TUNING)
 
 
 def start_of(dense: PlannedRun) -> tuple[PreTrainedModel, Features]:

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from pydantic import Field, ValidationError
 
-from obert.compression.budget import SEEDS
+from obert.experiment.guidelines import FINE_TUNING
 from obert.experiment.plan import Plan
 from obert.experiment.reading import validate
 from obert.experiment.schema import Benchmark, Experiment
@@ -18,7 +18,8 @@ from obert.foundation.nodes import this_machine
 from obert.foundation.passwords import masked
 
 HELD_OUT = 0.2  # of the training examples, on which the search judges: never the validation examples
-SEARCH_SEED = 0
+SEARCH_SEED, SEEDS = 0, (1, 2)  # of the search, and of the final models
+GIVEN = "given"  # the recipe of a model that is taken as it is
 ENGINES = ("onnxruntime", "sparse")
 SHARED = ("model", "models", "teacher", "teachers", "base_seed", "extensions", "tracking_uri")
 
@@ -35,11 +36,15 @@ class Question(Strict):
     shared: dict[str, Any] = Field(description="what both experiments have in common")
 
     @classmethod
-    def of_model(cls, model: str, task: str, source: str | None, **asked: Any) -> Self:
-        """About a pre-trained model on one of the project's tasks."""
+    def of_model(cls, model: str, task: str, source: str | None, teacher: str, **asked: Any) -> Self:
+        """About a model on one of the project's tasks.
+
+        Args:
+            teacher: recipe of the dense model.
+        """
         options = {} if source is None else {"source": source}
         return cls(
-            task=task, shared={"model": {"source": model}, "tasks": {task: options}, "teacher": "finetune"}, **asked
+            task=task, shared={"model": {"source": model}, "tasks": {task: options}, "teacher": teacher}, **asked
         )
 
     @classmethod
@@ -110,7 +115,7 @@ def asked(arguments: Namespace) -> Question:
         UserError: a value that cannot be, or options that do not go together.
     """
     if arguments.config is not None and arguments.source is not None:
-        raise UserError("--source goes with --model; an experiment's file (--config) names its own data")
+        raise UserError("--source goes with --model or --fine-tuned; an experiment's file names its own data")
     common = {
         "name": arguments.name or f"compress_{arguments.task}",
         "method": arguments.method,
@@ -121,7 +126,8 @@ def asked(arguments: Namespace) -> Question:
     try:
         if arguments.config is not None:
             return Question.of_experiment(Plan.load(arguments.config), arguments.task, **common)
-        return Question.of_model(arguments.model, arguments.task, arguments.source, **common)
+        given, teacher = arguments.fine_tuned, GIVEN if arguments.fine_tuned else FINE_TUNING
+        return Question.of_model(given or arguments.model, arguments.task, arguments.source, teacher, **common)
     except ValidationError as error:
         first = error.errors()[0]
         option = str(first["loc"][0]).replace("_", "-")

@@ -9,9 +9,9 @@ from typing import Any
 import yaml
 
 from obert.commands import tables
-from obert.compression.budget import OTHER_SHARE, SEEDS
+from obert.compression.budget import OTHER_SHARE
 from obert.compression.decision import Decision
-from obert.compression.question import HELD_OUT
+from obert.compression.question import HELD_OUT, SEEDS
 from obert.compression.runs import Runs
 from obert.compression.search import MOST, between
 from obert.compression.verdict import Verdict

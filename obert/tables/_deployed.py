@@ -39,6 +39,7 @@ class Deployed:
     Attributes:
         compression: `dense`, a pattern, or either `and QAT`; another paper's name of its model.
         model: recipe and method, empty for a published one.
+        method: of pruning, `dense` for what is not pruned.
         key: of the run that times it, None for a published one.
         chance: the score of the best single answer to everything.
         recall: what is left of the dense model's lead over chance, in percent; of a published one, as its paper has it,
@@ -57,6 +58,7 @@ class Deployed:
     sparsity: float
     compression: str
     model: str = ""
+    method: str = DENSE
     key: RunKey | None = None
     score: float = math.nan
     chance: float = math.nan
@@ -101,6 +103,7 @@ def measured_models(results: Results, scenario: tuple[int, int] | None = None) -
                 sparsity=export.key.sparsity or 0.0,
                 compression=_compression(results, trained),
                 model=f"{trained.key.recipe}: {trained.key.method or DENSE}",
+                method=trained.key.method or DENSE,
                 key=export.key.at("benchmark"),
                 score=score(trained),
                 chance=scales[export.key.task].chance,
@@ -124,15 +127,19 @@ def planned_models(results: Results) -> list[Deployed]:
 def published_models(results: Results, paper: str, table: str, engine: str) -> list[Deployed]:
     """The rows of a paper's table, with the speeds in `engine`."""
     cells: dict[tuple, dict[str, float]] = {}
+    methods = {}
     for number in results.published.table(paper, table):
-        cells.setdefault((number.task, number.layers, number.sparsity, number.label), {})[number.metric] = number.value
+        place = (number.task, number.layers, number.sparsity, number.label)
+        cells.setdefault(place, {})[number.metric] = number.value
+        methods[place] = number.method or DENSE
     dense = next(values["f1"] for (*_, label), values in cells.items() if label == "dense")
     rows = []
     for (task, layers, sparsity, label), values in cells.items():
         speed = Speed(values.pop("throughput", math.nan), values.pop("speedup"))
         found = values.pop("f1")
         values |= {"score": found, "recall": 100 * found / dense}
-        rows.append(Deployed(task, "f1", layers, sparsity, label, speeds={engine: speed}, **values))
+        method = methods[task, layers, sparsity, label]
+        rows.append(Deployed(task, "f1", layers, sparsity, label, method=method, speeds={engine: speed}, **values))
     return rows
 
 

@@ -79,6 +79,9 @@ class ModelTable(Table):
         speeds = {} if own is None else own.speeds
         return row | {(e, n): getattr(speeds.get(e, Speed()), n) for e in engines for n in (*self.speeds, *OF_ENGINES)}
 
+    def is_measured(self, content: pd.DataFrame) -> bool:
+        return bool(content["measured"].notna().any(axis=None))
+
     def display(self, content: pd.DataFrame) -> pd.DataFrame:
         row = content[ROW]
         shown = {("", name): row[name] for name in ("task", "metric")}

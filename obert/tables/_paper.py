@@ -77,6 +77,16 @@ class PaperTable(Table):
                 rows.append(row)
         return pd.DataFrame(rows, columns=pd.MultiIndex.from_tuples(columns))
 
+    def methods(self, results: Results) -> dict[str, str]:
+        """Our name of the method of each column group, `dense` for what is not pruned."""
+        numbers = results.published.table(self.source, self.table)
+        measured = (self._measured(results, task).values() for task in self.tasks(results))
+        groups = list(chain.from_iterable(chain.from_iterable(measured)))
+        own = _own_groups((g for g in groups if self.reproduced(results, g, numbers) is None), self.by_layers)
+        published = _published_groups(numbers)
+        methods = {published[_identity(number)]: number.method or DENSE for number in numbers if not number.is_dense}
+        return methods | {label: method or DENSE for (_, method), label in own.items()}
+
     def tasks(self, results: Results) -> tuple[str, ...]:
         """Those that belong here: of the experiment's own encoder, where the numbers are of the paper's main model."""
         return results.tasks if self.model else results.main_tasks
@@ -97,6 +107,9 @@ class PaperTable(Table):
 
     def _level(self, layers: int | None, sparsity: float) -> tuple[int | None, float]:
         return (layers if self.by_layers else None), sparsity
+
+    def is_measured(self, content: pd.DataFrame) -> bool:
+        return has_measured(content)
 
     def display(self, content: pd.DataFrame) -> pd.DataFrame:
         shown = {
@@ -125,6 +138,12 @@ class PaperTable(Table):
         found = [group for task in tasks for group in self.select(complete, task)]
         keys = [record.key for group in found for record in group.records]
         return paper_notes(results, self.source, keys, self.needs, self.model)
+
+
+def has_measured(content: pd.DataFrame) -> bool:
+    """Whether a cell below "measured" has a value, that of the dense model left out."""
+    cells = [column for column in content.columns if column[1] == "measured" and column[0] != DENSE]
+    return bool(content[cells].notna().any(axis=None))
 
 
 def _identity(number: Number) -> tuple:

@@ -113,3 +113,15 @@ def test_a_failed_run_names_its_log(project, monkeypatch, capsys):
     assert compress("--max-drop", "1") == 2
     said = capsys.readouterr().err
     assert "failed: obert teacher: it is broken. All that it printed is in results/compress/asked/logs/teacher_" in said
+
+
+def test_a_fine_tuned_model_is_taken_as_it_is(project, capsys, tmp_path):
+    assert compress("--max-drop", "100") == 0
+    model = Plan.load("configs/asked.yaml").teacher("movie_reviews").folder / "model"
+    asked = ["--fine-tuned", str(model), "--source", "tests/data/movie_reviews", "--max-drop", "100", "--name", "again"]
+    assert cli.main([*ASKED, *asked]) == 0
+    capsys.readouterr()
+    plan = Plan.load("configs/again.yaml")
+    teacher, [first, _] = plan.teacher("movie_reviews"), plan.of_stage("downstream")
+    assert read_record(teacher.folder / "metrics.json").costs["optimizer_steps"] == 0
+    assert first.recipe.start == "teacher"

@@ -169,11 +169,31 @@ def test_table_17_puts_each_model_beside_its_published_one(results):
 
 
 def test_figure_2_has_a_point_for_each_model_and_engine(results):
-    content = Figure2().build(results).set_index("series")
-    assert len(content.loc["published, deepsparse"]) == 10
-    own = content.loc["squad, onnxruntime"]
+    content = Figure2().build(results).set_index("source")
+    assert content.loc["published", "engine"].tolist() == 10 * ["deepsparse"]
+    own = content.loc["measured"]
     assert own["recall"].tolist() == pytest.approx([100.0, 90.0, 87.5])
     assert own["speedup"].tolist() == [1.0, 1.5, 3.0] and own["compression_ratio"].tolist() == [1.0, 2.0, 5.0]
+    assert set(own["dense_layers"]) == {12} and own["method"].tolist() == ["dense", "obert", "obert"]
+
+
+def test_figure_2_is_over_the_dense_model_in_the_same_engine(make_results, runs):
+    """In a second engine the dense model runs at half of the reference's speed and the pruned one at 1.2 times it,
+    which is 2.4 times the dense one there. In a third, where the dense one was not timed, there is no speed-up."""
+    speeds = {"teacher": {"pytorch": 0.5}, "downstream": {"pytorch": 1.2, "openvino": 2.0}}
+    recipes = {runs[0].key.recipe: "teacher", "gradual": "downstream"}
+    made = []
+    for one in runs:
+        more = speeds.get(recipes.get(one.key.recipe), {}) if one.key.stage == "benchmark" else {}
+        found = {f"{engine}_speedup": Score(value=value, count=20) for engine, value in more.items()}
+        found |= {f"{engine}_throughput": Score(value=10 * value, count=20) for engine, value in more.items()}
+        made.append(one.model_copy(update={"metrics": one.metrics | found}))
+    content = Figure2().build(make_results([(one, None, 0) for one in made], origins=ORIGINS))
+    own = content[content["source"] == "measured"].set_index(["engine", "compression"])["speedup"]
+    assert own["pytorch", "dense"] == 1.0 and own["pytorch", "unstructured"] == pytest.approx(2.4)
+    assert math.isnan(own["openvino", "unstructured"])
+    titles = [axis.get_title() for axis in Figure2().draw(content).axes]
+    assert titles == ["squad, onnxruntime", "squad, pytorch", "squad, size"]
 
 
 def test_notes_name_models_that_are_not_timed_yet(make_results, runs):
