@@ -42,13 +42,16 @@ class Scale:
 def chance_of(results: Results, task: str, metric: str | None = None) -> float:
     """The best score in percent that the same answer to every validation example has; NaN where that is not known.
 
+    A record may say it, in its details: `chance`, by metric. Of the metrics of this package it is told by the labels.
+
     Args:
         metric: the task's primary one by default.
     """
     metric = metric or metric_of(results, task)
     records = _records(results, task)
-    if not records:
-        return math.nan
+    told = [r.details["chance"][metric] for r in records if metric in r.details.get("chance", {})]
+    if told or not records:
+        return told[0] if told else math.nan
     if metric in NOTHING:
         return 0.0
     if metric.startswith("accuracy"):
