@@ -214,8 +214,8 @@ def test_leaderboards_and_fronts_tell_scopes_apart(make_results):
     curves = AccuracyVsSparsity().build(results)
     assert curves.set_index("panel")["scope"].to_dict() == {"a": "encoder", "b": "whole model"}
     labels = {axis.get_title(): axis.get_xlabel() for axis in AccuracyVsSparsity().draw(curves).axes}
-    assert labels[f"{TASK}, a"] == "sparsity of the encoder (%)"
-    assert labels[f"{TASK}, b"] == "sparsity of the whole model (%)"
+    assert labels[f"{TASK}\na"] == "sparsity of the encoder (%)"
+    assert labels[f"{TASK}\nb"] == "sparsity of the whole model (%)"
 
 
 def test_nothing_is_said_of_scopes_where_all_are_the_encoder(make_results):
