@@ -2,85 +2,23 @@
 
 from __future__ import annotations
 
-import copy
-import math
 import re
 import shlex
-from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-import yaml
 from pydantic import TypeAdapter, ValidationError
-from transformers import PreTrainedModel
 
-from obert.experiment.guidelines import as_yaml, by_guidelines
+from obert.compression.draft import WHENCE, Draft, Work, cost, rounded, start_of
 from obert.experiment.plan import Plan, PlannedRun
-from obert.experiment.reading import validate
-from obert.experiment.recipe import Recipe
-from obert.experiment.recipes import RECIPES, load_method
+from obert.experiment.recipes import RECIPES
 from obert.experiment.schema import Model
 from obert.experiment.strict import Sparsity
-from obert.foundation import processes, registry
+from obert.foundation import registry
 from obert.foundation.errors import UserError, unknown_name
 from obert.foundation.files import check_place, write_text
-from obert.models.encoders import load_pretrained
-from obert.stages import stage
-from obert.training.features import Features
-from obert.training.pace import Pace, measure
-from obert.training.schedules import check_steps, pruning_events, steps_per_epoch, total_steps
+from obert.training.pace import Pace
 
-STAGE = "downstream"
-ABOUT = "Gradual pruning of {model} on {task} with {method}, by the guidelines of Kurtic, Hoefler and Alistarh (2023)."
-HEADER = (
-    "Written by `obert recipe` for {task} at {percent:g} %. The abstract of Kurtic, Hoefler and Alistarh (2023, arXiv "
-    "2312.13547) names three guidelines: which components are pruned, schedules that scale with the sparsity, and "
-    "distillation. Its values are not known to us; where these are from is said with each."
-)
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a run is made of."""
-
-    cycles: int
-    steps: int
-    events: int
-
-    def minutes(self, pace: Pace) -> float:
-        """Of training and pruning."""
-        return (self.steps * pace.step + self.events * pace.event) / 60
-
-
-@dataclass(frozen=True)
-class Draft:
-    """A recipe whose schedule scales, with the number of features that it trains on."""
-
-    recipe: Recipe
-    features: int
-
-    def work(self, sparsity: float) -> Work:
-        """Of a run to a target.
-
-        Raises:
-            ValueError: there are too few cycles for it.
-            UserError: two pruning events fall on one step.
-        """
-        plain = self.recipe.at(sparsity)
-        epoch = steps_per_epoch(plain.training, self.features)
-        events = pruning_events(plain.schedule, epoch, sparsity)
-        check_steps(plain.training, self.features, events)
-        return Work(self.recipe.scaling.cycles_at(sparsity), total_steps(plain.training, epoch), len(events))
-
-    def highest(self, pace: Pace, minutes: float, below: float) -> float | None:
-        """The highest sparsity, in whole percent, that a budget is long enough for; None if there is none."""
-        for percent in range(math.ceil(100 * below) - 1, 0, -1):
-            try:
-                if self.work(percent / 100).minutes(pace) <= minutes:
-                    return percent / 100
-            except ValueError:  # so low that there is no cycle to prune in
-                return None
-        return None
+HEADER = "Written by `obert recipe` for {task} at {percent:g} %. "
 
 
 def run(
@@ -119,26 +57,18 @@ def run(
     name = name if name is not None else re.sub(r"\W", "_", f"guidelines_{task}_{100 * sparsity:g}")
     path = _new_file(name)
     teacher = _dense(plan, task, model)
-    network, data = _load(teacher)
-    layers, features, training = network.config.num_hidden_layers, len(data.features), teacher.recipe.training
-    cycle_steps = max(1, int(training.epochs * steps_per_epoch(training, features)))
-    values = by_guidelines(teacher.recipe, method, layers, features, cycle_steps)
-    about = ABOUT.format(model=teacher.model.source, task=task, method=method)
-    written = as_yaml(values, about, teacher.key.recipe)
-    recipe = validate(Recipe, yaml.safe_load(written), f"the recipe for {task}")
-    stage(STAGE).check_recipe(recipe)
-    draft = Draft(recipe, features)
+    network, data = start_of(teacher)
+    draft = Draft.by_guidelines(teacher, method, network.config.num_hidden_layers, len(data.features))
     try:
         work = draft.work(sparsity)
     except ValueError as error:
         raise UserError(f"--sparsity {sparsity:g}: {error}") from None
-    loaded = load_method(method, recipe.methods[method], f"the recipe for {task}")
     print(f"timing {teacher.model.source} on {task}", flush=True)
-    pace = measure(network, copy.deepcopy(network).eval(), data, recipe, loaded, teacher.seeds)
+    pace = draft.measure(network, data)
     _require_time(draft, work, pace, sparsity, budget_minutes)
-    cost = _cost(work, pace)
-    write_text(path, as_yaml(values, about, teacher.key.recipe, f"{_header(task, sparsity)} {cost}"))
-    return "\n".join([f"{path}: written", cost, *_how_to_run(config, name, method, task, sparsity)])
+    costs = cost(work, pace)
+    write_text(path, draft.file(f"{_header(task, sparsity)} {costs}"))
+    return "\n".join([f"{path}: written", costs, *_how_to_run(config, name, method, task, sparsity)])
 
 
 def _new_file(name: str) -> Path:
@@ -164,14 +94,6 @@ def _dense(plan: Plan, task: str, model: str | None) -> PlannedRun:
     return Plan.of(changed, plan.where).teacher(task)
 
 
-def _load(dense: PlannedRun) -> tuple[PreTrainedModel, Features]:
-    """The model that pruning starts from, with a new head, and the training features; sets torch's threads."""
-    torch.set_num_threads(dense.experiment.threads)
-    examples, task = dense.task.load()["train"], dense.task
-    network, tokenizer = load_pretrained(dense.model, task.head, task.classes(examples))
-    return network.to(processes.join()), Features.encode(task, examples, tokenizer)
-
-
 def _require_time(draft: Draft, work: Work, pace: Pace, sparsity: float, budget: float | None) -> None:
     """Raise UserError, with what would fit, if a run takes longer than it may."""
     needed = work.minutes(pace)
@@ -180,30 +102,13 @@ def _require_time(draft: Draft, work: Work, pace: Pace, sparsity: float, budget:
     highest = draft.highest(pace, budget, sparsity)
     fits = "No sparsity fits" if highest is None else f"{100 * highest:g} % fits"
     raise UserError(
-        f"--budget-minutes {budget:g} is too short for {100 * sparsity:g} %: {_cost(work, pace)} {fits} into "
-        f"{budget:g} minutes; {100 * sparsity:g} % takes --budget-minutes {_rounded(needed)}"
-    )
-
-
-def _rounded(minutes: float) -> str:
-    """Two digits, rounded up."""
-    unit = 10 ** (math.floor(math.log10(minutes)) - 1)
-    return f"{math.ceil(minutes / unit) * unit:.10g}"
-
-
-def _cost(work: Work, pace: Pace) -> str:
-    """In words, with how it was found."""
-    drawn = f", events with up to {pace.gradients} gradients" if pace.gradients else ", an event"
-    return (
-        f"One run takes about {_rounded(work.minutes(pace))} minutes: {work.cycles} cycles, {work.steps:,} optimiser "
-        f"steps of {pace.step:.2g} s, distillation included, and {work.events} pruning events of {pace.event:.2g} s. "
-        f"Timed on this machine with the task's own data: {pace.steps} steps{drawn}. The dense model's own training is "
-        "not in it."
+        f"--budget-minutes {budget:g} is too short for {100 * sparsity:g} %: {cost(work, pace)} {fits} into "
+        f"{budget:g} minutes; {100 * sparsity:g} % takes --budget-minutes {rounded(needed)}"
     )
 
 
 def _header(task: str, sparsity: float) -> str:
-    return HEADER.format(task=task, percent=100 * sparsity)
+    return HEADER.format(task=task, percent=100 * sparsity) + WHENCE
 
 
 def _how_to_run(config: Path, name: str, method: str, task: str, sparsity: float) -> list[str]:

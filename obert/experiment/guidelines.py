@@ -18,6 +18,7 @@ from obert.experiment.recipes import load_recipe
 PUBLISHED, LONG, FEWER_LAYERS = "obert_10_epochs", "obert_30_epochs", "obert_30_epochs_fewer_layers"
 OURS, RECALLED = "guidelines", "gmp_star_10_epochs"
 METHODS = ("obert", "magnitude")
+FINE_TUNING = "finetune"  # the dense recipe where there is no other, and where the dense model is given
 SMALL = 6  # layers, up to which oBERT's Table 9 takes the smaller first step
 SOURCES = {
     "dense": "the recipe of the dense model, {dense}, with what the experiment changes in it",

@@ -12,11 +12,14 @@ from obert.tables._measured import DENSE, Group
 from obert.tables._panels import empty_figure, score_axes, shared_legend, some_panels
 
 POINT = ("recipe", "method", "sparsity", "score_mean", "score_std", "n")
-FRONT = "on_front"
+FRONT, JOINED = "on_front", "joined"
 FADED = 0.4
 RULE = (
-    "A model is on the front (ringed, joined by the line, labelled with its recipe) if no other model is at least as "
-    "good in both directions and better in one. Scores are means over seeds, error bars sample standard deviations."
+    "A model is on the front (ringed, labelled with its recipe) if no other model is at least as good in both "
+    "directions and better in one. The line joins as many of the front as the intervals separate: from right to left, "
+    "each has a better score than the one before by the 95 % paired-bootstrap interval over seeds and examples, and "
+    "that one is ahead in the other direction; speed-ups by their intervals, which do not overlap. Scores are means "
+    "over seeds, error bars sample standard deviations."
 )
 
 
@@ -88,7 +91,8 @@ def _part(content: pd.DataFrame, task: str, rows: str | None, level: object) -> 
 
 def _draw_panel(axis, part: pd.DataFrame, gain: str, looks: dict) -> None:
     front = part[part[FRONT]].sort_values([gain, "score_mean"], ascending=[True, False])
-    axis.plot(front[gain], front["score_mean"], color="0.3", linewidth=1, zorder=1)
+    joined = front[front[JOINED].astype(bool)]
+    axis.plot(joined[gain], joined["score_mean"], color="0.3", linewidth=1, zorder=1)
     axis.plot(front[gain], front["score_mean"], "o", markersize=11, markerfacecolor="none", color="0.3", zorder=1)
     for method, points in part.groupby("method", sort=True):
         for alpha, chosen in ((FADED, points[~points[FRONT]]), (1, points[points[FRONT]])):

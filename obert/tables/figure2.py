@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from obert.tables import Note, Results, Table
+from obert.tables._chance import RULE
 from obert.tables._deployed import Deployed, Speed, published_models
 from obert.tables._figures import OPEN, STYLE, method_styles
 from obert.tables._labels import label_point
@@ -33,8 +34,9 @@ class Figure2(Table):
         "its own dense model, in the same engine. Open: Table 17 (SQuAD v1.1, DeepSparse on a c5.12xlarge), over "
         "BERT-base's 12 layers. Filled: this experiment's, first seed, over its teacher. Each model was timed in a "
         "process of its own; either throughput is first divided by that of the dense model in ONNX Runtime there. "
-        "Recall is the score as a percentage of the dense model's; dotted: 99 and 92.5 %. Labels, where they have "
-        "room: layers, sparsity in percent, and q for quantised."
+        f"Recall is recovery. {RULE} Chance is 0 on SQuAD, where it is the score as a percentage of the dense "
+        "model's, as the paper has it. Dotted: 99 and 92.5 %. Labels, where they have room: layers, sparsity in "
+        "percent, and q for quantised."
     )
 
     paper = "obert"

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from obert.tables import Note, Results, Table
-from obert.tables._collapsed import chance_of
+from obert.tables._chance import chance_of
 from obert.tables._figures import OPEN, STYLE, series_styles
 from obert.tables._guidelines import BENCHMARK, PAPER, compared_groups, sparsities
 from obert.tables._measured import DENSE, metric_of, score
@@ -32,8 +32,9 @@ class PublishedCurves(Table):
         "good to, none where the marker is partly hidden). Crosses on the line of chance: the figure has the point "
         "there, without a value. Filled: this experiment's means over seeds, with sample standard deviations. Left: "
         "sparsity as each counts it, of all weight matrices in SMC-Bench's setting and of the encoder by the "
-        "guidelines. Right: of all weight matrices, where it was counted. Dotted: chance. Grey: dense, dashed where "
-        "published."
+        "guidelines. Right: of all weight matrices, where it was counted. Dotted: chance, in SMC-Bench's figure an "
+        "equal share for each choice, of this experiment the most frequent position or class. Grey: dense, dashed "
+        "where published."
     )
 
     section = "How to prune a language model"
@@ -85,7 +86,7 @@ def _published(results: Results, task: str) -> list[dict]:
             "approximate": number.approximate,
             "at_chance": number.at_chance,
             "dense": dense,
-            "chance": chance_of(results, task),
+            "chance": results.published.chance.get(task, math.nan),
         }
         for number in numbers
         if not number.is_dense

@@ -45,7 +45,7 @@ def config(root, tmp_path, monkeypatch):
 @pytest.fixture
 def paced(monkeypatch):
     """Steps of 6 seconds and events of 60, as timed."""
-    monkeypatch.setattr("obert.commands.recipe.measure", lambda *_: Pace(6.0, 60.0, 4, 0))
+    monkeypatch.setattr("obert.compression.draft.measure", lambda *_: Pace(6.0, 60.0, 4, 0))
 
 
 def recipe(config, *arguments):
@@ -135,13 +135,13 @@ def test_a_budget_that_is_long_enough_is_not_refused(config, paced):
     ],
 )
 def test_mistakes_are_told_before_anything_is_timed(config, capsys, monkeypatch, arguments, expected):
-    monkeypatch.setattr("obert.commands.recipe.measure", lambda *_: pytest.fail("timed"))
+    monkeypatch.setattr("obert.compression.draft.measure", lambda *_: pytest.fail("timed"))
     assert recipe(config(), *arguments) == 2
     assert expected in capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be_written_is_told_before_anything_is_timed(config, capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr("obert.commands.recipe.measure", lambda *_: pytest.fail("timed"))
+    monkeypatch.setattr("obert.compression.draft.measure", lambda *_: pytest.fail("timed"))
     (tmp_path / "other/pruning").mkdir(parents=True)
     (tmp_path / "other/recipes").write_text("in the place of the folder")
     assert recipe(config(extensions=str(tmp_path / "other")), "--sparsity", "0.9") == 2
@@ -162,10 +162,10 @@ def test_the_estimate_is_within_a_factor_of_two_of_a_run(config, method):
     found = []
     times = pytest.MonkeyPatch()
     with times.context() as patch:
-        from obert.commands import recipe as command
+        from obert.compression import draft
 
-        timed = command.measure
-        patch.setattr(command, "measure", lambda *given: found.append(timed(*given)) or found[-1])
+        timed = draft.measure
+        patch.setattr(draft, "measure", lambda *given: found.append(timed(*given)) or found[-1])
         assert recipe(config(recipe_overrides=longer), "--sparsity", "0.8", "--name", "mine", "--method", method) == 0
     plan = Plan.load(config(recipe_overrides=longer, downstream=[block("mine", method, 0.8)]))
     make(plan.teacher(TASK))

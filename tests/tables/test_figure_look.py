@@ -75,7 +75,7 @@ def test_figures_leave_out_the_panels_that_would_be_empty(make_results, example_
     ]
     figure = drawn("accuracy_vs_sparsity", make_results([*example_runs, *more]))
     titles = [axis.get_title() for axis in figure.axes]
-    assert titles == ["movie_reviews, gradual", "city_qa, gradual", "movie_reviews, one_shot"]
+    assert titles == ["movie_reviews\ngradual", "city_qa\ngradual", "movie_reviews\none_shot"]
     assert all(axis.lines for axis in figure.axes)
 
 

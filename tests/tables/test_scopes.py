@@ -193,7 +193,8 @@ def test_experiments_without_scopes_have_no_rows_and_say_what_is_needed(table, t
 
 
 def on_two_tasks(make_results, *runs):
-    made = [(record("teacher", 100.0, task=task), None, 0) for task in (TASK, "second")]
+    details = {"majority_rate": 50.0}
+    made = [(record("teacher", 100.0, task=task, details=details), None, 0) for task in (TASK, "second")]
     for run, scores, _ in runs:
         made += [(run.model_copy(update={"key": replace(run.key, task=task)}), scores, 0) for task in (TASK, "second")]
     return make_results(made)
@@ -213,8 +214,8 @@ def test_leaderboards_and_fronts_tell_scopes_apart(make_results):
     curves = AccuracyVsSparsity().build(results)
     assert curves.set_index("panel")["scope"].to_dict() == {"a": "encoder", "b": "whole model"}
     labels = {axis.get_title(): axis.get_xlabel() for axis in AccuracyVsSparsity().draw(curves).axes}
-    assert labels[f"{TASK}, a"] == "sparsity of the encoder (%)"
-    assert labels[f"{TASK}, b"] == "sparsity of the whole model (%)"
+    assert labels[f"{TASK}\na"] == "sparsity of the encoder (%)"
+    assert labels[f"{TASK}\nb"] == "sparsity of the whole model (%)"
 
 
 def test_nothing_is_said_of_scopes_where_all_are_the_encoder(make_results):
