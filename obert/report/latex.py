@@ -32,7 +32,7 @@ GAP = 2  # characters between columns
 LONG, PARAGRAPH = 36, "p{5cm}"  # characters of a cell that stays on one line, and a column of longer ones
 STEP = 4  # characters by which pieces are made narrower until they are of about one width
 FITTED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
-IMAGE = r"\includegraphics[width=\linewidth,height=0.8\textheight,keepaspectratio]"
+IMAGE = r"\includegraphics[width=\linewidth,height=0.7\textheight,keepaspectratio]"
 
 
 def to_latex(built: BuiltTable) -> str:

@@ -48,14 +48,18 @@ class Part:
 
 
 def parts(built: BuiltTable) -> list[Part]:
-    """The tables that a table is split into by its `split_by`, with the headings of its `headed_by`."""
+    """The tables that a table is split into by its `split_by`, with the headings of its `headed_by`.
+
+    A column that is dashes alone in one of them is left out of that one.
+    """
     frame, table = built.shown.reset_index(drop=True), built.table
     anchors = table.variants(built.content) or [""] * len(frame)
-    columns = [c for c in built.columns if c not in (*table.split_by, *table.headed_by)]
-    pairs = [column if isinstance(column, tuple) else ("", str(column)) for column in columns]
-    cells = [list(map(str, row)) for row in frame[columns].to_numpy(object)]
+    every = [c for c in built.columns if c not in (*table.split_by, *table.headed_by)]
     found = []
     for title, part in _consecutive(frame, table.split_by):
+        columns = [c for c in every if part.empty or (part[c] != DASH).any()]
+        pairs = [column if isinstance(column, tuple) else ("", str(column)) for column in columns]
+        cells = dict(zip(part.index, (list(map(str, row)) for row in part[columns].to_numpy(object)), strict=True))
         blocks = [
             Block(heading, [(anchors[i], cells[i]) for i in rows.index])
             for heading, rows in _consecutive(part, table.headed_by)

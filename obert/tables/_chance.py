@@ -75,11 +75,7 @@ def _records(results: Results, task: str) -> list[Record]:
 
 def _labels(results: Results, records: list[Record], counted: bool = True) -> list[Hashable]:
     """The right answers, from the first predictions that have them: of what the primary metric counts, or not."""
-    for record in records:
-        rows = [row for row in results.predictions(record.key) if (row.get("score", 0) is not None) is counted]
-        if rows and all("label" in row for row in rows):
-            return [row["label"] for row in rows]
-    return []
+    return results.right_answers([record.key for record in records], counted)
 
 
 def _chance_of_f1(results: Results, records: list[Record]) -> float:

@@ -3,7 +3,7 @@
 import io
 import json
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -61,6 +61,7 @@ class Results:
     specifications: dict[RunKey, dict[str, Any]] = field(default_factory=dict)
     other_encoders: frozenset[str] = frozenset()
     _terms: dict[RunKey, pd.DataFrame | None] = field(default_factory=dict, compare=False, repr=False)
+    _answers: dict[tuple[str, bool], list[Hashable]] = field(default_factory=dict, compare=False, repr=False)
     _examples: dict[tuple[str, ...], pd.Index] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
@@ -175,6 +176,27 @@ class Results:
         if names not in self._examples:  # one index for all runs: to compare two of them costs nothing then
             self._examples[names] = pd.Index(names)
         return pd.DataFrame(list(terms.values()), self._examples[names], dtype=float)
+
+    def right_answers(self, keys: Sequence[RunKey], counted: bool) -> list[Hashable]:
+        """The right answers on a task, from the first of some of its runs that kept them; read once.
+
+        Args:
+            counted: of the examples that the primary metric counts, or of the others.
+
+        Raises:
+            UserError: a file is damaged.
+        """
+        task = keys[0].task
+        if (task, counted) not in self._answers:
+            self._answers[task, counted] = self._read_answers(keys, counted)
+        return self._answers[task, counted]
+
+    def _read_answers(self, keys: Sequence[RunKey], counted: bool) -> list[Hashable]:
+        for key in keys:
+            rows = [row for row in self.predictions(key) if (row.get("score", 0) is not None) is counted]
+            if rows and all("label" in row for row in rows):
+                return [row["label"] for row in rows]
+        return []
 
     def predictions(self, key: RunKey) -> list[dict[str, Any]]:
         """What a run predicted, a mapping an example with its one answer as `prediction`; none where it kept none.

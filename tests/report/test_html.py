@@ -6,6 +6,7 @@ from jinja2 import UndefinedError
 
 from obert.report.built import BuiltTable
 from obert.report.html import TEMPLATES, render, table_page
+from obert.report.parts import parts
 from obert.report.text import to_markdown
 from obert.tables import Note, Table
 
@@ -24,6 +25,10 @@ class Split(Hostile):
 
     def variants(self, content):
         return [f"{task}/{method}" for task, method in content[["task", "method"]].itertuples(index=False)]
+
+
+class SplitByTask(Hostile):
+    split_by = ("task",)
 
 
 def built(shown, table=None, notes=()):
@@ -46,6 +51,15 @@ def test_rows_are_split_by_task_and_headed_by_sparsity():
     position = 0
     for piece in order:
         position = page.index(piece, position) + 1
+
+
+def test_a_column_of_dashes_is_left_out_of_the_part_that_it_says_nothing_in():
+    rows = [("qqp", "obert", "1.5"), ("qqp", "random", "\N{EN DASH}"), ("sst2", "obert", "\N{EN DASH}")]
+    table = built(pd.DataFrame(rows, columns=["task", "method", "speed-up"]), SplitByTask())
+    qqp, sst2 = parts(table)
+    assert qqp.names == ["method", "speed-up"] and sst2.names == ["method"]
+    assert [cells for _, cells in sst2.blocks[0].rows] == [["obert"]]
+    assert table_page(table).count(">speed-up</th>") == 1
 
 
 def test_template_without_a_value_is_an_error():

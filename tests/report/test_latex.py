@@ -58,7 +58,7 @@ def test_table_without_groups_has_one_header_row():
 
 def test_figure_includes_its_png_no_larger_than_a_page_and_has_no_tabular(grouped):
     text = to_latex(built(grouped, figure=Figure()))
-    image = "\\includegraphics[width=\\linewidth,height=0.8\\textheight,keepaspectratio]{table_x.png}"
+    image = "\\includegraphics[width=\\linewidth,height=0.7\\textheight,keepaspectratio]{table_x.png}"
     assert image in text and "tabular" not in text
     assert text.splitlines()[-1] == "\\end{figure}"
 
