@@ -1,4 +1,4 @@
-"""What an experiment plans, in plain numbers: runs by stage, and the schedule of each training with a picture."""
+"""What an experiment plans, in plain numbers: runs by stage, what they will take, and schedules with a picture."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from tabulate import tabulate
 
+from obert.commands import estimate
 from obert.experiment.plan import Plan, PlannedRun
 from obert.foundation.errors import UserError
 from obert.foundation.files import atomic_path, check_place
@@ -108,11 +109,12 @@ class Timetable:
         ]
 
 
-def run(plan: Plan, chosen: dict[str, Any], figure: Path | None = None) -> str:
+def run(plan: Plan, chosen: dict[str, Any], figure: Path | None = None, cores: int | None = None) -> str:
     """The planned runs that have the `chosen` task, recipe and so on, as text.
 
     Args:
         figure: an SVG or PNG file to draw gradual schedules to.
+        cores: that runs share, this machine's by default.
 
     Raises:
         UserError: no run is chosen, events that fall on one step, or a figure of nothing, of another kind, or where it
@@ -124,6 +126,7 @@ def run(plan: Plan, chosen: dict[str, Any], figure: Path | None = None) -> str:
         check_place(figure, "--figure")
     runs = plan.chosen(chosen)
     parts = [f"experiment {plan.experiment.name}: {_counted(len(runs), 'run')}", _stages(runs)]
+    parts.append(estimate.run(plan, runs, cores))
     features = _features(runs)
     drawn = []
     trained = [run for run in runs if run.recipe is not None]

@@ -6,6 +6,7 @@ import copy
 import math
 import re
 import shlex
+from bisect import bisect_right
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 from transformers import PreTrainedModel
 
-from obert.experiment.guidelines import as_yaml, by_guidelines
+from obert.experiment.guidelines import Value, as_yaml, by_guidelines
 from obert.experiment.plan import Plan, PlannedRun
 from obert.experiment.reading import validate
 from obert.experiment.recipe import Recipe
@@ -31,6 +32,7 @@ from obert.training.pace import Pace, measure
 from obert.training.schedules import check_steps, pruning_events, steps_per_epoch, total_steps
 
 STAGE = "downstream"
+SHORTEST = 0.1  # of dense fine-tuning, that a cycle is shortened to: below it, prune less
 ABOUT = "Gradual pruning of {model} on {task} with {method}, by the guidelines of Kurtic, Hoefler and Alistarh (2023)."
 HEADER = (
     "Written by `obert recipe` for {task} at {percent:g} %. The abstract of Kurtic, Hoefler and Alistarh (2023, arXiv "
@@ -54,8 +56,13 @@ class Work:
 
 @dataclass(frozen=True)
 class Draft:
-    """A recipe whose schedule scales, with the number of features that it trains on."""
+    """A recipe whose schedule scales, with the number of features that it trains on.
 
+    Attributes:
+        values: that it is made of.
+    """
+
+    values: tuple[Value, ...]
     recipe: Recipe
     features: int
 
@@ -83,6 +90,62 @@ class Draft:
         return None
 
 
+@dataclass(frozen=True)
+class Drafts:
+    """The guidelines' recipes for a task, by the length of a cycle."""
+
+    teacher: PlannedRun
+    method: str
+    layers: int
+    features: int
+
+    @property
+    def about(self) -> str:
+        """What a recipe says of itself."""
+        return ABOUT.format(model=self.teacher.model.source, task=self.teacher.key.task, method=self.method)
+
+    @property
+    def whole(self) -> int:
+        """Optimiser steps of dense fine-tuning, which a cycle is at the most."""
+        training = self.teacher.recipe.training
+        return max(1, int(training.epochs * steps_per_epoch(training, self.features)))
+
+    @property
+    def shortest(self) -> int:
+        """Steps that a cycle is at the least."""
+        return math.ceil(SHORTEST * self.whole)
+
+    def of(self, steps: int) -> Draft:
+        """The recipe whose cycles have so many steps."""
+        dense, share = self.teacher.recipe, steps / self.whole
+        values = by_guidelines(dense, self.method, self.layers, self.features, steps, share)
+        written = as_yaml(values, self.about, self.teacher.key.recipe)
+        recipe = validate(Recipe, yaml.safe_load(written), f"the recipe for {self.teacher.key.task}")
+        return Draft(values, recipe, self.features)
+
+    def longest(self, sparsity: float, pace: Pace, minutes: float | None) -> Draft:
+        """The recipe with the longest cycles whose run to a target takes no more than so many minutes.
+
+        Raises:
+            UserError: even the one with the shortest cycles takes longer; with what would fit.
+        """
+        if minutes is None:
+            return self.of(self.whole)
+        steps = range(self.shortest, self.whole + 1)
+        fitting = bisect_right(steps, minutes, key=lambda count: self.of(count).work(sparsity).minutes(pace))
+        if fitting:
+            return self.of(steps[fitting - 1])
+        draft = self.of(self.shortest)
+        work, highest = draft.work(sparsity), draft.highest(pace, minutes, sparsity)
+        fits = "No sparsity fits" if highest is None else f"{100 * highest:g} % fits"
+        share = 100 * self.shortest / self.whole
+        raise UserError(
+            f"--minutes {minutes:g} is too short for {100 * sparsity:g} %, even with cycles of {share:.0f} % of dense "
+            f"fine-tuning: {_cost(work, pace)} {fits} into {minutes:g} minutes; {100 * sparsity:g} % takes --minutes "
+            f"{_rounded(work.minutes(pace))}"
+        )
+
+
 def run(
     plan: Plan,
     config: Path,
@@ -90,7 +153,7 @@ def run(
     sparsity: float,
     method: str,
     model: str | None = None,
-    budget_minutes: float | None = None,
+    minutes: float | None = None,
     name: str | None = None,
 ) -> str:
     """Write the recipe, and say where it is, what a run costs and how it is started.
@@ -100,18 +163,18 @@ def run(
         task: of the experiment.
         method: one of `guidelines.METHODS`.
         model: in place of the experiment's.
-        budget_minutes: what one run may take.
+        minutes: what one run may take; cycles are shortened to fit.
         name: of the recipe, made of task and sparsity if not given.
 
     Raises:
-        UserError: a name that cannot be, a recipe that is there already, or a budget that is too short.
+        UserError: a name that cannot be, a recipe that is there already, or too few minutes.
     """
     if task not in plan.experiment.tasks:
         raise unknown_name("task", task, plan.experiment.tasks, plan.where)
     if not 0 < sparsity < 1:
         raise UserError(f"--sparsity {sparsity:g}: allowed is a fraction between 0 and 1, such as 0.9")
-    if budget_minutes is not None and not budget_minutes > 0:
-        raise UserError(f"--budget-minutes {budget_minutes:g}: allowed is what is above 0")
+    if minutes is not None and not minutes > 0:
+        raise UserError(f"--minutes {minutes:g}: allowed is what is above 0")
     try:
         TypeAdapter(Sparsity).validate_python(sparsity)
     except ValidationError as error:
@@ -120,25 +183,23 @@ def run(
     path = _new_file(name)
     teacher = _dense(plan, task, model)
     network, data = _load(teacher)
-    layers, features, training = network.config.num_hidden_layers, len(data.features), teacher.recipe.training
-    cycle_steps = max(1, int(training.epochs * steps_per_epoch(training, features)))
-    values = by_guidelines(teacher.recipe, method, layers, features, cycle_steps)
-    about = ABOUT.format(model=teacher.model.source, task=task, method=method)
-    written = as_yaml(values, about, teacher.key.recipe)
-    recipe = validate(Recipe, yaml.safe_load(written), f"the recipe for {task}")
+    drafts = Drafts(teacher, method, network.config.num_hidden_layers, len(data.features))
+    recipe = drafts.of(drafts.whole).recipe
     stage(STAGE).check_recipe(recipe)
-    draft = Draft(recipe, features)
     try:
-        work = draft.work(sparsity)
+        drafts.of(drafts.whole).work(sparsity)
     except ValueError as error:
         raise UserError(f"--sparsity {sparsity:g}: {error}") from None
     loaded = load_method(method, recipe.methods[method], f"the recipe for {task}")
     print(f"timing {teacher.model.source} on {task}", flush=True)
     pace = measure(network, copy.deepcopy(network).eval(), data, recipe, loaded, teacher.seeds)
-    _require_time(draft, work, pace, sparsity, budget_minutes)
-    cost = _cost(work, pace)
-    write_text(path, as_yaml(values, about, teacher.key.recipe, f"{_header(task, sparsity)} {cost}"))
-    return "\n".join([f"{path}: written", cost, *_how_to_run(config, name, method, task, sparsity)])
+    draft = drafts.longest(sparsity, pace, minutes)
+    cost = _cost(draft.work(sparsity), pace)
+    header = f"{HEADER.format(task=task, percent=100 * sparsity)} {cost}"
+    write_text(path, as_yaml(draft.values, drafts.about, teacher.key.recipe, header))
+    return "\n".join(
+        [f"{path}: written", cost, *_shortened(draft, drafts), *_how_to_run(config, name, method, task, sparsity)]
+    )
 
 
 def _new_file(name: str) -> Path:
@@ -172,16 +233,11 @@ def _load(dense: PlannedRun) -> tuple[PreTrainedModel, Features]:
     return network.to(processes.join()), Features.encode(task, examples, tokenizer)
 
 
-def _require_time(draft: Draft, work: Work, pace: Pace, sparsity: float, budget: float | None) -> None:
-    """Raise UserError, with what would fit, if a run takes longer than it may."""
-    needed = work.minutes(pace)
-    if budget is None or needed <= budget:
-        return
-    highest = draft.highest(pace, budget, sparsity)
-    fits = "No sparsity fits" if highest is None else f"{100 * highest:g} % fits"
-    raise UserError(
-        f"--budget-minutes {budget:g} is too short for {100 * sparsity:g} %: {_cost(work, pace)} {fits} into "
-        f"{budget:g} minutes; {100 * sparsity:g} % takes --budget-minutes {_rounded(needed)}"
+def _shortened(draft: Draft, drafts: Drafts) -> list[str]:
+    """How much shorter a cycle is than dense fine-tuning, if it is."""
+    unit, whole = draft.recipe.scaling.unit_epochs, drafts.teacher.recipe.training.epochs
+    return (
+        [f"To fit, a cycle is {unit:.3g} epochs in place of {whole:g}: expect a lower score."] if unit < whole else []
     )
 
 
@@ -200,10 +256,6 @@ def _cost(work: Work, pace: Pace) -> str:
         f"Timed on this machine with the task's own data: {pace.steps} steps{drawn}. The dense model's own training is "
         "not in it."
     )
-
-
-def _header(task: str, sparsity: float) -> str:
-    return HEADER.format(task=task, percent=100 * sparsity)
 
 
 def _how_to_run(config: Path, name: str, method: str, task: str, sparsity: float) -> list[str]:

@@ -96,24 +96,41 @@ def test_every_value_has_a_reason_and_a_source(config, paced, tmp_path):
     assert "about 12 minutes: 4 cycles, 24 optimiser steps of 6 s" in " ".join(" ".join(lines).replace("#", "").split())
 
 
+# Four cycles at 80 %, of six steps: 24 steps and 9 events are 684 s. With four steps a cycle they are 636 s, with three
+# steps there are three events a cycle, and 7 events with 12 steps are 492 s. Two steps: 5 events, 348 s. One: 3, 204 s.
+@pytest.mark.parametrize(("minutes", "steps", "events"), [(11.4, 24, 9), (11, 20, 9), (10, 12, 7), (3.4, 4, 3)])
+def test_cycles_are_shortened_until_a_run_fits(config, paced, capsys, minutes, steps, events):
+    assert recipe(config(), "--sparsity", "0.8", "--minutes", str(minutes), "--name", "mine") == 0
+    said = capsys.readouterr().out
+    assert f"4 cycles, {steps} optimiser steps of 6 s, distillation included, and {events} pruning events" in said
+    assert ("in place of 1: expect a lower score" in said) == (steps < 24)
+    (run,) = Plan.load(config(downstream=[block("mine", "obert", 0.8)])).of_stage("downstream")
+    assert run.recipe.training.epochs == pytest.approx(steps / 6, abs=1e-5)
+
+
 @pytest.mark.parametrize(
-    ("budget", "fits"),
+    ("minutes", "fits"),
     [
-        # 4 cycles of 6 steps and 9 events are 684 s; 3 cycles with 5 are 408 s; 2 with 1 are 132 s. Half of what is
-        # left is pruned in each after the first: 3 reach 75 %, 2 reach 50 %.
-        (10, "75 % fits into 10 minutes; 80 % takes --budget-minutes 12"),
+        # Cycles of one step: 3 of them, with 2 events, are 138 s; 2 with 1 are 72 s. Half of what is left is pruned in
+        # each after the first: 3 reach 75 %, 2 reach 50 %.
+        (3.3, "75 % fits into 3.3 minutes; 80 % takes --minutes 3.4"),
         (2.2, "50 % fits into 2.2 minutes"),
-        (2, "No sparsity fits into 2 minutes"),
+        (1, "No sparsity fits into 1 minutes"),
     ],
 )
-def test_a_budget_that_is_too_short_is_refused_with_what_would_fit(config, paced, capsys, tmp_path, budget, fits):
-    assert recipe(config(), "--sparsity", "0.8", "--budget-minutes", str(budget)) == 2
+def test_too_few_minutes_are_refused_with_what_would_fit(config, paced, capsys, tmp_path, minutes, fits):
+    assert recipe(config(), "--sparsity", "0.8", "--minutes", str(minutes)) == 2
     assert fits in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "own/recipes").iterdir()] == ["ours.yaml"]
 
 
-def test_a_budget_that_is_long_enough_is_not_refused(config, paced):
-    assert recipe(config(), "--sparsity", "0.8", "--budget-minutes", "11.4") == 0
+def test_a_shortened_recipe_says_so(config, paced, tmp_path):
+    warm = {TASK: {"smoke_finetune": {"training": {"learning_rate": {"warmup_epochs": 0.5}}}}}
+    path = config(recipe_overrides=warm)
+    assert recipe(path, "--sparsity", "0.8", "--minutes", "10", "--name", "mine") == 0
+    text = (tmp_path / "own/recipes/mine.yaml").read_text()
+    assert "# [ours] a cycle is 50 % of dense fine-tuning, whose 1 epochs would take too many minutes" in text
+    assert yaml.safe_load(text)["training"]["learning_rate"]["warmup_epochs"] == 0.25
 
 
 @pytest.mark.parametrize(
@@ -126,7 +143,7 @@ def test_a_budget_that_is_long_enough_is_not_refused(config, paced):
         (["--sparsity", "0.9999999999"], "at most 4 decimals: round it"),
         (["--sparsity", "0.9", "--name", ""], "1 to 100 lower-case letters"),
         (["--sparsity", "0.9", "--name", "a" * 300], "1 to 100 lower-case letters"),
-        (["--sparsity", "0.9", "--budget-minutes", "0"], "--budget-minutes 0"),
+        (["--sparsity", "0.9", "--minutes", "0"], "--minutes 0"),
         (["--sparsity", "0.9", "--name", "My recipe"], "--name My recipe"),
         (["--sparsity", "0.9", "--name", "gradual"], "configs/recipes/gradual.yaml is there already"),
         (["--sparsity", "0.9", "--name", "ours"], "ours.yaml is there already, and is not overwritten"),
