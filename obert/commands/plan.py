@@ -126,7 +126,6 @@ def run(plan: Plan, chosen: dict[str, Any], figure: Path | None = None, cores: i
         check_place(figure, "--figure")
     runs = plan.chosen(chosen)
     parts = [f"experiment {plan.experiment.name}: {_counted(len(runs), 'run')}", _stages(runs)]
-    parts.append(estimate.run(plan, runs, cores))
     features = _features(runs)
     drawn = []
     trained = [run for run in runs if run.recipe is not None]
@@ -135,6 +134,7 @@ def run(plan: Plan, chosen: dict[str, Any], figure: Path | None = None, cores: i
         tables = [group[0] for group in _grouped(tables, lambda table: (table.run.key.task, table.sparsity))]
         parts.append(_recipe(same, tables))
         drawn += [table for table in tables if table.sparsity is not None and table.events]
+    parts.insert(2, estimate.run(plan, runs, cores))
     if any(run.key.task not in features for run in trained):
         parts.append(_wrapped(UNCOUNTED))
     if figure is not None:

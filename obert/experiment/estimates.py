@@ -6,7 +6,7 @@ Unlike what a job asks a machine for (`resources`), which is rather too much, th
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
@@ -16,6 +16,7 @@ from obert.experiment import folders
 from obert.experiment.keys import RunKey
 from obert.experiment.resources import cpus_of, memory_parts, operations, seconds_of
 from obert.experiment.sizes import Sizes
+from obert.foundation.errors import UserError
 from obert.foundation.files import json_hash
 from obert.records.record import FILE_NAME
 from obert.training.schedules import steps_per_epoch, total_steps
@@ -55,12 +56,15 @@ class Cost:
     """What a finished run took.
 
     Attributes:
+        names: that it shares with the runs like it, by what an estimate goes by.
+        data: name of the data that it was trained on.
         seconds, memory_mb: as in `Estimate`.
         steps: optimiser steps; 0 without training.
         features: training features, None where its record has none.
     """
 
-    spec: Mapping[str, Any]
+    names: Mapping[str, str]
+    data: str
     spec_hash: str
     seconds: float
     memory_mb: float
@@ -80,6 +84,11 @@ def _on(spec: Mapping[str, Any]) -> str:
     training = {**(recipe.get("training") or {}), "epochs": None, "learning_rate": None}
     parts = [key["stage"], key["task"], key["method"], spec["task"], spec["threads"], spec.get("model")]
     return json_hash([*parts, spec.get("method"), spec.get("benchmark"), training, recipe.get("distillation")])
+
+
+def _data(task: str, spec: Mapping[str, Any]) -> str:
+    """A name for the data of a task."""
+    return json_hash([task, spec])
 
 
 NAMES: dict[str, Callable[[Mapping[str, Any]], str]] = {
@@ -125,23 +134,17 @@ class Estimates:
         costs = [cost for _, cost in self._read.values() if cost is not None and cost.on_gpu == self._on_gpu]
         self._named: dict[str, dict[str, list[Cost]]] = {basis: {} for basis in NAMES}
         for cost in costs:
-            for basis, name in NAMES.items():
-                self._named[basis].setdefault(name(cost.spec), []).append(cost)
+            for basis, name in cost.names.items():
+                self._named[basis].setdefault(name, []).append(cost)
         self._sizes = Sizes.of(self._plan.experiment)
-        self._features = dict(self._counted(costs))
+        self._features = {cost.data: cost.features for cost in costs if cost.features}
         self._pace = self._paces()
-
-    def _counted(self, costs: list[Cost]) -> Iterator[tuple[str, int]]:
-        """Training features by task, as they were counted in this experiment or another."""
-        for cost in costs:
-            if cost.features:
-                yield json_hash([cost.spec["key"]["task"], cost.spec["task"]]), cost.features
 
     def _paces(self) -> list[float]:
         """Seconds of an operation of each finished run that the plan has."""
         found = []
         for run in self._plan.trained:
-            cost, work = self.cost_of(run), operations(run, self._sizes)
+            cost, work = self.cost_of(run), self._work(run)
             if cost is not None and work:
                 found.append(cost.seconds / work)
         return found
@@ -156,7 +159,7 @@ class Estimates:
         if run.recipe is None or run.recipe.training is None:
             return 0
         data, spec = self._sizes.data_of(run), run.task.model_dump(mode="json")
-        features = self._features.get(json_hash([run.key.task, spec]), data and data.train)
+        features = self._features.get(_data(run.key.task, spec), data and data.train)
         if not features:
             return None
         return total_steps(run.recipe.training, steps_per_epoch(run.recipe.training, features))
@@ -182,8 +185,14 @@ class Estimates:
             return Estimate(mean(seconds), max(cost.memory_mb for cost in costs), basis, len(costs))
         return None
 
+    def _work(self, run: PlannedRun) -> float | None:
+        try:
+            return operations(run, self._sizes)
+        except UserError:  # its schedule cannot be, as whoever makes it is told
+            return None
+
     def _by_work(self, run: PlannedRun) -> Estimate | None:
-        work = operations(run, self._sizes)
+        work = self._work(run)
         if work is None:
             return None
         memory = sum(memory_parts(run, self._sizes).values())
@@ -196,10 +205,11 @@ def _cost(path: Path) -> Cost | None:
     """What the run of a record took; None if it cannot be read, which is told to those who need it."""
     try:
         record = json.loads(path.read_bytes())
-        costs = record["costs"]
+        costs, spec = record["costs"], record["spec"]
         trained = costs.get("training_seconds", 0.0) + costs.get("pruning_seconds", 0.0)
         return Cost(
-            record["spec"],
+            {basis: name(spec) for basis, name in NAMES.items()},
+            _data(spec["key"]["task"], spec["task"]),
             record["spec_hash"],
             max(record["wall_time_seconds"], trained, _job_seconds(path)),  # the first is since the run was resumed
             record["peak_memory_mb"],
