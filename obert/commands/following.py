@@ -21,12 +21,13 @@ BAR = "{percentage:3.0f} %|{bar:20}| {desc}"
 
 class Follower:
     """Tells how far an experiment is, from `start` to `end`: on a terminal in lines that are drawn anew, elsewhere in a
-    line a minute."""
+    line a minute, if anything has changed."""
 
     def __init__(self, watch: Watch, stream: TextIO | None = None):
         self._watch, self._stream = watch, stream or sys.stderr
         self._over = threading.Event()
         self._bars: list[tqdm] = []
+        self._last = ""
         self._thread = threading.Thread(target=self._follow, daemon=True)
 
     def start(self) -> None:
@@ -75,7 +76,10 @@ class Follower:
         running = [f"{state.run.key.path}: {state.pace or 'begun'}" for state in states if state.name == RUNNING]
         headline = self._watch.headline(states)
         if not self._bars:
-            self.say(f"{time.strftime('%H:%M')} {'; '.join([headline, *running[:LINES]])}")
+            line = "; ".join([headline, *running[:LINES]])
+            if line != self._last:
+                self._last = line
+                self.say(f"{time.strftime('%H:%M')} {line}")
             return
         first, *others = self._bars
         first.n = sum(state.name == DONE for state in states)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,7 @@ DONE, RUNNING, STOPPED, OUTDATED, WAITING = "done", "running", "stopped", "outda
 STATES = (DONE, RUNNING, FAILED, STOPPED, OUTDATED, WAITING)
 MARKER = "complete.json"  # of a checkpoint, as in `training.checkpoints`, whose import takes torch
 TAIL = 20_000  # bytes of a log that its last message is sought in
+OWN, BAR = re.compile(r"obert [a-z_]+: "), re.compile(r"\d+%\|.*\| *[\d.]+\w?/")  # this project's messages; tqdm's bars
 LISTED = 20  # failed or stopped runs that are named
 
 
@@ -193,7 +195,10 @@ def last_message(log: Path) -> str:
             text = file.read().decode(errors="replace")
     except OSError:
         return ""
-    lines = [line.rpartition("\r")[2].rstrip() for line in text.split("\n")]
-    own = [i for i, line in enumerate(lines) if line.startswith("obert ") and ": " in line]
-    kept = [line for line in (lines[own[-1] :] if own else lines) if line.strip()]
+    lines = [line.rstrip() for line in re.split(r"[\r\n]", text) if line.strip()]
+    own = [(i, found.start()) for i, line in enumerate(lines) if (found := OWN.search(line))]
+    if own:  # it may stand behind a bar, which is drawn once more after it
+        first, start = own[-1]
+        lines = [lines[first][start:], *lines[first + 1 :]]
+    kept = [line for line in lines if not BAR.search(line)]
     return "\n".join(kept if own else kept[-1:])

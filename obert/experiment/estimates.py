@@ -24,6 +24,7 @@ from obert.training.schedules import steps_per_epoch, total_steps
 if TYPE_CHECKING:
     from obert.experiment.plan import Plan, PlannedRun
 
+START = 10.0  # seconds of imports, of loading model and data, and of writing, where no finished run like it tells
 # What an estimate goes by, the surest first.
 ALIKE, TARGET, STEPS, WORK, RATE = BASES = (
     "finished runs of the same recipe and target",
@@ -141,12 +142,12 @@ class Estimates:
         self._pace = self._paces()
 
     def _paces(self) -> list[float]:
-        """Seconds of an operation of each finished run that the plan has."""
+        """Seconds of an operation of each finished run that the plan has, its start left out."""
         found = []
         for run in self._plan.trained:
             cost, work = self.cost_of(run), self._work(run)
             if cost is not None and work:
-                found.append(cost.seconds / work)
+                found.append(max(cost.seconds - START, 0.0) / work)
         return found
 
     def cost_of(self, run: PlannedRun) -> Cost | None:
@@ -197,8 +198,8 @@ class Estimates:
             return None
         memory = sum(memory_parts(run, self._sizes).values())
         if self._pace:
-            return Estimate(work * median(self._pace), memory, WORK, len(self._pace))
-        return Estimate(seconds_of(work, run, self._on_gpu), memory, RATE)
+            return Estimate(START + work * median(self._pace), memory, WORK, len(self._pace))
+        return Estimate(START + seconds_of(work, run, self._on_gpu), memory, RATE)
 
 
 def _cost(path: Path) -> Cost | None:

@@ -158,6 +158,7 @@ def test_what_was_left_behind_by_a_run_that_is_done_is_not_told(config, runs, ca
     [
         (f"timing\n{BAR}\nobert downstream: no, because:\n  of this\n\n", "obert downstream: no, because:\n  of this"),
         (f"{BAR}\nTraceback (most recent call last):\n  File x\nValueError: no\n", "ValueError: no"),
+        (f"{BAR.rstrip()}obert teacher: not finite\n{BAR}\n", "obert teacher: not finite"),
         (f"one\n{BAR}last", "last"),
         ("", ""),
     ],
@@ -178,11 +179,15 @@ def test_without_a_terminal_there_are_plain_lines(config, runs):
     stream = io.StringIO()
     follower = Follower(Watch(Plan.load(config), cores=2), stream)
     follower.start()
+    while not stream.getvalue():
+        time.sleep(0.01)
+    finish(runs[0.75, 1], 100.0)
+    tell(runs[0.75, 1], step=6, loss=0.2, sparsity=0.4)
     follower.end()
     lines = stream.getvalue().splitlines()
     assert len(lines) == 2, "at the start and in the end"
     for line in lines:
-        assert "2 of 7 runs done, 1 running, 1 failed" in line and f"{runs[0.75, 1].key.path}: step 5 of " in line
+        assert "2 of 7 runs done, 1 running, 1 failed" in line and f"{runs[0.75, 1].key.path}: step " in line
         assert "\r" not in line and "\033" not in line
 
 

@@ -9,6 +9,7 @@ import yaml
 from obert.experiment.estimates import (
     ALIKE,
     RATE,
+    START,
     STEPS,
     TARGET,
     WORK,
@@ -128,7 +129,7 @@ def test_then_the_work_of_this_experiments_runs(plan):
     teacher, run = plan.teacher(TASK), gradual(plan, 0.8, 0)
     finish(teacher, 50.0, steps=18)
     found, sizes = Estimates(plan, on_gpu=False)[run], Sizes.of(plan.experiment)
-    assert found.seconds == pytest.approx(50 * operations(run, sizes) / operations(teacher, sizes))
+    assert found.seconds == pytest.approx(START + (50 - START) * operations(run, sizes) / operations(teacher, sizes))
     assert (found.basis, found.count) == (WORK, 1)
 
 
@@ -136,7 +137,7 @@ def test_then_a_stated_rate(plan):
     count(plan)
     run, sizes = gradual(plan, 0.8, 0), Sizes.of(plan.experiment)
     found = Estimates(plan, on_gpu=False)[run]
-    assert (found.seconds, found.basis) == (seconds_of(operations(run, sizes), run, on_gpu=False), RATE)
+    assert (found.seconds, found.basis) == (START + seconds_of(operations(run, sizes), run, on_gpu=False), RATE)
     # forward of 20 tokens through 16,384 weights, once for each feature, and four times for each of a step's 16
     least = 2 * 16384 * 20 * (FEATURES + 48 + 4 * 16 * round(6 * run.recipe.training.epochs))
     assert operations(run, sizes) > least

@@ -27,8 +27,11 @@ def follow():
 
     def tells_itself(record):
         """A job that failed is told in few lines, by its log; what else is worth a look, above what is drawn."""
-        if getattr(record, "event", None) == LogEvent.JOB_ERROR:
+        event = getattr(record, "event", None)
+        if event == LogEvent.JOB_ERROR:
             follower.failed(record.rule_name, record.log)
+        elif event == LogEvent.ERROR and record.exception == "RuleException":  # the same, with all of its command
+            pass
         elif record.levelno >= logging.WARNING:
             follower.say(console[0].format(record))
         return False
