@@ -53,4 +53,5 @@ def _row(stage: str, basis: str, found: Sequence[Estimate | None]) -> tuple[str 
     shortest, longest = in_words(min(seconds)), in_words(max(seconds))
     one = shortest if shortest == longest else f"{shortest} to {longest}"
     gigabytes, count = max(each.memory_mb for each in found) / 1000, max(each.count for each in found)
-    return (stage, len(found), one, in_words(sum(seconds)), f"{gigabytes:.1f}", f"{basis} ({count})" if count else basis)
+    goes_by = f"{basis} ({count})" if count else basis
+    return (stage, len(found), one, in_words(sum(seconds)), f"{gigabytes:.1f}", goes_by)
