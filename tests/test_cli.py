@@ -7,13 +7,10 @@ import subprocess
 import sys
 
 import pytest
-from samples import HEADS, with_new_head
 from tables.examples import record
 
 from obert.commands.cli import main
-from obert.deployment.export import export_onnx
 from obert.experiment.plan import Plan
-from obert.heads import INPUT_COLUMNS
 from obert.records.record import write_record
 
 
@@ -157,46 +154,6 @@ sys.exit(main(["teacher", "--config", {path!r}, *{key.arguments.split()!r}]))
     finally:
         os.close(stream)
     assert done.returncode == 0
-
-
-@pytest.fixture
-def exported(root, tmp_path):
-    """Two exports of one small model."""
-    network = with_new_head(root / "tests/data/tiny_bert", HEADS["question_answering"], attn_implementation="eager")
-    paths = [tmp_path / name for name in ("first.onnx", "second.onnx")]
-    for path in paths:
-        export_onnx(network, HEADS["question_answering"], path, INPUT_COLUMNS)
-    return list(map(str, paths))
-
-
-def test_any_exported_models_are_timed_by_hand(exported, capsys):
-    options = ["--batch-size", "2", "--sequence-length", "8", "--threads", "1", "--iterations", "5"]
-    assert main(["benchmark", *exported, *options]) == 0
-    header, _, first, second = capsys.readouterr().out.splitlines()
-    assert header.split()[:3] == ["engine", "model", "items/s"]
-    assert first.split()[:2] == ["onnxruntime", exported[0]]
-    assert "1.00  [1.00, 1.00]" in first
-    assert second.split()[:2] == ["onnxruntime", exported[1]]
-    assert main(["benchmark", *exported, *options, "--engines", "openvino"]) == 0
-    ours = capsys.readouterr().out.splitlines()[2:]
-    assert [row.split()[:2] for row in ours] == [["openvino", path] for path in exported]
-    assert not [row for row in ours if "1.00  [1.00, 1.00]" in row], "over the first model in ONNX Runtime"
-
-
-def test_a_file_that_is_no_model_is_named(exported, capsys, tmp_path):
-    (tmp_path / "notes.onnx").write_text("not a model")
-    said = fails(capsys, "benchmark", exported[0], str(tmp_path / "notes.onnx"))
-    assert "no engine could time them. onnxruntime failed: " in said and "notes.onnx" in said
-
-
-def test_mistakes_by_hand_are_named(exported, capsys):
-    assert "pytorch was not timed. It runs the trained model" in fails(
-        capsys, "benchmark", *exported, "--engines", "pytorch"
-    )
-    assert "no such file: nowhere.onnx" in fails(capsys, "benchmark", exported[0], "nowhere.onnx")
-    assert "Did you mean 'onnxruntime'?" in fails(capsys, "benchmark", *exported, "--engines", "onnxruntim")
-    assert "greater than 0" in fails(capsys, "benchmark", *exported, "--batch-size", "0")
-    assert "CPU cores" in fails(capsys, "benchmark", *exported, "--threads", "4096")
 
 
 def test_full_disk_is_told_in_one_message(config, capsys, monkeypatch):

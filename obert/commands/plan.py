@@ -192,7 +192,8 @@ def _recipe(runs: Sequence[PlannedRun], tables: Sequence[Timetable]) -> str:
     lines = [_wrapped(f"{first.key.stage}, {first.key.recipe}: {'; '.join(named)}")]
     if not tables:
         sparsities = ", ".join(f"{100 * s:g} %" for s in _distinct(run.key.sparsity for run in runs))
-        return "\n".join([*lines, f"  in one shot, without training, to {sparsities}"])
+        how = f"in one shot, without training, to {sparsities}" if sparsities else "as it is given, without training"
+        return "\n".join([*lines, f"  {how}"])
     if first.recipe.scaling is not None:
         lines.append(_wrapped(f"  scaled: {_scaling(first)}"))
     lines += ["", textwrap.indent(_table([_row(table) for table in tables], SCHEDULE_COLUMNS), "  ")]

@@ -20,20 +20,18 @@ from obert.report.built import build_table
 from obert.report.files import table_files
 from obert.report.report_page import report_page
 from obert.tables import Note, Results
+from obert.tables._chance import RULE
 from obert.tables._published import load_published
 from obert.tables.leaderboard import Leaderboard
 from obert.tracking import fetch, store
 
 REPORT = "report.html"
 FIRST = (  # the order of the report; the others follow by name
-    "leaderboard_over_tasks", "leaderboard", "pareto_sparsity", "pareto_speed", "training_curves", "layer_sparsity",
-    "latency", "table1",
+    "leaderboard_over_tasks", "leaderboard", "checklist", "pareto_sparsity", "pareto_speed", "operating_points",
+    "training_curves", "layer_sparsity", "latency", "table1",
 )  # fmt: skip
-SUMMARY = ("task", "sparsity %", "method", "recipe", "score", "recovery %")
-SUMMARY_LEGEND = (
-    "Scores are in percent: mean ± standard deviation over n seeds. Recovery is the score as a percentage of the dense "
-    "model's."
-)
+SUMMARY = ("task", "sparsity %", "method", "recipe", "score", "chance", "recovery %")
+SUMMARY_LEGEND = f"Scores are in percent: mean ± standard deviation over n seeds. {RULE}"
 log = logging.getLogger(__name__)
 
 

@@ -33,14 +33,23 @@ def random_inputs(vocabulary: int, batch_size: int, length: int, seed: int) -> d
     return {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
 
 
-def require_cores(threads: int) -> None:
-    """Raise UserError if `threads` threads would share the processors that this process may use."""
+def granted_cores() -> int:
+    """How many processors this process may use."""
     # The affinity mask is what a batch scheduler grants; not every platform has one.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def require_cores(threads: int, option: str = "benchmark.threads") -> None:
+    """Raise UserError if `threads` threads would share the processors that this process may use.
+
+    Args:
+        option: what asks for them.
+    """
+    cores = granted_cores()
     if threads > cores:
         raise UserError(
-            f"benchmark.threads {threads}: this process may use {cores} CPU cores, and more threads than cores would "
-            f"time the scheduler. Set benchmark.threads to {cores} or less, or run on a larger machine."
+            f"{option} {threads}: this process may use {cores} CPU cores, and more threads than cores would "
+            f"time the scheduler. Set {option} to {cores} or less, or run on a larger machine."
         )
 
 
@@ -49,8 +58,8 @@ def require_threads(engine: Engine, asked: int) -> None:
     found = engine.threads()
     if found != asked:
         raise UserError(
-            f"{engine.label} runs with {found} threads, not the {asked} of benchmark.threads: its timings would not "
-            "compare. Look for a variable such as OMP_NUM_THREADS in the environment, or set benchmark.threads to that."
+            f"{engine.label} runs with {found} threads, not the {asked} that were asked for: its timings would not "
+            "compare. Look for a variable such as OMP_NUM_THREADS in the environment, or ask for that many."
         )
 
 

@@ -14,11 +14,11 @@ import yaml
 
 from obert.experiment.recipe import Recipe
 from obert.experiment.recipes import load_recipe
-from obert.experiment.scaling import DIGITS
 
 PUBLISHED, LONG, FEWER_LAYERS = "obert_10_epochs", "obert_30_epochs", "obert_30_epochs_fewer_layers"
 OURS, RECALLED = "guidelines", "gmp_star_10_epochs"
 METHODS = ("obert", "magnitude")
+FINE_TUNING = "finetune"  # the dense recipe where there is no other, and where the dense model is given
 SMALL = 6  # layers, up to which oBERT's Table 9 takes the smaller first step
 SOURCES = {
     "dense": "the recipe of the dense model, {dense}, with what the experiment changes in it",
@@ -45,9 +45,7 @@ class Value:
     source: str
 
 
-def by_guidelines(
-    dense: Recipe, method: str, layers: int, features: int, cycle_steps: int, share: float = 1.0
-) -> tuple[Value, ...]:
+def by_guidelines(dense: Recipe, method: str, layers: int, features: int, cycle_steps: int) -> tuple[Value, ...]:
     """The values of a recipe for one task.
 
     Args:
@@ -55,11 +53,10 @@ def by_guidelines(
         method: one of `METHODS`.
         layers: of the model's encoder.
         features: that it is trained on.
-        cycle_steps: optimiser steps of a cycle.
-        share: of dense fine-tuning that a cycle is.
+        cycle_steps: optimiser steps of dense fine-tuning.
     """
-    scaling = _scaling(dense, layers, cycle_steps, share)
-    return (*_scope(), *_training(dense, share), *_distillation(), *scaling, *_method(method, features))
+    scaling = _scaling(dense, layers, cycle_steps)
+    return (*_scope(), *_training(dense), *_distillation(), *scaling, *_method(method, features))
 
 
 def _scope() -> list[Value]:
@@ -71,7 +68,7 @@ def _scope() -> list[Value]:
     ]
 
 
-def _training(dense: Recipe, share: float) -> list[Value]:
+def _training(dense: Recipe) -> list[Value]:
     decided = {"epochs", "learning_rate"}
     kept = {"batch_size": dense.training.batch_size} | dense.training.model_dump(
         mode="json", exclude_defaults=True, exclude=decided
@@ -79,13 +76,13 @@ def _training(dense: Recipe, share: float) -> list[Value]:
     values = [Value(f"training.{name}", value, "as in dense fine-tuning", "dense") for name, value in kept.items()]
     rate, long = dense.training.learning_rate, load_recipe(LONG).training.learning_rate
     values.append(Value("training.learning_rate.initial", rate.initial, "each cycle starts at the dense peak", "dense"))
-    end = long.final / long.initial
-    why = f"each cycle ends at {end:g} of its peak, not at 0: pruning needs a rate to recover with"
-    values.append(Value("training.learning_rate.final", float(f"{end * rate.initial:.6g}"), why, "oBERT"))
+    share = long.final / long.initial
+    why = f"each cycle ends at {share:g} of its peak, not at 0: pruning needs a rate to recover with"
+    values.append(Value("training.learning_rate.final", float(f"{share * rate.initial:.6g}"), why, "oBERT"))
     if rate.warmup_epochs:
-        warmup = round(share * rate.warmup_epochs, DIGITS)
-        why = "of each cycle, as dense" if share == 1 else "of each cycle, the same share of it as dense"
-        values.append(Value("training.learning_rate.warmup_epochs", warmup, why, "dense"))
+        values.append(
+            Value("training.learning_rate.warmup_epochs", rate.warmup_epochs, "of each cycle, as dense", "dense")
+        )
     return values
 
 
@@ -106,18 +103,13 @@ def _distillation() -> list[Value]:
     ]
 
 
-def _scaling(dense: Recipe, layers: int, cycle_steps: int, share: float) -> list[Value]:
+def _scaling(dense: Recipe, layers: int, cycle_steps: int) -> list[Value]:
     rule = load_recipe(OURS).scaling
     first = load_recipe(FEWER_LAYERS if layers <= SMALL else PUBLISHED).schedule.initial_sparsity
     ((name, number),) = rule.cycles.model_dump().items()
-    whole = dense.training.epochs
-    if share == 1:
-        unit = Value("scaling.unit_epochs", whole, "a cycle is dense fine-tuning once", "dense")
-    else:
-        why = f"a cycle is {100 * share:.0f} % of dense fine-tuning, whose {whole:g} epochs would take too many minutes"
-        unit = Value("scaling.unit_epochs", round(share * whole, DIGITS), why, "ours")
+    unit = dense.training.epochs
     return [
-        unit,
+        Value("scaling.unit_epochs", unit, "a cycle is dense fine-tuning once", "dense"),
         Value(
             f"scaling.cycles.{name}",
             number,

@@ -207,7 +207,7 @@ class Recipe(Strict):
     layers: tuple[int, ...] | None = Field(
         None, description="of what is pruned or cut: encoder layers to keep, in order; all by default"
     )
-    training: Training | None = Field(None, description="none for pruning in one shot")
+    training: Training | None = Field(None, description="none for pruning in one shot, and for a teacher that is given")
     schedule: SparsitySchedule | None = Field(None, description="of gradual pruning; none for pruning in one shot")
     scaling: Scaling | None = Field(
         None,

@@ -53,6 +53,31 @@ def load_pretrained(
     return network, tokenizer
 
 
+def load_given(model: Model, head: Head, classes: Sequence[str]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A model that has been trained on a task already, with its own head, and its tokenizer.
+
+    Raises:
+        UserError: as `load_pretrained`; also where it has no such head, or names the task's classes in another order.
+    """
+    location = resolve_model(model.source)
+    where = f"model.source '{model.source}'"
+    own = read_config(location, where).id2label or {}
+    names = [str(own[i]).lower() for i in sorted(own)]
+    expected = [name.lower() for name in classes]
+    if sorted(names) == sorted(expected) and names != expected:
+        raise UserError(
+            f"{where} has classes {', '.join(names)}, in this order, and the task {', '.join(expected)}: its answers "
+            "would be taken for others. Take a model that was trained on this task"
+        )
+    config = read_config(location, where, **head.settings(classes))
+    tokenizer = load_tokenizer(location)
+    network = load_weights(_model_class(head.auto_model), location, where, new_head=False, config=config)
+    understood(network, tokenizer)
+    if model.layers is not None:
+        keep_layers(network, model.layers)
+    return network, tokenizer
+
+
 def _model_class(auto_model: str) -> type:
     return getattr(transformers, auto_model)
 

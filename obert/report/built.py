@@ -6,6 +6,7 @@ from functools import cached_property
 import pandas as pd
 from matplotlib.figure import Figure
 
+from obert.statistics.formatting import DASH
 from obert.tables import Note, Results, Table
 from obert.tables._figures import fix_layout, save
 
@@ -38,6 +39,11 @@ class BuiltTable:
         return self.table.title
 
     @property
+    def short_title(self) -> str:
+        """The title where its section already says that it is of a paper, and published beside measured."""
+        return self.title.replace(" of the oBERT paper", "").removesuffix(", published and measured")
+
+    @property
     def caption(self) -> str:
         return self.table.caption
 
@@ -45,6 +51,14 @@ class BuiltTable:
     def svg(self) -> bytes:
         """The figure as SVG, drawn once for its file and for the pages."""
         return save(self.figure, "svg")
+
+    @property
+    def columns(self) -> list:
+        """The columns of the display that say anything: one of dashes alone is left out, unless it splits the table."""
+        used = (*self.table.split_by, *self.table.headed_by)
+        if self.shown.empty:
+            return list(self.shown.columns)
+        return [column for column in self.shown.columns if column in used or (self.shown[column] != DASH).any()]
 
     def is_text(self, column: object) -> bool:
         """Whether a column of the display holds words, not numbers."""

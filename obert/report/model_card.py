@@ -16,6 +16,7 @@ from tabulate import tabulate
 from obert.data.wheels import PREFIX, find_asset
 from obert.foundation.files import write_text
 from obert.models.encoders import QUANTIZED
+from obert.records.load import is_busy
 from obert.records.record import FILE_NAME, MODEL, PREDICTIONS, Record, read_record
 from obert.statistics.estimates import CONFIDENCE, bootstrap
 from obert.statistics.formatting import format_number
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from obert.experiment.plan import PlannedRun
 
 NAME = "README.md"
-BUSY = 0.5  # processes a core that wait before a timing: more, and the timing is not of this model alone
 
 
 def write_model_card(planned: PlannedRun) -> Path | None:
@@ -201,7 +201,7 @@ def _speeds(timing: Record) -> str:
     setting = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in scenarios[0].items())
     flags = ", ".join(machine.get("isa_flags", []))
     load = timing.details.get("load_average_before") or 0.0
-    busy = load > BUSY * (machine.get("cores") or 1)
+    busy = is_busy(load, machine.get("cores"))
     note = f" The machine was not idle (load average {load:.1f}): take them with care." if busy else ""
     columns = ("engine", "median latency of a batch, ms", "speed-up over dense float32 in ONNX Runtime")
     return f"{setting}. {machine.get('cpu')}, {machine.get('cores')} cores ({flags}).{note}\n\n{_table(rows, columns)}"

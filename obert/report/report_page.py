@@ -8,33 +8,56 @@ from obert.records.record import Record
 from obert.report.built import BuiltTable
 from obert.report.html import render
 from obert.tables import Results
-from obert.tables._measured import DENSE
+from obert.tables._measured import DENSE, scale_text
 
 PAGE_BYTES = 5_000_000  # of all tables and figures in the report: a browser opens that at once
 
 
 def report_page(results: Results, tables: list[BuiltTable], sizes: Mapping[str, int] | None = None) -> str:
-    """The report. A table without rows is only named, with its notes, at the end.
+    """The report: what was measured first, then what stands beside a paper's numbers.
+
+    A table without anything measured has one line at the end.
 
     Args:
         sizes: bytes of the tables' own pages, by name. The largest are linked, so that the rest is within PAGE_BYTES;
             by default all are in the report.
     """
+    measured = [built for built in tables if built.table.is_measured(built.content)]
     sections: dict[str, list[BuiltTable]] = {}
-    for built in tables:
-        if not built.content.empty:
-            sections.setdefault(built.table.section, []).append(built)
+    for built in sorted(measured, key=lambda one: one.table.paper is not None):
+        sections.setdefault(built.table.section, []).append(built)
     return render(
         "report.html.j2",
         title=f"{results.experiment}: compression benchmark",
         results=results,
         sections=sections,
-        linked=_linked(sizes or {}),
-        empty=[built for built in tables if built.content.empty],
+        linked=_linked({name: size for name, size in (sizes or {}).items() if name in {one.name for one in measured}}),
+        scale=scale_text(results),
+        summary=_summary(results.of_kind(on_task=True)),
+        empty=[(built, _what_is_missing(built)) for built in tables if built not in measured],
         environment=_environment(results.records),
         data=_data(results.of_stage("teacher", "downstream")),
         reruns=_reruns(results),
     )
+
+
+def _summary(records: list[Record]) -> list[tuple[str, str]]:
+    """What the runs on tasks differ in: (what, values)."""
+    keys = [record.key for record in records]
+    sparsities = sorted({key.sparsity for key in keys if key.sparsity})
+    found = {
+        "tasks": dict.fromkeys(key.task for key in keys),
+        "methods": dict.fromkeys(key.method for key in keys if key.method),
+        "recipes": dict.fromkeys(key.recipe for key in keys),
+        "sparsities": [f"{100 * sparsity:g} %" for sparsity in sparsities],
+        "seeds": sorted({str(key.seed) for key in keys}),
+    }
+    return [(what, ", ".join(values)) for what, values in found.items() if values]
+
+
+def _what_is_missing(built: BuiltTable) -> str:
+    """The last of a table's notes, which says what it lacks; the commands are on its own page."""
+    return built.notes[-1].text if built.notes else ""
 
 
 def _linked(sizes: Mapping[str, int]) -> set[str]:

@@ -14,10 +14,11 @@ def to_csv(content: pd.DataFrame) -> str:
 
 
 def to_markdown(built: BuiltTable) -> str:
-    """Title, table or image, caption and notes."""
-    rows = [[str(cell).replace("|", "\\|") for cell in row] for row in built.shown.itertuples(index=False)]
-    headers = [column_label(column, " ").replace("|", "\\|") for column in built.shown.columns]
-    alignment = ["left" if built.is_text(column) else "right" for column in built.shown.columns] if rows else None
+    """Title, table or image, caption and notes. Columns of dashes alone are left out."""
+    shown = built.shown[built.columns]
+    rows = [[str(cell).replace("|", "\\|") for cell in row] for row in shown.itertuples(index=False)]
+    headers = [column_label(column, " ").replace("|", "\\|") for column in shown.columns]
+    alignment = ["left" if built.is_text(column) else "right" for column in shown.columns] if rows else None
     table = tabulate(rows, headers, tablefmt="pipe", disable_numparse=True, colalign=alignment)
     body = table if built.figure is None else f"![{built.title}]({built.name}.svg)"
     parts = [f"# {built.title}", body, built.caption]

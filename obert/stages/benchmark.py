@@ -9,12 +9,10 @@ import logging
 import os
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from obert.experiment.keys import RunKey
-from obert.experiment.reading import validate
-from obert.experiment.schema import Benchmark as Settings
 from obert.foundation import registry
 from obert.foundation.code_identity import code_hash
 from obert.foundation.errors import UserError
@@ -32,12 +30,11 @@ if TYPE_CHECKING:
 
 DENSE = "dense"  # the role of the task's dense teacher, exported; as in obert.deployment.timing
 LATENCIES = "latencies"
-BY_HAND = ("batch_size", "sequence_length", "threads", "warmup", "iterations")
 log = logging.getLogger(__name__)
 
 
 class Benchmark(Stage):
-    """Time an exported model on the CPU against the dense one."""
+    """Time an exported model on the CPU against the dense one; or, by hand, any models."""
 
     after = ("export",)
     files = {LATENCIES: "latencies.json"}
@@ -157,22 +154,15 @@ class Benchmark(Stage):
         )
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        group = parser.add_argument_group("by hand", "time any exported models, against the first in ONNX Runtime")
-        group.add_argument("models", nargs="*", type=Path, metavar="MODEL", help="files that the export stage wrote")
-        group.add_argument("--engines", nargs="+", default=["onnxruntime"])
-        for option in BY_HAND:
-            default = Settings.model_fields[option].default
-            group.add_argument(f"--{option.replace('_', '-')}", type=int, default=default, help=f"{default} by default")
+        _by_hand().add_arguments(parser)
 
     def run_by_hand(self, arguments: argparse.Namespace) -> str | None:
-        if not arguments.models:
-            return None
-        # Not an import statement: the code hash follows those, and what is timed by hand does not decide a run.
-        by_hand = importlib.import_module("obert.commands.time_files")
-        for name in arguments.engines:
-            registry.require("engines", name, "--engines")
-        chosen = {name: getattr(arguments, name) for name in (*BY_HAND, "engines")}
-        return by_hand.run(arguments.models, validate(Settings, chosen, "the command line"))
+        return _by_hand().run(arguments)
+
+
+def _by_hand() -> ModuleType:
+    # Not an import statement: the code hash follows those, and what is timed by hand does not decide a run.
+    return importlib.import_module("obert.commands.benchmark")
 
 
 def _validation(planned: PlannedRun, exported: Record, model: ModelFiles) -> Features:

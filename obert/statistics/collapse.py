@@ -4,33 +4,40 @@ import math
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 
+CHANCE = (
+    "Chance is the best score that the same answer to every example has: the share of the most frequent class, or of "
+    "the most frequent position of the right choice"
+)
 RULE = (
     "A run is collapsed if it gives one answer to everything, or if its accuracy is at most one standard error, "
-    "sqrt(c (1 - c) / examples), above chance c: an equal share for each choice of a question, and the share of the "
-    "most frequent class for a classification task."
+    f"sqrt(c (1 - c) / examples), above chance c. {CHANCE}."
 )
 
 
-def collapse(
-    answers: Sequence[Hashable], labels: Sequence[Hashable], right: Sequence[bool], chance: float | None = None
-) -> dict[str, float | bool]:
+def collapse(answers: Sequence[Hashable], labels: Sequence[Hashable], right: Sequence[bool]) -> dict[str, float | bool]:
     """Whether a model has collapsed, and by what that is judged (`RULE`).
 
     Args:
         answers, labels: what is given and what is true, one each an example, of which there is at least one.
         right: whether an answer counts as right.
-        chance: accuracy without knowledge, in [0, 1]; by default the share of the most frequent label.
 
     Returns:
         `majority_rate`, the percentage of the most frequent label, `constant_rate`, that of the most frequent answer,
         and `collapsed`.
     """
-    majority, constant = largest_share(labels), largest_share(answers)
+    majority, constant = 100 * largest_share(labels), 100 * largest_share(answers)
     return {
-        "majority_rate": 100 * majority,
-        "constant_rate": 100 * constant,
-        "collapsed": constant == 1 or _is_at(majority if chance is None else chance, right),
+        "majority_rate": majority,
+        "constant_rate": constant,
+        "collapsed": is_collapsed(majority, constant, 100 * sum(right) / len(right), len(right)),
     }
+
+
+def is_collapsed(majority: float, constant: float, accuracy: float, examples: int) -> bool:
+    """`RULE`, from percentages."""
+    chance = majority / 100
+    bound = chance + math.sqrt(chance * (1 - chance) / examples)
+    return constant == 100 or accuracy / 100 <= bound
 
 
 def largest_share(values: Iterable[Hashable]) -> float:
@@ -39,5 +46,6 @@ def largest_share(values: Iterable[Hashable]) -> float:
     return max(counts.values()) / counts.total()
 
 
-def _is_at(chance: float, right: Sequence[bool]) -> bool:
-    return sum(right) / len(right) <= chance + math.sqrt(chance * (1 - chance) / len(right))
+def f1_of_all_positive(positive: float) -> float:
+    """F1 in percent of calling everything positive, where a share `positive` in [0, 1] is: precision p, recall 1."""
+    return 200 * positive / (1 + positive)

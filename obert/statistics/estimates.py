@@ -44,6 +44,11 @@ class Difference:
         """Whether the interval lies above 0; without one, whether the mean does."""
         return (self.mean if math.isnan(self.low) else self.low) > ROUNDING
 
+    @property
+    def is_certain(self) -> bool:
+        """Whether there is an interval, and it lies above 0."""
+        return self.low > ROUNDING
+
 
 @dataclass(frozen=True)
 class Resampled:
@@ -66,46 +71,40 @@ class Resampled:
         return Difference(self.mean, float(low), float(high))
 
 
-def mean_over_seeds(terms: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """Mean terms of each example over seeds.
-
-    Seeds judge the same examples, so an example's scores are not independent: the example is what is resampled.
-
-    Args:
-        terms: one table a seed, a row an example by its id.
-
-    Raises:
-        UserError: the seeds were not judged on the same examples.
-    """
-    terms = list(terms)
-    for other in terms[1:]:
-        check_same_examples(terms[0], other)
-    return sum(other.reindex(terms[0].index) for other in terms) / len(terms)
-
-
 def bootstrap(
     runs: Sequence[Sequence[pd.DataFrame]], metric: Callable[[np.ndarray], np.ndarray], seed: int = 0
 ) -> list[Resampled]:
-    """A metric of several runs over the same resamples of their examples, so that differences of them are paired.
+    """A metric of several runs over the same resamples of their seeds and examples, so that differences are paired.
+
+    All seeds judge the same examples: the two are crossed. Each resample draws seeds with replacement, and examples
+    with replacement, the same for all seeds; the metric of each seed's resampled examples is averaged over the drawn
+    seeds. With one seed the distribution is over examples alone.
 
     Args:
         runs: of each, one table a seed, over which the metric is averaged: a row an example by its id, a column each
-            of the terms that the metric is made of.
+            of the terms that the metric is made of. Runs with as many seeds have the same ones in the same order.
         metric: [..., terms], means over examples, to [...].
-        seed: of the generator that resamples.
+        seed: of the generators that resample.
 
     Raises:
         UserError: the tables are not of the same examples.
     """
     tables = [table for seeds in runs for table in seeds]
-    means = iter(bootstrap_means([table[column] for table in tables for column in table], seed))
+    means = iter(bootstrap_means([table[column] for table in tables for column in table], seed) if tables else ())
     found = []
     for seeds in runs:
         terms = [[next(means) for _ in table] for table in seeds]
         value = np.mean([metric(np.array([term.mean for term in of_seed])) for of_seed in terms])
         resamples = [metric(np.stack([term.distribution for term in of_seed], axis=-1)) for of_seed in terms]
-        found.append(Resampled(float(value), np.mean(resamples, axis=0)))
+        shares = _shares_of_seeds(len(seeds), seed)
+        found.append(Resampled(float(value), np.einsum("sb,sb->b", shares, np.stack(resamples))))
     return found
+
+
+def _shares_of_seeds(count: int, seed: int) -> np.ndarray:
+    """How often each of some seeds is in a resample of them, as shares, [seeds, resamples]; always the same ones."""
+    drawn = np.random.default_rng([seed, count]).multinomial(count, np.full(count, 1 / count), RESAMPLES)
+    return drawn.T / count
 
 
 def bootstrap_means(columns: Sequence[pd.Series], seed: int = 0) -> list[Resampled]:

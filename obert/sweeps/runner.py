@@ -20,7 +20,8 @@ from obert.foundation.errors import UserError, only_warns
 from obert.foundation.files import atomic_path, file_hash, json_hash, write_text
 from obert.foundation.locks import locked
 from obert.pruning.shared.fisher_sharing import SharedFisher, sharing
-from obert.records.record import FILE_NAME, MODEL, Record, read_record
+from obert.records.finished import finished
+from obert.records.record import FILE_NAME, MODEL, read_record
 from obert.report.text import to_csv
 from obert.sweeps.schema import Value
 from obert.sweeps.search import Search, load_sweep
@@ -83,7 +84,7 @@ def _workers(command: list[str], numbers: Iterable[int]) -> Iterator[list[subpro
 
 def _make_source(search: Search, source: PlannedRun) -> None:
     """Make a run that trials start from, unless it is there; an upstream model is the experiment's own."""
-    if _finished(source) is not None:
+    if finished(source) is not None:
         return
     if source.stage.upstream:
         if not (source.folder / FILE_NAME).is_file():
@@ -96,17 +97,6 @@ def _make_source(search: Search, source: PlannedRun) -> None:
     print(f"{source.key.path}: made once for all trials", flush=True)
     source.stage.run(source)
     source.drop_checkpoints()
-
-
-def _finished(run: PlannedRun) -> Record | None:
-    """The record of a run that was made from the same specification, code and models before."""
-    path = run.folder / FILE_NAME
-    if not path.is_file():
-        return None
-    record = read_record(path)
-    sources = {str(s.key.path): file_hash(s.folder / FILE_NAME) for s in run.made_from}
-    made_from = (run.specification_hash, run.code_hash, sources)
-    return record if (record.spec_hash, record.code_hash, record.inputs) == made_from else None
 
 
 class _Runner:
@@ -122,7 +112,7 @@ class _Runner:
             yield [self._run(run) for run in level]
 
     def _run(self, run: PlannedRun) -> dict[str, Any]:
-        key, record = run.key, _finished(run)
+        key, record = run.key, finished(run)
         if record is None:
             with self._shared(run):
                 record = run.stage.run(run)

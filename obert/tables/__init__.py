@@ -41,6 +41,10 @@ class Table(ABC):
     def build(self, results: Results) -> pd.DataFrame:
         """The content, numbers as numbers (NaN where there is none): what the CSV file holds."""
 
+    def is_measured(self, content: pd.DataFrame) -> bool:
+        """Whether the content has anything of this experiment, not published numbers alone."""
+        return not content.empty
+
     def display(self, content: pd.DataFrame) -> pd.DataFrame:
         """The content as strings for a reader."""
         return content.map(lambda value: format_number(value) if isinstance(value, float) else str(value))

@@ -3,9 +3,9 @@
 import math
 
 from obert.records.record import Record
-from obert.statistics.collapse import collapse, largest_share
+from obert.statistics.collapse import collapse, is_collapsed, largest_share
 from obert.tables import Results
-from obert.tables._measured import Group, metric_of
+from obert.tables._measured import Group
 
 COLLAPSED = ("collapsed", "judged")  # columns: runs that have, and of how many that is known
 
@@ -21,9 +21,12 @@ def has_collapsed(results: Results, record: Record) -> bool | None:
 
     Predictions without the right answers beside them tell of a model that gives one answer to everything.
     """
-    if "collapsed" in record.details:
-        return record.details["collapsed"]
-    if "accuracy" not in record.metrics:
+    said, accuracy = record.details, record.metrics.get("accuracy")
+    if "majority_rate" in said and accuracy is not None:  # the flag of older questions has another chance
+        return is_collapsed(said["majority_rate"], said["constant_rate"], accuracy.value, accuracy.count)
+    if "collapsed" in said:
+        return said["collapsed"]
+    if accuracy is None:
         return None
     counted = [p for p in results.predictions(record.key) if p.get("score", 0) is not None]
     if not counted:
@@ -42,13 +45,3 @@ def collapsed_text(collapsed: float, judged: float, runs: float) -> str:
         return "unknown" if runs else ""
     unknown = f" ({runs - judged:.0f} unknown)" if judged < runs else ""
     return f"{collapsed:.0f} of {judged:.0f}{unknown}"
-
-
-def chance_of(results: Results, task: str) -> float:
-    """Accuracy without knowledge in percent: of a task of published curves, or the share of the most frequent class."""
-    if task in results.published.chance:
-        return results.published.chance[task]
-    if metric_of(results, task) != "accuracy":
-        return math.nan
-    rates = [r.details["majority_rate"] for r in results.records if r.key.task == task and "majority_rate" in r.details]
-    return rates[0] if rates else math.nan

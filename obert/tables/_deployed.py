@@ -8,8 +8,9 @@ from obert.experiment.schema import Scenario
 from obert.records.record import Record
 from obert.stages import stage
 from obert.tables import Results
-from obert.tables._engines import SPEEDUP, THROUGHPUT, engines_of
-from obert.tables._measured import DENSE, metric_of, pattern_name, recovery, score
+from obert.tables._chance import Scale
+from obert.tables._engines import SPEEDUP, THROUGHPUT, engines_of, of_dense, was_under_load
+from obert.tables._measured import DENSE, metric_of, pattern_name, score
 from obert.tables._planned import as_planned
 
 PATTERNS = {"1x4": "4-block"}
@@ -17,11 +18,18 @@ PATTERNS = {"1x4": "4-block"}
 
 @dataclass(frozen=True)
 class Speed:
-    """In one engine: items/s, times the dense model's there or in the reference, the timed file's score in percent."""
+    """In one engine: items/s, times the dense model's there or in the reference, the timed file's score in percent.
+
+    Attributes:
+        dense: items/s of the dense model that the speed-up is over, in the same process.
+        under_load: whether the machine was busy with something else.
+    """
 
     throughput: float = math.nan
     speedup: float = math.nan
     score: float = math.nan
+    dense: float = math.nan
+    under_load: bool = False
 
 
 @dataclass(frozen=True)
@@ -31,8 +39,11 @@ class Deployed:
     Attributes:
         compression: `dense`, a pattern, or either `and QAT`; another paper's name of its model.
         model: recipe and method, empty for a published one.
+        method: of pruning, `dense` for what is not pruned.
         key: of the run that times it, None for a published one.
-        recall: score as a percentage of the dense model's.
+        chance: the score of the best single answer to everything.
+        recall: what is left of the dense model's lead over chance, in percent; of a published one, as its paper has it,
+            the score as a percentage of the dense model's.
         size_mb: of the exported file, in MB (10^6 bytes).
         size_gzip_mb: of the same after gzip.
         compression_ratio: the dense model's gzipped size over it.
@@ -47,8 +58,10 @@ class Deployed:
     sparsity: float
     compression: str
     model: str = ""
+    method: str = DENSE
     key: RunKey | None = None
     score: float = math.nan
+    chance: float = math.nan
     recall: float = math.nan
     size_mb: float = math.nan
     size_gzip_mb: float = math.nan
@@ -73,7 +86,7 @@ def measured_models(results: Results, scenario: tuple[int, int] | None = None) -
     Args:
         scenario: batch size and sequence length of the speeds where they were timed; the experiment's own by default.
     """
-    found = []
+    found, scales = [], {task: Scale.of(results, task) for task in results.tasks}
     for export in results.of_stage("export"):
         trained = results.by_key.get(results.origins.get(export.key))
         if trained is None:
@@ -90,9 +103,11 @@ def measured_models(results: Results, scenario: tuple[int, int] | None = None) -
                 sparsity=export.key.sparsity or 0.0,
                 compression=_compression(results, trained),
                 model=f"{trained.key.recipe}: {trained.key.method or DENSE}",
+                method=trained.key.method or DENSE,
                 key=export.key.at("benchmark"),
                 score=score(trained),
-                recall=recovery(score(trained), score(dense)),
+                chance=scales[export.key.task].chance,
+                recall=scales[export.key.task].recovery(score(trained)),
                 size_mb=_metric(export, "model_size_mb"),
                 size_gzip_mb=size,
                 compression_ratio=_metric(dense_export, "model_size_gzip_mb") / size,
@@ -112,15 +127,19 @@ def planned_models(results: Results) -> list[Deployed]:
 def published_models(results: Results, paper: str, table: str, engine: str) -> list[Deployed]:
     """The rows of a paper's table, with the speeds in `engine`."""
     cells: dict[tuple, dict[str, float]] = {}
+    methods = {}
     for number in results.published.table(paper, table):
-        cells.setdefault((number.task, number.layers, number.sparsity, number.label), {})[number.metric] = number.value
+        place = (number.task, number.layers, number.sparsity, number.label)
+        cells.setdefault(place, {})[number.metric] = number.value
+        methods[place] = number.method or DENSE
     dense = next(values["f1"] for (*_, label), values in cells.items() if label == "dense")
     rows = []
     for (task, layers, sparsity, label), values in cells.items():
         speed = Speed(values.pop("throughput", math.nan), values.pop("speedup"))
         found = values.pop("f1")
-        values |= {"score": found, "recall": recovery(found, dense)}
-        rows.append(Deployed(task, "f1", layers, sparsity, label, speeds={engine: speed}, **values))
+        values |= {"score": found, "recall": 100 * found / dense}
+        method = methods[task, layers, sparsity, label]
+        rows.append(Deployed(task, "f1", layers, sparsity, label, method=method, speeds={engine: speed}, **values))
     return rows
 
 
@@ -152,10 +171,11 @@ def relative_to(model: Deployed, dense: Deployed) -> Deployed:
     speeds = {}
     for engine, speed in model.speeds.items():
         other = dense.speeds.get(engine, Speed())
-        speeds[engine] = replace(speed, speedup=speed.throughput / other.throughput * other.speedup)
+        over = other.throughput / other.speedup
+        speeds[engine] = replace(speed, speedup=speed.throughput / over, dense=over)
     return replace(
         model,
-        recall=recovery(model.score, dense.score),
+        recall=Scale(dense.score, model.chance).recovery(model.score),
         compression_ratio=dense.size_gzip_mb / model.size_gzip_mb,
         weights_ratio=dense.weights_millions / model.weights_millions if model.weights_millions else math.nan,
         speeds=speeds,
@@ -171,7 +191,8 @@ def _speeds(results: Results, key: RunKey, is_teacher: bool, scenario: tuple[int
             own = _metric(record, f"{engine}{place}{SPEEDUP}")
             own = 1.0 if is_teacher and math.isnan(own) else own
             scored = _metric(record, f"{engine}_{metric_of(results, key.task)}")
-            speeds[engine] = Speed(record.metrics[name].value, own, scored)
+            dense = of_dense(record, f"{engine}{place}", "throughput")
+            speeds[engine] = Speed(record.metrics[name].value, own, scored, dense, was_under_load(record))
     return speeds
 
 

@@ -1,6 +1,11 @@
-"""One look for all figures, and files that are the same byte for byte whenever they are drawn again."""
+"""One look for all figures, and files that are the same byte for byte whenever they are drawn again.
+
+A method has one colour and one marker in every figure. Open markers are published, filled ones measured. Several
+series of one method differ in their dashes.
+"""
 
 import io
+from collections import Counter
 from collections.abc import Iterable
 
 import matplotlib as mpl
@@ -10,6 +15,7 @@ from cycler import cycler
 from matplotlib.figure import Figure
 
 from obert.foundation import registry
+from obert.tables._labels import spread_labels
 from obert.tables._measured import DENSE
 
 COLOURS = mpl.color_sequences["petroff10"]  # told apart with any colour vision
@@ -36,24 +42,29 @@ DPI = 120
 PLACES = 6  # decimals of the figure's width or height; a thousandth of a pixel
 MOST_COMPARED = ("obert", "magnitude")  # they have the first colours, which are the clearest
 POINTS = 200
-EMPTY = "no records yet"
-
-
-def panels(rows: int, columns: int, width: float = 4.2, height: float = 3.4, share: str = "row") -> tuple:
-    """A figure of rows x columns axes, sizes of one in inches. The axes of a row (or "col") share their scale."""
-    figure = Figure(figsize=(max(width * columns, 5), height * rows), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False, sharey=share)
+OPEN = {"fillstyle": "none"}  # of what is published
 
 
 def method_styles(names: Iterable[str]) -> dict[str, dict]:
     """Colour and marker for each method, the same in every figure; black for what is not pruned."""
-    others = sorted({*registry.names("pruning"), *names} - {DENSE, *MOST_COMPARED})
-    return _looks([*MOST_COMPARED, *others]) | {DENSE: {"color": "0.2", "marker": "h"}}
+    ours = sorted({*registry.names("pruning")} - {*MOST_COMPARED})
+    others = sorted({*names} - {DENSE, *MOST_COMPARED, *ours})  # last, so that they change no method's look
+    return _looks([*MOST_COMPARED, *ours, *others]) | {DENSE: {"color": "0.2", "marker": "h"}}
 
 
-def styles(names: Iterable[str]) -> dict[str, dict]:
-    """Colour and marker for each name, so that one looks the same in every panel."""
-    return _looks(sorted(set(names)))
+def series_styles(series: Iterable[tuple[str, str]]) -> dict[str, dict]:
+    """The look of each (name, method): its method's, dashed in another way than that method's series before it."""
+    named = dict(series)
+    of_method, seen, looks = method_styles(named.values()), Counter(), {}
+    for name, method in named.items():
+        looks[name] = of_method[method] | {"linestyle": DASHES[seen[method] % len(DASHES)]}
+        seen[method] += 1
+    return looks
+
+
+def shades(count: int) -> list[tuple]:
+    """Colours of ordered values, dark to light; no method has one of them."""
+    return [mpl.colormaps["viridis"](0.9 * place / max(count - 1, 1)) for place in range(count)]
 
 
 def _looks(names: list[str]) -> dict[str, dict]:
@@ -62,20 +73,6 @@ def _looks(names: list[str]) -> dict[str, dict]:
         turn, position = divmod(i, len(COLOURS))
         looks[name] = {"color": COLOURS[position], "marker": MARKERS[(position + turn) % len(MARKERS)]}
     return looks
-
-
-def shared_legend(figure: Figure, place: str, columns: int = 1) -> None:
-    """One legend for all panels, each name in it once."""
-    drawn = dict(pair for axis in figure.axes for pair in zip(*axis.get_legend_handles_labels()[::-1], strict=True))
-    figure.legend(drawn.values(), drawn, loc=f"outside {place} center", ncols=columns, fontsize=8)
-
-
-def empty_figure() -> Figure:
-    """A figure that says that there is nothing to draw."""
-    figure, axes = panels(1, 1)
-    axes[0][0].set_axis_off()
-    axes[0][0].text(0.5, 0.5, EMPTY, ha="center", va="center", transform=axes[0][0].transAxes)
-    return figure
 
 
 def thinned(curves: pd.DataFrame) -> pd.DataFrame:
@@ -96,6 +93,7 @@ def fix_layout(figure: Figure) -> None:
     figure.set_layout_engine("none")
     for axis in figure.axes:
         axis.set_position(np.round(axis.get_position(original=True).bounds, PLACES))
+    spread_labels(figure)
 
 
 def save(figure: Figure, kind: str) -> bytes:

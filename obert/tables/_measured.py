@@ -1,4 +1,4 @@
-"""What tables share: measured scores grouped over seeds, recovery, and words for runs."""
+"""What tables share: measured scores grouped over seeds, and words for runs."""
 
 import math
 from collections.abc import Sequence
@@ -94,11 +94,6 @@ def groups(results: Results, task: str, *stages: str) -> list[Group]:
     for key, record in ((record.key, record) for record in records if record.key.task == task):
         collected.setdefault((key.sparsity, key.recipe, key.method), []).append(record)
     return [Group.of(seeds) for seeds in collected.values()]
-
-
-def recovery(mean: float, dense: float) -> float:
-    """The score as a percentage of the dense model's; NaN where that is not above 0, as a correlation may be."""
-    return 100 * mean / dense if dense > 0 else math.nan
 
 
 def metric_of(results: Results, task: str) -> str:

@@ -7,16 +7,20 @@ import pandas as pd
 
 from obert.statistics.formatting import DASH, format_number
 from obert.tables import Note, Results, Table
+from obert.tables._chance import RULE
 from obert.tables._deployed import Deployed, Speed, measured_models, planned_models, published_models
-from obert.tables._engines import OVER
+from obert.tables._engines import MARK, OVER, UNDER_LOAD, engine_notes, marked
 from obert.tables._planned import paper_notes
 
 ROW = "row"
 ROW_COLUMNS = ("task", "metric", "layers", "sparsity", "compression", "model")
+OF_ENGINES = ("dense", "score", UNDER_LOAD)
 LEGEND = (
-    "Recall, or recovery: the score as a percentage of the dense model's. Difference: measured minus published score, "
-    f"in points. Measured speed-up: {OVER}; published: over the dense model in the paper's own engine. The score "
-    "beside it is that of the timed file in that engine. All of the first seed. A dash: not published, or not run."
+    f"Measured recall is recovery. {RULE} Published recall, as the paper has it, is the score as a percentage of the "
+    f"dense model's, chance or not. Difference: measured minus published score, in points. Measured speed-up: {OVER}; "
+    "published: over the dense model in the paper's own engine. Beside it: the throughput in items/s that it is over, "
+    f"and the score of the timed file in that engine. All of the first seed. {MARK}: timed while the machine was busy "
+    "with something else. A dash: not published, or not run."
 )
 
 
@@ -55,8 +59,8 @@ class ModelTable(Table):
         columns = [(ROW, name) for name in ROW_COLUMNS]
         columns += [("published", name) for name in self.sizes]
         columns += [(f"published, {self.engine}", name) for name in self.speeds]
-        columns += [("measured", name) for name in dict.fromkeys((*self.sizes, "difference", "recall"))]
-        columns += [(engine, name) for engine in engines for name in (*self.speeds, "score")]
+        columns += [("measured", name) for name in dict.fromkeys((*self.sizes, "difference", "chance", "recall"))]
+        columns += [(engine, name) for engine in engines for name in (*self.speeds, *OF_ENGINES)]
         same = {place: [row for row in ours if row.place == place] for place in theirs}
         pairs = [(theirs[place], row) for place, rows in same.items() for row in rows or [None]]
         pairs += [(None, row) for row in ours if row.place not in theirs]
@@ -67,13 +71,16 @@ class ModelTable(Table):
         row = {(ROW, name): getattr(own or their, name) for name in ROW_COLUMNS}
         for group, model in (("published", their), ("measured", own)):
             row |= {(group, name): math.nan if model is None else getattr(model, name) for name in self.sizes}
-        row["measured", "recall"] = own.recall if own else math.nan
+        row |= {("measured", name): getattr(own, name) if own else math.nan for name in ("chance", "recall")}
         row["measured", "difference"] = own.score - their.score if own and their else math.nan
         if their is not None:
             group, speed = f"published, {self.engine}", their.speeds[self.engine]
             row |= {(group, name): getattr(speed, name) for name in self.speeds}
         speeds = {} if own is None else own.speeds
-        return row | {(e, n): getattr(speeds.get(e, Speed()), n) for e in engines for n in (*self.speeds, "score")}
+        return row | {(e, n): getattr(speeds.get(e, Speed()), n) for e in engines for n in (*self.speeds, *OF_ENGINES)}
+
+    def is_measured(self, content: pd.DataFrame) -> bool:
+        return bool(content["measured"].notna().any(axis=None))
 
     def display(self, content: pd.DataFrame) -> pd.DataFrame:
         row = content[ROW]
@@ -82,17 +89,22 @@ class ModelTable(Table):
         shown["", "sparsity %"] = [format_number(100 * value, 1) for value in row["sparsity"]]
         shown |= {("", name): row[name] for name in ("compression", "model")}
         for group, name in content.columns:
-            if group != ROW:
-                shown[group, name] = [_text(name, value) for value in content[group, name]]
+            if group != ROW and name != UNDER_LOAD:
+                texts = [_text(name, value) for value in content[group, name]]
+                if name == "speedup" and (group, UNDER_LOAD) in content:
+                    texts = list(map(marked, texts, content[group, UNDER_LOAD]))
+                shown[group, "dense items/s" if name == "dense" else name] = texts
         return pd.DataFrame(shown)
 
     def notes(self, results: Results) -> tuple[Note, ...]:
         keys = [model.key for model in self.belonging(results, planned_models(results))]
-        return paper_notes(results, self.paper, keys, self.needs, self.of)
+        source, *others = paper_notes(results, self.paper, keys, self.needs, self.of)
+        return (source, *engine_notes(results), *others)
 
 
 def _text(name: str, value: float) -> str:
     if math.isnan(value):
         return DASH
-    number = format_number(value, 1 if name in ("throughput", "size_gzip_mb", "size_mb") else 2, name == "difference")
+    digits = 1 if name in ("throughput", "dense", "size_gzip_mb", "size_mb") else 2
+    number = format_number(value, digits, name == "difference")
     return f"{number}×" if name == "speedup" or name.endswith("_ratio") else number  # noqa: RUF001

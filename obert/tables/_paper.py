@@ -10,17 +10,19 @@ import pandas as pd
 
 from obert.statistics.formatting import DASH, format_number, format_summary
 from obert.tables import Note, Results, Table
-from obert.tables._measured import DENSE, Group, epochs_of, epochs_text, metric_of, metrics_of, recovery, score
+from obert.tables._chance import RULE, Scale
+from obert.tables._measured import DENSE, Group, epochs_of, epochs_text, metric_of, metrics_of
 from obert.tables._planned import as_planned, paper_notes
 from obert.tables._published import Number
 
 ROW = "row"
+CHANCE = (ROW, "chance")
 PUBLISHED = ("published", "published_std", "published_n", "approximate")
 MEASURED = ("measured", "measured_std", "measured_n", "difference", "recovery")
 LEGEND = (
     "A star marks what the paper calls approximate. Measured: mean ± sample standard deviation over n seeds of this "
-    "experiment. Difference: measured minus published, in points. Recovery: the measured score as a percentage of the "
-    "dense model's. A dash: not published, or not run. Columns after the paper's are this experiment's own."
+    f"experiment. Difference: measured minus published, in points. {RULE} It is of measured scores alone. A dash: not "
+    "published, or not run. Columns after the paper's are this experiment's own."
 )
 
 
@@ -48,12 +50,12 @@ class PaperTable(Table):
         mine = [group for group in chain.from_iterable(found.values()) if matches[group.key] is None]
         published, own = _published_groups(numbers), _own_groups(mine, self.by_layers)
         row_columns = ["task", "metric", *(["layers"] if self.by_layers else []), "sparsity"]
-        columns = [*((ROW, name) for name in row_columns), (DENSE, "published"), (DENSE, "measured")]
+        columns = [*((ROW, name) for name in row_columns), (DENSE, "published"), (DENSE, "measured"), CHANCE]
         columns += [(label, column) for label in published.values() for column in (*PUBLISHED, *MEASURED)]
         columns += [(label, c) for label in dict.fromkeys(own.values()) for c in MEASURED if c != "difference"]
         rows = []
         for task, metric in dict.fromkeys([*((n.task, n.metric) for n in numbers), *found]):
-            dense = score(results.dense(task), metric)
+            scale = Scale.of(results, task, metric)
             of_metric = [n for n in numbers if (n.task, n.metric) == (task, metric)]
             base = next((n for n in of_metric if n.is_dense), None)
             groups = found.get((task, metric), [])
@@ -62,7 +64,8 @@ class PaperTable(Table):
             for layers, sparsity in sorted(levels, key=lambda level: (-(level[0] or 0), level[1])):
                 row = {(ROW, "task"): task, (ROW, "metric"): metric, (ROW, "sparsity"): sparsity}
                 row |= {(ROW, "layers"): layers} if self.by_layers else {}
-                row |= {(DENSE, "published"): base.value if base else math.nan, (DENSE, "measured"): dense}
+                row |= {(DENSE, "published"): base.value if base else math.nan, (DENSE, "measured"): scale.dense}
+                row[CHANCE] = scale.chance
                 for number in of_metric:
                     if not number.is_dense and self._level(number.layers, number.sparsity) == (layers, sparsity):
                         row |= _published_cells(published[_identity(number)], number)
@@ -70,9 +73,19 @@ class PaperTable(Table):
                     if self._level(group.layers, group.sparsity) == (layers, sparsity):
                         number = matches[group.key]
                         label = own[_variant(group)] if number is None else published[_identity(number)]
-                        row |= _measured_cells(label, group, dense, row)
+                        row |= _measured_cells(label, group, scale, row)
                 rows.append(row)
         return pd.DataFrame(rows, columns=pd.MultiIndex.from_tuples(columns))
+
+    def methods(self, results: Results) -> dict[str, str]:
+        """Our name of the method of each column group, `dense` for what is not pruned."""
+        numbers = results.published.table(self.source, self.table)
+        measured = (self._measured(results, task).values() for task in self.tasks(results))
+        groups = list(chain.from_iterable(chain.from_iterable(measured)))
+        own = _own_groups((g for g in groups if self.reproduced(results, g, numbers) is None), self.by_layers)
+        published = _published_groups(numbers)
+        methods = {published[_identity(number)]: number.method or DENSE for number in numbers if not number.is_dense}
+        return methods | {label: method or DENSE for (_, method), label in own.items()}
 
     def tasks(self, results: Results) -> tuple[str, ...]:
         """Those that belong here: of the experiment's own encoder, where the numbers are of the paper's main model."""
@@ -95,6 +108,9 @@ class PaperTable(Table):
     def _level(self, layers: int | None, sparsity: float) -> tuple[int | None, float]:
         return (layers if self.by_layers else None), sparsity
 
+    def is_measured(self, content: pd.DataFrame) -> bool:
+        return has_measured(content)
+
     def display(self, content: pd.DataFrame) -> pd.DataFrame:
         shown = {
             ("", "task"): content[ROW, "task"],
@@ -102,6 +118,7 @@ class PaperTable(Table):
             **({("", "layers"): [format_number(v, 0) for v in content[ROW, "layers"]]} if self.by_layers else {}),
             ("dense", "published"): [format_number(v) for v in content[DENSE, "published"]],
             ("dense", "measured"): [format_number(v) for v in content[DENSE, "measured"]],
+            ("", "chance"): [format_number(v) for v in content[CHANCE]],
             ("", "sparsity %"): [format_number(100 * v, 1) for v in content[ROW, "sparsity"]],
         }
         for label in dict.fromkeys(label for label, _ in content.columns if label not in (ROW, DENSE)):
@@ -121,6 +138,12 @@ class PaperTable(Table):
         found = [group for task in tasks for group in self.select(complete, task)]
         keys = [record.key for group in found for record in group.records]
         return paper_notes(results, self.source, keys, self.needs, self.model)
+
+
+def has_measured(content: pd.DataFrame) -> bool:
+    """Whether a cell below "measured" has a value, that of the dense model left out."""
+    cells = [column for column in content.columns if column[1] == "measured" and column[0] != DENSE]
+    return bool(content[cells].notna().any(axis=None))
 
 
 def _identity(number: Number) -> tuple:
@@ -157,10 +180,10 @@ def _published_cells(label: str, number: Number) -> dict:
     return {(label, column): value for column, value in zip(PUBLISHED, values, strict=True)}
 
 
-def _measured_cells(label: str, group: Group, dense: float, row: dict) -> dict:
+def _measured_cells(label: str, group: Group, scale: Scale, row: dict) -> dict:
     mean = group.score.mean
     values = (mean, group.score.std, group.score.n)
-    values += (mean - row.get((label, "published"), math.nan), recovery(mean, dense))
+    values += (mean - row.get((label, "published"), math.nan), scale.recovery(mean))
     return {(label, column): value for column, value in zip(MEASURED, values, strict=True)}
 
 

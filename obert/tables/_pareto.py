@@ -6,15 +6,20 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from obert.tables import Results
-from obert.tables._figures import STYLE, empty_figure, method_styles, panels
+from obert.tables._figures import STYLE, method_styles
+from obert.tables._labels import label_point
 from obert.tables._measured import DENSE, Group
+from obert.tables._panels import empty_figure, score_axes, shared_legend, some_panels
 
 POINT = ("recipe", "method", "sparsity", "score_mean", "score_std", "n")
-FRONT = "on_front"
+FRONT, JOINED = "on_front", "joined"
 FADED = 0.4
 RULE = (
-    "A model is on the front (ringed, joined by the line, labelled with its recipe) if no other model is at least as "
-    "good in both directions and better in one. Scores are means over seeds, error bars sample standard deviations."
+    "A model is on the front (ringed, labelled with its recipe) if no other model is at least as good in both "
+    "directions and better in one. The line joins as many of the front as the intervals separate: from right to left, "
+    "each has a better score than the one before by the 95 % paired-bootstrap interval over seeds and examples, and "
+    "that one is ahead in the other direction; speed-ups by their intervals, which do not overlap. Scores are means "
+    "over seeds, error bars sample standard deviations."
 )
 
 
@@ -63,22 +68,31 @@ def draw_fronts(content: pd.DataFrame, gain: str, label: str, rows: str | None =
             return empty_figure()
         tasks = list(content["task"].unique())
         levels = [None] if rows is None else list(content[rows].unique())
-        figure, axes = panels(len(levels), len(tasks), width=5.2, height=4.2, share="col")
+        parts = [(task, level, _part(content, task, rows, level)) for level in levels for task in tasks]
+        parts = [(task, level, part) for task, level, part in parts if len(part)]
+        figure, axes = some_panels(len(parts), columns=min(len(tasks), 3), width=5.2, height=4.2)
         looks = method_styles(content["method"])
-        for row, level in enumerate(levels):
-            for axis, task in zip(axes[row], tasks, strict=True):
-                part = content[content["task"] == task]
-                part = part if rows is None else part[part[rows] == level]
-                _draw_panel(axis, part.assign(**{gain: factor * part[gain]}), gain, looks)
-                axis.set_title(task if rows is None else f"{task}, {level}")
-                axis.set_xlabel(label)
-                axis.set_ylabel(f"{part['metric'].iloc[0]} (%)" if len(part) else "")
+        for axis, (task, level, part) in zip(axes, parts, strict=True):
+            _draw_panel(axis, part.assign(**{gain: factor * part[gain]}), gain, looks)
+            axis.set_title(task if rows is None else f"{task}, {level}")
+            axis.set_xlabel(label)
+            axis.set_ylabel(f"{part['metric'].iloc[0]} (%)")
+        for task in tasks:
+            score_axes(axis for axis, (of, *_) in zip(axes, parts, strict=True) if of == task)
+        shared_legend(figure, "upper")
     return figure
+
+
+def _part(content: pd.DataFrame, task: str, rows: str | None, level: object) -> pd.DataFrame:
+    """The points of a panel."""
+    part = content[content["task"] == task]
+    return part if rows is None else part[part[rows] == level]
 
 
 def _draw_panel(axis, part: pd.DataFrame, gain: str, looks: dict) -> None:
     front = part[part[FRONT]].sort_values([gain, "score_mean"], ascending=[True, False])
-    axis.plot(front[gain], front["score_mean"], color="0.3", linewidth=1, zorder=1)
+    joined = front[front[JOINED].astype(bool)]
+    axis.plot(joined[gain], joined["score_mean"], color="0.3", linewidth=1, zorder=1)
     axis.plot(front[gain], front["score_mean"], "o", markersize=11, markerfacecolor="none", color="0.3", zorder=1)
     for method, points in part.groupby("method", sort=True):
         for alpha, chosen in ((FADED, points[~points[FRONT]]), (1, points[points[FRONT]])):
@@ -86,7 +100,5 @@ def _draw_panel(axis, part: pd.DataFrame, gain: str, looks: dict) -> None:
             axis.errorbar(chosen[gain], chosen["score_mean"], yerr=chosen["score_std"], **look)
         axis.plot([], [], linestyle="none", label=method, **looks[method])
     for spot in front[front["method"] != DENSE].itertuples():
-        axis.annotate(spot.recipe, (getattr(spot, gain), spot.score_mean), xytext=(2, 8), textcoords="offset points",
-                      fontsize=7, rotation=25)  # fmt: skip
+        label_point(axis, spot.recipe, getattr(spot, gain), spot.score_mean)
     axis.margins(x=0.15, y=0.15)
-    axis.legend(fontsize=8)

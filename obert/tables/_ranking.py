@@ -13,17 +13,18 @@ from obert.statistics.estimates import (
     RESAMPLES,
     Resampled,
     bootstrap,
-    bootstrap_means,
     check_same_examples,
-    mean_over_seeds,
 )
+from obert.statistics.formatting import format_number
 from obert.tables import Note, Results
+from obert.tables._engines import machine_text
 from obert.tables._measured import Group, epochs_of, epochs_text, groups
 
 RULE = (
     "A method's rank is 1 plus the number of methods that are better than it. A method is better if the 95 % "
-    "paired-bootstrap interval of the difference lies above 0; methods that cannot be told apart share a rank. Ranks "
-    "are not corrected for multiple comparisons."
+    "paired-bootstrap interval of the difference, over the seeds that both have and the examples, lies above 0; "
+    "methods that cannot be told apart share a rank. One seed: another seed may give another order, as the interval is "
+    "over examples alone. Ranks are not corrected for multiple comparisons."
 )
 DIFFERENCE = ("difference", "difference_low", "difference_high")  # to the best, as columns
 Pairs = dict[tuple[int, int], Resampled]
@@ -75,15 +76,30 @@ def differences(results: Results, block: list[Group], seed: int = 0) -> Pairs:
 
 def _bootstrap(results: Results, block: list[Group], pooled: list[list[pd.DataFrame]], seed: int) -> list[Resampled]:
     """The primary metric of each pool of seeds over the same resamples."""
-    if all(table.shape[1] == 1 for tables in pooled for table in tables):  # a mean of scores, over seeds as well
-        return bootstrap_means([mean_over_seeds(tables)[0] for tables in pooled], seed) if pooled else []
-    return bootstrap(pooled, results.metric(block[0].key), seed)
+    are_scores = all(table.shape[1] == 1 for tables in pooled for table in tables)
+    return bootstrap(pooled, _mean_score if are_scores else results.metric(block[0].key), seed)
+
+
+def _mean_score(terms: np.ndarray) -> np.ndarray:
+    return terms[..., 0]
 
 
 def ranks(count: int, pairs: Pairs) -> list[int]:
     """Of each position in a block: 1 plus the number of those that are better than it."""
     is_better = {pair: difference.interval().is_positive for pair, difference in pairs.items()}
     return [1 + sum(is_better[i, j] for i in range(count) if i != j) for j in range(count)]
+
+
+def fewest_seeds(block: list[Group]) -> list[int]:
+    """Of each position in a block: the fewest seeds that it has in common with another one."""
+    seeds = [{record.key.seed for record in group.records} for group in block]
+    return [min(len(own & other) for j, other in enumerate(seeds) if j != i) for i, own in enumerate(seeds)]
+
+
+def rank_text(rank: float, seeds: float, digits: int = 0) -> str:
+    """E.g. "2"; "2 (one seed)" where a comparison that it is from is over one seed."""
+    text = format_number(rank, digits)
+    return text if math.isnan(rank) or seeds > 1 else f"{text} ({'one' if seeds == 1 else 'no common'} seed)"
 
 
 def texts_by_row(content: pd.DataFrame, text: Callable[..., str], *columns: str) -> list[str]:
@@ -110,7 +126,7 @@ def pool_notes(results: Results) -> tuple[Note, ...]:
     ]
     timed = results.of_stage("benchmark")
     if timed:
-        parts.append(f"timed on {_hardware(timed)}")
+        parts.append(f"timed on {' / '.join(dict.fromkeys(map(machine_text, timed)))}")
     return (Note(f"Compared here (the pool): {'; '.join(parts)}."),)
 
 

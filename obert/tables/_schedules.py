@@ -13,8 +13,9 @@ from matplotlib.lines import Line2D
 from obert.experiment.recipe import LearningRate
 from obert.records.record import Record
 from obert.tables import Note, Results, Table
-from obert.tables._figures import DASHES, STYLE, empty_figure, panels, thinned
+from obert.tables._figures import DASHES, STYLE, shades, thinned
 from obert.tables._measured import recipe_of
+from obert.tables._panels import empty_figure, panels, shared_legend
 from obert.tables._planned import as_planned, paper_notes
 from obert.tables._published import Schedule
 from obert.training.schedules import linear_with_rewinds, pruning_events
@@ -79,12 +80,13 @@ def draw_schedules(content: pd.DataFrame, quantities: Iterable[str]) -> Figure:
             return empty_figure()
         recipes, tasks = list(content["recipe"].unique()), list(content["task"].unique())
         targets, quantities = sorted(content["target"].unique()), list(quantities)
+        colours = dict(zip(targets, shades(len(targets)), strict=True))
         figure, axes = panels(len(recipes), len(quantities), height=2.4, share="col")
         for row, recipe in zip(axes, recipes, strict=True):
             runs = list(content[content["recipe"] == recipe].groupby(["task", "target"]))
             # The longest below: where a schedule scales with the target, shorter runs begin as longer ones do.
             for (task, target), run in sorted(runs, key=lambda each: -each[1]["epoch"].max()):
-                look = {"color": f"C{targets.index(target) % 10}", "linestyle": DASHES[tasks.index(task) % 4]}
+                look = {"color": colours[target], "linestyle": DASHES[tasks.index(task) % 4]}
                 for axis, quantity in zip(row, quantities, strict=True):
                     if quantity == "sparsity":
                         axis.step(run["epoch"], 100 * run["sparsity"], where="post", **look)
@@ -98,9 +100,11 @@ def draw_schedules(content: pd.DataFrame, quantities: Iterable[str]) -> Figure:
                     axis.set_ylim(0, 103)
                 else:
                     axis.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
-        handles = [Line2D([], [], color=f"C{i % 10}", label=f"{100 * t:g} %") for i, t in enumerate(targets)]
+        for axis in axes.flat:  # once all that shares an axis is drawn
+            axis.set_ylim(bottom=0)
+        handles = [Line2D([], [], color=colours[t], label=f"{100 * t:g} %") for t in targets]
         handles += [Line2D([], [], color="0.3", linestyle=DASHES[i % 4], label=t) for i, t in enumerate(tasks)]
-        figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 6), fontsize=8)
+        shared_legend(figure, "upper", handles)
     return figure
 
 
@@ -128,6 +132,9 @@ class PaperSchedule(Table):
         paper = published_curve(results.published.schedule(self.paper, self.epochs))
         measured = curves_of(results, partial(self.belongs, results))
         return pd.concat([paper, measured], ignore_index=True) if len(measured) else paper
+
+    def is_measured(self, content: pd.DataFrame) -> bool:
+        return bool((content["recipe"] != PUBLISHED).any())
 
     def notes(self, results: Results) -> tuple[Note, ...]:
         runs = [

@@ -21,6 +21,7 @@ class Spreads(Table):
     """The rows and column groups of some tables that have a standard deviation."""
 
     paper = "obert"
+    section = "Published and measured"
     tables: ClassVar[tuple[type[PaperTable], ...]]
 
     def build(self, results: Results) -> pd.DataFrame:
@@ -35,6 +36,9 @@ class Spreads(Table):
         kept = content.loc[spread.notna().any(axis=1), columns]
         order = {task: place for place, task in enumerate(kept[ROW, "task"].unique())}
         return kept.sort_values((ROW, "task"), key=lambda tasks: tasks.map(order), kind="stable", ignore_index=True)
+
+    def is_measured(self, content: pd.DataFrame) -> bool:
+        return any(content[column].notna().any() for column in content.columns if column[1] == "measured_std")
 
     def display(self, content: pd.DataFrame) -> pd.DataFrame:
         shown = {("", name): content[ROW, name] for name in ("task", "metric")}

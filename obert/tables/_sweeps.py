@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from obert.tables import Note, Results, Table
-from obert.tables._figures import MARKERS, STYLE, empty_figure, panels
+from obert.tables._figures import MARKERS, STYLE, shades
+from obert.tables._panels import empty_figure, panels, score_axes, some_panels
 
 OF_SWEEP = ("experiment", "model", "base", "held_out")
 OF_TRIAL = ("trial", "state", "objective")
@@ -83,11 +84,12 @@ class Ablation(Table):
             if content.empty:
                 return empty_figure()
             parts = list(content.groupby(["sweep", "task"], sort=False))
-            figure, axes = panels(1, len(parts))
-            for axis, ((sweep, task), part) in zip(axes[0], parts, strict=True):
+            figure, axes = some_panels(len(parts), columns=3)
+            for axis, ((sweep, task), part) in zip(axes, parts, strict=True):
                 axis.axhline(part["dense"].iloc[0], color="0.35", linestyle="--", linewidth=1.2, label="dense")
-                for index, (value, line) in enumerate(part.groupby("value", sort=True)):
-                    look = {"color": f"C{index % 10}", "marker": MARKERS[index % len(MARKERS)]}
+                lines = list(part.groupby("value", sort=True))
+                for index, (colour, (value, line)) in enumerate(zip(shades(len(lines)), lines, strict=True)):
+                    look = {"color": colour, "marker": MARKERS[index % len(MARKERS)]}
                     axis.plot(
                         100 * line["sparsity"], line["score"], label=f"{part['symbol'].iloc[0]} = {value:g}", **look
                     )
@@ -97,6 +99,7 @@ class Ablation(Table):
                 axis.set_xlabel("sparsity of the encoder (%)")
                 axis.set_ylabel(f"{part['metric'].iloc[0]} (%), held-out training data")
                 axis.legend(fontsize=8)
+                score_axes([axis])
         return figure
 
 

@@ -1,13 +1,18 @@
 """Figure: what the score costs: against optimiser steps and hours of training and pruning."""
 
+import string
+
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from obert.tables import Results, Table
-from obert.tables._figures import STYLE, empty_figure, panels, shared_legend, styles
+from obert.tables._figures import STYLE, method_styles
 from obert.tables._guidelines import PAPER, place_of
+from obert.tables._labels import label_point
 from obert.tables._measured import groups, metric_of, recipe_of, score
+from obert.tables._panels import empty_figure, panels, score_axes, shared_legend
 
 COLUMNS = (
     "task", "metric", "sparsity", "series", "recipe", "method", "score_mean", "score_std", "n", "training_steps",
@@ -22,8 +27,9 @@ class AccuracyVsCost(Table):
     title = "Score against the cost of training"
     caption = (
         "One point a recipe and method that trains while it prunes, or after: means over seeds, error bars are sample "
-        "standard deviations. Hours are those of the machine that made the runs; steps do not depend on it. Names: "
-        "which guidelines a recipe follows, the recipe, the method. Dashed: the dense model."
+        "standard deviations. Hours are those of the machine that made the runs; steps do not depend on it. Colours "
+        "and markers are methods. Letters are recipes, as far as they have room: which guidelines one follows, its "
+        "name, the method. Dashed: the dense model."
     )
 
     section = "How to prune a language model"
@@ -60,22 +66,37 @@ class AccuracyVsCost(Table):
                 return empty_figure()
             parts = [part for _, of_task in content.groupby("task", sort=False) for part in of_task.groupby("sparsity")]
             figure, axes = panels(len(parts), len(AXES), width=4.6, height=2.5)
-            looks = styles(content["series"])
+            looks, letters = method_styles(content["method"]), _letters(content["series"])
             for row, (sparsity, part) in zip(axes, parts, strict=True):
                 for axis, (cost, label) in zip(row, AXES.items(), strict=True):
-                    _draw_panel(axis, part, cost, looks)
+                    _draw_panel(axis, part, cost, looks, letters)
                     axis.set_title(f"{part['task'].iloc[0]}, {100 * sparsity:g} %")
                     axis.set_xlabel(label)
                     axis.set_ylabel(f"{part['metric'].iloc[0]} (%)")
-            shared_legend(figure, "upper")
+            for task in content["task"].unique():
+                rows = [row for row, (_, part) in zip(axes, parts, strict=True) if part["task"].iloc[0] == task]
+                score_axes(axis for row in rows for axis in row)
+            named = content.drop_duplicates("series")[["series", "method"]].itertuples(index=False, name=None)
+            shared_legend(
+                figure,
+                "upper",
+                [Line2D([], [], linestyle="none", label=f"{letters[s]}: {s}", **looks[m]) for s, m in named],
+            )
         return figure
 
 
-def _draw_panel(axis, part: pd.DataFrame, cost: str, looks: dict) -> None:
+def _letters(series: pd.Series) -> dict[str, str]:
+    """A letter for each series, or two letters, in their order: a, b, ..., z, aa, ab."""
+    names = (*string.ascii_lowercase, *(a + b for a in string.ascii_lowercase for b in string.ascii_lowercase))
+    return dict(zip(series.unique(), names, strict=False))
+
+
+def _draw_panel(axis, part: pd.DataFrame, cost: str, looks: dict, letters: dict[str, str]) -> None:
     axis.axhline(part["dense"].iloc[0], color="0.35", linestyle="--", linewidth=1)
     for point in part.dropna(subset=[cost]).itertuples():
         error = None if pd.isna(point.score_std) else point.score_std
-        look = looks[point.series] | {"linestyle": "none"}
-        axis.errorbar(getattr(point, cost), point.score_mean, yerr=error, label=point.series, **look)
+        look = looks[point.method] | {"linestyle": "none"}
+        axis.errorbar(getattr(point, cost), point.score_mean, yerr=error, **look)
+        label_point(axis, letters[point.series], getattr(point, cost), point.score_mean)
     axis.margins(x=0.15, y=0.15)
     axis.set_xlim(left=0)

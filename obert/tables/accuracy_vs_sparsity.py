@@ -7,8 +7,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from obert.tables import Results, Table
-from obert.tables._figures import STYLE, empty_figure, method_styles, panels
+from obert.tables._figures import STYLE, series_styles
 from obert.tables._measured import groups, metric_of, score
+from obert.tables._panels import empty_figure, score_axes, shared_legend, some_panels
 from obert.tables._scopes import ENCODER, pruning_recipe, scope_words
 
 AS_PUBLISHED = "as published"
@@ -45,14 +46,18 @@ class AccuracyVsSparsity(Table):
         with mpl.rc_context(STYLE):
             if content.empty:
                 return empty_figure()
-            tasks, names = list(content["task"].unique()), list(content["panel"].unique())
-            figure, axes = panels(len(names), len(tasks), height=2.7, share="col")
-            looks = method_styles(_lines(content))
-            for row, name in enumerate(names):
-                for column, task in enumerate(tasks):
-                    part = content[(content["task"] == task) & (content["panel"] == name)]
-                    _draw_panel(axes[row][column], part, looks)
-                    axes[row][column].set_title(f"{task}, {name}")
+            names = {name: place for place, name in enumerate(content["panel"].unique())}
+            parts = sorted(content.groupby(["task", "panel"], sort=False), key=lambda each: names[each[0][1]])
+            figure, axes = some_panels(len(parts), columns=content["task"].nunique(), height=2.7)
+            looks = series_styles(zip(_lines(content), content["method"], strict=True))
+            of_task: dict[str, list] = {}
+            for axis, ((task, name), part) in zip(axes, parts, strict=True):
+                _draw_panel(axis, part, looks)
+                axis.set_title(f"{task}\n{name}")
+                of_task.setdefault(task, []).append(axis)
+            for shared in of_task.values():
+                score_axes(shared)
+            shared_legend(figure, "upper")
         return figure
 
 
@@ -62,9 +67,6 @@ def _lines(content: pd.DataFrame) -> pd.Series:
 
 
 def _draw_panel(axes, part: pd.DataFrame, looks: dict) -> None:
-    if part.empty:
-        axes.set_axis_off()
-        return
     dense = part["dense"].iloc[0]
     if not math.isnan(dense):
         axes.axhline(dense, color="0.35", linestyle="--", linewidth=1.2, label="dense teacher")
@@ -78,4 +80,3 @@ def _draw_panel(axes, part: pd.DataFrame, looks: dict) -> None:
     axes.set_xlabel(f"sparsity of the {scopes.pop()} (%)" if len(scopes) == 1 else "sparsity of what is pruned (%)")
     axes.set_ylabel(f"{part['metric'].iloc[0]} (%)")
     axes.margins(x=0.1)
-    axes.legend(fontsize=8)

@@ -47,4 +47,4 @@ class Classic(Table1):
         return None
 
     def notes(self, results: Results) -> tuple[Note, ...]:
-        return (*super().notes(results), *claim_notes(results))
+        return (*claim_notes(results), *super().notes(results))

@@ -10,7 +10,17 @@ import pandas as pd
 from obert.records.record import COMPONENTS, Record
 from obert.statistics.formatting import format_difference, format_number
 from obert.tables import Note, Results, Table
-from obert.tables._engines import OVER, SPEEDUP, engine_notes, engines_of
+from obert.tables._engines import (
+    MARK,
+    OVER,
+    SPEEDUP,
+    UNDER_LOAD,
+    engine_notes,
+    engines_of,
+    marked,
+    of_dense,
+    was_under_load,
+)
 from obert.tables._measured import DENSE, Group, metric_of
 from obert.tables._ranking import texts_by_row
 from obert.tables._scopes import (
@@ -32,7 +42,7 @@ SIZES = (
 )  # fmt: skip
 ENCODER_CHANGE = ("encoder_change", "encoder_change_low", "encoder_change_high", "encoder_change_n")
 ZEROS_CHANGE = ("zeros_change", "zeros_change_low", "zeros_change_high", "zeros_change_n", "zeros_target")
-SPEED = ("_latency_p50_ms", SPEEDUP, f"{SPEEDUP}_low", f"{SPEEDUP}_high")
+SPEED = ("_latency_p50_ms", "_dense_p50_ms", SPEEDUP, f"{SPEEDUP}_low", f"{SPEEDUP}_high")
 COLUMNS = ("model", "task", "metric", "method", "sparsity", "part", "recipe", *SIZES, *ENCODER_CHANGE, *ZEROS_CHANGE)
 
 
@@ -49,8 +59,8 @@ class Components(Table):
         "after gzip at level 6; int8, dense with one byte a weight. Change is the score less that of the model whose "
         "encoder alone is pruned, in points with its 95 % paired-bootstrap interval and the number of seeds that both "
         "have: at equal encoder sparsity, and with as many zeros in all, for which the encoder alone has the target "
-        f"in brackets. Latency is the median of a batch. Speed-up is {OVER}, with its 95 % interval. Both of the first "
-        "seed."
+        f"in brackets. Latency is the median of a batch. Speed-up is {OVER}, whose median there stands beside it, with "
+        f"its 95 % interval. All of the first seed. {MARK}: timed while the machine was busy with something else."
     )
 
     section = "How to prune a language model"
@@ -64,6 +74,7 @@ class Components(Table):
             rows += _dense_rows(results, task, engines)
             rows += [row for family in _compared(results, task) for row in _family_rows(results, family, engines)]
         columns = [*COLUMNS, *(f"{engine}{name}" for engine in engines for name in SPEED)]
+        columns += [UNDER_LOAD] if engines else []
         return pd.DataFrame(rows, columns=columns)
 
     def display(self, content: pd.DataFrame) -> pd.DataFrame:
@@ -84,8 +95,9 @@ class Components(Table):
         for column in content.columns:
             engine = column.removesuffix(SPEED[0])
             if engine != column:
-                shown[f"{engine} ms"] = per_row(lambda v: format_number(v, 2), column)
-                shown[f"{engine} speed-up"] = per_row(_speedup, *(f"{engine}{name}" for name in SPEED[1:]))
+                shown[f"{engine} ms"] = per_row(_milliseconds, column, UNDER_LOAD)
+                shown[f"{engine}: dense ms"] = per_row(lambda v: format_number(v, 2), f"{engine}{SPEED[1]}")
+                shown[f"{engine} speed-up"] = per_row(_speedup, *(f"{engine}{name}" for name in SPEED[2:]))
         return pd.DataFrame(shown)
 
     def notes(self, results: Results) -> tuple[Note, ...]:
@@ -118,6 +130,10 @@ def _change(mean: float, low: float, high: float, n: float, target: float = math
     if math.isnan(mean):
         return text
     return f"{text} (n={n:.0f})" + ("" if math.isnan(target) else f" ({100 * target:g} %)")
+
+
+def _milliseconds(value: float, under_load: object) -> str:
+    return marked(format_number(value, 2), under_load)
 
 
 def _speedup(ratio: float, low: float, high: float) -> str:
@@ -190,14 +206,15 @@ def _sizes(results: Results, record: Record, part: str) -> dict[str, float]:
 
 
 def _speeds(timed: Record | None, engines: list[str]) -> dict[str, float]:
-    row = {}
-    for engine in engines if timed is not None else ():
-        for name in SPEED[:2]:
-            if f"{engine}{name}" in timed.metrics:
-                row[f"{engine}{name}"] = timed.metrics[f"{engine}{name}"].value
+    if timed is None:
+        return {}
+    row = {UNDER_LOAD: was_under_load(timed)}
+    for engine in engines:
+        row |= {f"{engine}{n}": timed.metrics[f"{engine}{n}"].value for n in SPEED if f"{engine}{n}" in timed.metrics}
+        row[f"{engine}{SPEED[1]}"] = of_dense(timed, engine, "p50_ms")
         interval = timed.details.get("engines", {}).get(engine, {}).get("speedup_interval")
         if interval:
-            row |= dict(zip((f"{engine}{name}" for name in SPEED[2:]), interval, strict=True))
+            row |= dict(zip((f"{engine}{name}" for name in SPEED[3:]), interval, strict=True))
     return row
 
 

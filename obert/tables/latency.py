@@ -9,13 +9,13 @@ from obert.foundation import registry
 from obert.records.record import Record
 from obert.statistics.formatting import DASH, format_number
 from obert.tables import Note, Results, Table
-from obert.tables._engines import OVER, THROUGHPUT, engine_notes
+from obert.tables._engines import MARK, OVER, THROUGHPUT, engine_notes, marked, of_dense, was_under_load
 from obert.tables._measured import DENSE
 
 VALUES = ("throughput", "latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "speedup")
 COLUMNS = (
     "task", "model", "sparsity", "engine", "batch_size", "sequence_length", "threads", *VALUES, "speedup_low",
-    "speedup_high", "own_speedup", "linear_speedup", "n",
+    "speedup_high", "own_speedup", "linear_speedup", "n", "dense_p50_ms", "under_load",
 )  # fmt: skip
 
 
@@ -25,8 +25,9 @@ class Latency(Table):
     title = "Latency and throughput"
     caption = (
         "Throughput in items/s from the median of n timed batches, percentiles of a batch in ms. Speed-up is "
-        f"{OVER}, with its 95 % paired-bootstrap interval. Over its own: over the dense model in the same engine; that "
-        "of the linear layers alone where an engine can tell. First seed."
+        f"{OVER}, whose median there stands beside it, with its 95 % paired-bootstrap interval. Over its own: over the "
+        "dense model in the same engine; that of the linear layers alone where an engine can tell. First seed. "
+        f"{MARK}: timed while the machine was busy with something else."
     )
 
     section = "Speed"
@@ -49,9 +50,11 @@ class Latency(Table):
         shown["engine"] = content["engine"]
         for name, label in (("batch_size", "batch"), ("sequence_length", "length"), ("threads", "threads")):
             shown[label] = [format_number(value, 0) for value in content[name]]
-        shown["items/s"] = [format_number(value, 1) for value in content["throughput"]]
+        speeds = content[["throughput", "under_load"]].itertuples(index=False)
+        shown["items/s"] = [marked(format_number(value, 1), under_load) for value, under_load in speeds]
         for percentile in ("p50", "p90", "p99"):
             shown[f"{percentile} ms"] = [format_number(value, 1) for value in content[f"latency_{percentile}_ms"]]
+        shown["dense p50 ms"] = [format_number(value, 1) for value in content["dense_p50_ms"]]
         ratios = content[["speedup", "speedup_low", "speedup_high"]].itertuples(index=False)
         shown["speed-up"] = [DASH if math.isnan(v) else f"{v:.2f} [{low:.2f}, {high:.2f}]" for v, low, high in ratios]
         for name, label in (("own_speedup", "over its own"), ("linear_speedup", "of linear layers")):
@@ -74,4 +77,5 @@ def _row(record: Record, engine: str, place: str, scenario: Scenario) -> tuple:
         key.task, f"{key.recipe}: {key.method or DENSE}", key.sparsity or 0.0, engine, scenario.batch_size,
         scenario.sequence_length, scenario.threads, *(math.nan if score is None else score.value for score in found),
         low, high, own, linear, record.metrics[f"{place}{THROUGHPUT}"].count,
+        of_dense(record, place, "p50_ms"), was_under_load(record),
     )  # fmt: skip

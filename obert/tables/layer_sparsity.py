@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from obert.experiment.keys import RunKey
 from obert.records.record import Record
 from obert.tables import Results, Table
-from obert.tables._figures import STYLE, empty_figure
+from obert.tables._figures import STYLE
+from obert.tables._panels import empty_figure
 
 COLUMNS = ("stage", "task", "recipe", "method", "sparsity", "layer", "matrix", "layer_sparsity", "n")
 MATRICES = {

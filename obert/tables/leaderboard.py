@@ -6,18 +6,41 @@ from functools import partial
 
 import pandas as pd
 
-from obert.records.record import Record
 from obert.statistics.formatting import DASH, format_difference, format_number, format_summary
 from obert.tables import Note, Results, Table
-from obert.tables._engines import OVER, SPEEDUP, THROUGHPUT, engine_notes, engines_of, size_and_speed
-from obert.tables._measured import DENSE, Group, groups, metric_of, recovery, scale_text, score
-from obert.tables._ranking import DIFFERENCE, RULE, blocks, differences, pool_notes, ranks, texts_by_row
+from obert.tables._chance import RULE as RECOVERY
+from obert.tables._chance import Scale
+from obert.tables._engines import (
+    DENSE_THROUGHPUT,
+    MARK,
+    OVER,
+    SPEEDUP,
+    THROUGHPUT,
+    UNDER_LOAD,
+    engine_notes,
+    engines_of,
+    marked,
+    size_and_speed,
+)
+from obert.tables._measured import DENSE, Group, groups, metric_of, scale_text
+from obert.tables._ranking import (
+    DIFFERENCE,
+    RULE,
+    blocks,
+    differences,
+    fewest_seeds,
+    pool_notes,
+    rank_text,
+    ranks,
+    texts_by_row,
+)
 from obert.tables._scopes import SPARSITIES, encoder_sparsity, is_wide, whole_sparsity
 
 COLUMNS = (
-    "task", "metric", "sparsity_target", "sparsity_measured", "rank", "method", "recipe", "family", "score_mean",
-    "score_std", "n", "recovery", *DIFFERENCE, "size_gzip_mb",
+    "task", "metric", "sparsity_target", "sparsity_measured", "rank", "rank_seeds", "method", "recipe", "family",
+    "score_mean", "score_std", "n", "chance", "recovery", *DIFFERENCE, "size_gzip_mb",
 )  # fmt: skip
+SPEEDS = (THROUGHPUT, DENSE_THROUGHPUT, SPEEDUP)
 COSTS = ("training_steps", "gradient_evaluations", "seconds")
 
 
@@ -26,11 +49,11 @@ class Leaderboard(Table):
 
     title = "Leaderboard"
     caption = (
-        "Scores are in percent: mean ± sample standard deviation over n seeds. Recovery is the score as a percentage "
-        "of the dense model's. A method is compared with others of the same task, sparsity and recipe, example by "
-        f"example; an example's score is its mean over seeds. {RULE} A method without a rival has no rank. Size is "
-        "that of the gzipped model in MB (10^6 bytes). Throughput is in examples per second, and speed-up "
-        f"{OVER}; both of the first seed. Steps, gradient evaluations and seconds (of pruning and training) are "
+        f"Scores are in percent: mean ± sample standard deviation over n seeds. {RECOVERY} A method is compared with "
+        f"others of the same task, sparsity and recipe, seed by seed and example by example. {RULE} A method without a "
+        "rival has no rank. Size is that of the gzipped model in MB (10^6 bytes). Throughput is in examples per second "
+        f"and speed-up {OVER}, whose throughput there stands beside it; all of the first seed. {MARK}: timed while the "
+        "machine was busy with something else. Steps, gradient evaluations and seconds (of pruning and training) are "
         "means over seeds."
     )
 
@@ -42,14 +65,15 @@ class Leaderboard(Table):
         engines = engines_of(results)
         rows = []
         for task in results.tasks:
-            dense = results.dense(task)
+            dense, scale = results.dense(task), Scale.of(results, task)
             if dense is not None:
-                rows.append(_dense_row(results, dense, engines))
+                rows.append(_row(results, Group.of([dense]), scale, engines))
             for block in blocks(groups(results, task)):
-                rows.extend(_block_rows(results, block, score(dense), engines))
+                rows.extend(_block_rows(results, block, scale, engines))
         wide = any(is_wide(group) for task in results.tasks for group in groups(results, task))
         parts = SPARSITIES if wide else ()  # where a recipe's scope is not the encoder alone
-        columns = [*COLUMNS, *parts, *(f"{e}{kind}" for e in engines for kind in (THROUGHPUT, SPEEDUP)), *COSTS]
+        columns = [*COLUMNS, *parts, *(f"{e}{kind}" for e in engines for kind in SPEEDS)]
+        columns += [*([UNDER_LOAD] if engines else ()), *COSTS]
         return pd.DataFrame(rows, columns=columns)
 
     def display(self, content: pd.DataFrame) -> pd.DataFrame:
@@ -61,8 +85,9 @@ class Leaderboard(Table):
             "recipe": content["recipe"],
             "terms": content["family"].replace("", DASH),
             "method": content["method"],
-            "rank": per_row(lambda r: format_number(r, 0), "rank"),
+            "rank": per_row(rank_text, "rank", "rank_seeds"),
             "score": per_row(format_summary, "score_mean", "score_std", "n"),
+            "chance": per_row(lambda c: format_number(c, 1), "chance"),
             "recovery %": per_row(lambda r: format_number(r, 1), "recovery"),
             "difference to the best": per_row(format_difference, "difference", "difference_low", "difference_high"),
             "measured %": per_row(lambda s: format_number(100 * s, 2), "sparsity_measured"),
@@ -71,10 +96,13 @@ class Leaderboard(Table):
         for column in content.columns:
             if column in SPARSITIES:
                 shown[SPARSITIES[column]] = per_row(lambda s: format_number(100 * s, 2), column)
+            elif column.endswith(DENSE_THROUGHPUT):
+                name = f"{column.removesuffix(DENSE_THROUGHPUT)}: dense ex/s"
+                shown[name] = per_row(lambda v: format_number(v, 1), column)
             elif column.endswith(THROUGHPUT):
-                shown[f"{column.removesuffix(THROUGHPUT)} ex/s"] = per_row(lambda v: format_number(v, 1), column)
+                shown[f"{column.removesuffix(THROUGHPUT)} ex/s"] = per_row(_speed, column, UNDER_LOAD)
             elif column.endswith(SPEEDUP):
-                shown[f"{column.removesuffix(SPEEDUP)} speed-up"] = per_row(_times, column)
+                shown[f"{column.removesuffix(SPEEDUP)} speed-up"] = per_row(_times, column, UNDER_LOAD)
         shown["steps"] = per_row(lambda v: format_number(v, 0), "training_steps")
         shown["gradients"] = per_row(lambda v: format_number(v, 0), "gradient_evaluations")
         shown["seconds"] = per_row(lambda v: format_number(v, 0), "seconds")
@@ -96,15 +124,15 @@ class Leaderboard(Table):
         return tuple(notes)
 
 
-def _times(value: float) -> str:
-    return DASH if math.isnan(value) else f"{value:.2f}×"  # noqa: RUF001
+def _speed(value: float, under_load: object) -> str:
+    return marked(format_number(value, 1), under_load)
 
 
-def _dense_row(results: Results, dense: Record, engines: list[str]) -> dict:
-    return _row(results, Group.of([dense]), score(dense), engines)
+def _times(value: float, under_load: object) -> str:
+    return DASH if math.isnan(value) else marked(f"{value:.2f}×", under_load)  # noqa: RUF001
 
 
-def _row(results: Results, group: Group, dense: float, engines: list[str]) -> dict:
+def _row(results: Results, group: Group, scale: Scale, engines: list[str]) -> dict:
     key, first = group.key, group.records[0]
     measured = [r.sparsity for r in group.records if r.sparsity is not None]
     unknown = math.nan if key.method else 0.0
@@ -119,7 +147,8 @@ def _row(results: Results, group: Group, dense: float, engines: list[str]) -> di
         "recipe": key.recipe,
         "family": first.family,
         **group.score_columns,
-        "recovery": recovery(group.score.mean, dense),
+        "chance": scale.chance,
+        "recovery": scale.recovery(group.score.mean),
         "training_steps": group.mean("optimizer_steps"),
         "gradient_evaluations": group.mean("gradient_evaluations"),
         "seconds": group.mean("pruning_seconds", "training_seconds"),
@@ -130,13 +159,14 @@ def _mean(values: list[float], unknown: float) -> float:
     return sum(values) / len(values) if values else unknown
 
 
-def _block_rows(results: Results, block: list[Group], dense: float, engines: list[str]) -> list[dict]:
-    rows = [_row(results, group, dense, engines) for group in block]
+def _block_rows(results: Results, block: list[Group], scale: Scale, engines: list[str]) -> list[dict]:
+    rows = [_row(results, group, scale, engines) for group in block]
     scored = [group for group in block if group.score.n]
-    if len(block) > 1:
+    if len(scored) > 1:
         pairs = differences(results, scored)
-        for position, rank in enumerate(ranks(len(scored), pairs)):
-            rows[position]["rank"] = rank
+        placed = zip(ranks(len(scored), pairs), fewest_seeds(scored), strict=True)
+        for position, (rank, seeds) in enumerate(placed):
+            rows[position] |= {"rank": rank, "rank_seeds": seeds}
             if position:
                 rows[position] |= dict(zip(DIFFERENCE, astuple(pairs[position, 0].interval()), strict=True))
     return rows

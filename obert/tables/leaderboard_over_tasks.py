@@ -9,12 +9,25 @@ import pandas as pd
 from obert.statistics.estimates import Summary, mean_over_tasks
 from obert.statistics.formatting import DASH, format_difference, format_number, format_summary
 from obert.tables import Note, Results, Table
-from obert.tables._measured import DENSE, Group, groups, recovery, score
-from obert.tables._ranking import DIFFERENCE, RULE, blocks, differences, pool_notes, ranks, texts_by_row
+from obert.tables._chance import RULE as RECOVERY
+from obert.tables._chance import Scale
+from obert.tables._measured import DENSE, Group, groups, score
+from obert.tables._ranking import (
+    DIFFERENCE,
+    RULE,
+    blocks,
+    differences,
+    fewest_seeds,
+    pool_notes,
+    rank_text,
+    ranks,
+    texts_by_row,
+)
 from obert.tables._scopes import SPARSITIES, encoder_sparsity, is_wide, whole_sparsity
 
 COLUMNS = (
-    "sparsity", "recipe", "family", "rank", "method", "recovery_mean", "recovery_std", "n", *DIFFERENCE, "mean_rank",
+    "sparsity", "recipe", "family", "rank", "rank_seeds", "method", "recovery_mean", "recovery_std", "n", *DIFFERENCE,
+    "mean_rank",
 )  # fmt: skip
 
 
@@ -23,11 +36,11 @@ class LeaderboardOverTasks(Table):
 
     title = "Leaderboard over tasks"
     caption = (
-        "Recovery is the score as a percentage of the dense model's, averaged over all tasks: mean ± sample standard "
-        "deviation over the n seeds that every task has. The difference to the best is in points of recovery; its "
-        f"interval is a paired bootstrap over examples, resampled task by task. {RULE} The mean rank averages a "
-        "method's ranks on the single tasks. The dense scores are taken as exact. Seconds (of pruning and training) "
-        "and sparsities as measured are means over tasks and seeds."
+        f"{RECOVERY} It is averaged over all tasks: mean ± sample standard deviation over the n seeds that every task "
+        "has. The difference to the best is in points of recovery; its interval is a paired bootstrap over seeds and "
+        f"examples, resampled task by task. {RULE} The mean rank averages a method's ranks on the single tasks. Dense "
+        "scores and chance are taken as exact. Seconds (of pruning and training) and sparsities as measured are means "
+        "over tasks and seeds."
     )
 
     section = "Leaderboards"
@@ -35,7 +48,7 @@ class LeaderboardOverTasks(Table):
 
     def build(self, results: Results) -> pd.DataFrame:
         tasks = _tasks(results)
-        columns = [*COLUMNS, *(f"{task}_recovery" for task in tasks), "seconds"]
+        columns = [*COLUMNS, *(f"{task}_{kind}" for task in tasks for kind in ("chance", "recovery")), "seconds"]
         if len(tasks) < 2:
             return pd.DataFrame(columns=columns)
         found, rows = _by_identity(results, tasks), []
@@ -54,14 +67,16 @@ class LeaderboardOverTasks(Table):
             "recipe": content["recipe"],
             "terms": content["family"].replace("", DASH),
             "method": content["method"],
-            "rank": per_row(lambda r: format_number(r, 0), "rank"),
+            "rank": per_row(rank_text, "rank", "rank_seeds"),
             "recovery %": per_row(format_summary, "recovery_mean", "recovery_std", "n"),
             "difference to the best": per_row(format_difference, "difference", "difference_low", "difference_high"),
-            "mean rank": per_row(lambda r: format_number(r, 1), "mean_rank"),
+            "mean rank": per_row(partial(rank_text, digits=1), "mean_rank", "rank_seeds"),
         }
         for column in content.columns:
             if column in SPARSITIES:
                 shown[SPARSITIES[column]] = per_row(lambda s: format_number(100 * s, 2), column)
+            elif column.endswith("_chance"):
+                shown[f"{column.removesuffix('_chance')} chance"] = per_row(lambda v: format_number(v, 1), column)
             elif column.endswith("_recovery"):
                 shown[f"{column.removesuffix('_recovery')} %"] = per_row(lambda v: format_number(v, 1), column)
         shown["seconds"] = per_row(lambda v: format_number(v, 0), "seconds")
@@ -70,7 +85,9 @@ class LeaderboardOverTasks(Table):
     def notes(self, results: Results) -> tuple[Note, ...]:
         tasks = _tasks(results)
         if len(tasks) < 2:
-            return (Note("This leaderboard needs two tasks or more that have a dense model and compressed ones."),)
+            return (
+                Note("This leaderboard needs two tasks or more with compressed models and a dense one above chance."),
+            )
         found = {task: {_identity(group) for group in groups(results, task)} for task in tasks}
         absent = sorted(set.union(*found.values()) - set.intersection(*found.values()))
         lines = tuple(f"{recipe}: {method or DENSE}, {100 * (s or 0):g} %" for s, recipe, method in absent)
@@ -79,8 +96,8 @@ class LeaderboardOverTasks(Table):
 
 
 def _tasks(results: Results) -> list[str]:
-    """Tasks with a dense score above 0 to compare with, and runs."""
-    return [task for task in results.tasks if score(results.dense(task)) > 0 and groups(results, task)]
+    """Tasks with a dense score above chance to compare with, and runs."""
+    return [task for task in results.tasks if Scale.of(results, task).length > 0 and groups(results, task)]
 
 
 def _by_identity(results: Results, tasks: list[str]) -> dict[str, dict[tuple, Group]]:
@@ -94,32 +111,38 @@ def _identity(group: Group) -> tuple:
 
 def _rows(results: Results, found: dict[str, list[Group]]) -> list[dict]:
     """A block's rows, best first. Each task has the same methods in the same order."""
-    dense = {task: score(results.dense(task)) for task in found}
+    scales = {task: Scale.of(results, task) for task in found}
     by_method = list(zip(*found.values(), strict=True))
-    rows = [_row(members, list(dense.values())) for members in by_method]
+    rows = [_row(members, list(scales.values())) for members in by_method]
     pairs = {task: differences(results, of_task, seed) for seed, (task, of_task) in enumerate(found.items())}
     over_tasks = {
-        pair: mean_over_tasks([pairs[task][pair].scaled(100 / dense[task]) for task in found])
+        pair: mean_over_tasks([pairs[task][pair].scaled(100 / scales[task].length) for task in found])
         for pair in permutations(range(len(rows)), 2)
     }
     order = sorted(range(len(rows)), key=lambda i: (-rows[i]["recovery_mean"], rows[i]["method"]))
     if len(rows) > 1:
         overall = ranks(len(rows), over_tasks)
+        seeds = [min(of_method) for of_method in zip(*map(fewest_seeds, found.values()), strict=True)]
         single = [ranks(len(rows), of_task) for of_task in pairs.values()]
         for i, row in enumerate(rows):
-            row |= {"rank": overall[i], "mean_rank": sum(of_task[i] for of_task in single) / len(single)}
+            row |= {
+                "rank": overall[i],
+                "rank_seeds": seeds[i],
+                "mean_rank": sum(of_task[i] for of_task in single) / len(single),
+            }
             if i != order[0]:
                 row |= dict(zip(DIFFERENCE, astuple(over_tasks[i, order[0]].interval()), strict=True))
     return [rows[i] for i in order]
 
 
-def _row(members: tuple[Group, ...], dense: list[float]) -> dict:
+def _row(members: tuple[Group, ...], scales: list[Scale]) -> dict:
     """One method's groups of all tasks as a row."""
     group = members[0]
-    of_task = [{r.key.seed: recovery(score(r), d) for r in g.records} for g, d in zip(members, dense, strict=True)]
+    placed = list(zip(members, scales, strict=True))
+    of_task = [{r.key.seed: scale.recovery(score(r)) for r in g.records} for g, scale in placed]
     seeds = sorted(set.intersection(*map(set, of_task)))
     over_tasks = Summary.of(sum(of_seed[s] for of_seed in of_task) / len(of_task) for s in seeds)
-    return {
+    row = {
         "sparsity": group.sparsity,
         "recipe": group.key.recipe,
         "family": group.records[0].family,
@@ -130,4 +153,8 @@ def _row(members: tuple[Group, ...], dense: list[float]) -> dict:
         "encoder_sparsity": Summary.of(encoder_sparsity(g) for g in members).mean,
         "whole_model_sparsity": Summary.of(whole_sparsity(g) for g in members).mean,
         "seconds": Summary.of(g.mean("pruning_seconds", "training_seconds") for g in members).mean,
-    } | {f"{g.key.task}_recovery": recovery(g.score.mean, d) for g, d in zip(members, dense, strict=True)}
+    }
+    for group, scale in placed:
+        row[f"{group.key.task}_chance"] = scale.chance
+        row[f"{group.key.task}_recovery"] = scale.recovery(group.score.mean)
+    return row

@@ -7,6 +7,7 @@ from obert.tables import Results, Table
 from obert.tables._measured import DENSE, groups, metric_of
 from obert.tables._pareto import POINT, RULE, dense_group, draw_fronts, mark_front, point
 from obert.tables._scopes import is_wide, whole_sparsity
+from obert.tables._separation import mark_separated
 
 WHOLE = "whole_model_sparsity"
 
@@ -31,7 +32,9 @@ class ParetoSparsity(Table):
             for group in (*dense_group(results, task), *of_task) if of_task else ():
                 row = {"task": task, "metric": metric_of(results, task)} | point(group)
                 rows.append(row | {WHOLE: 0.0 if group.method == DENSE else whole_sparsity(group)})
-        return mark_front(pd.DataFrame(rows, columns=columns), WHOLE if wide else "sparsity", ["task"])
+        gain = WHOLE if wide else "sparsity"
+        points = mark_front(pd.DataFrame(rows, columns=columns), gain, ["task"])
+        return mark_separated(results, points, gain, ["task"], (gain, gain))
 
     def draw(self, content: pd.DataFrame) -> Figure:
         gain, of = (WHOLE, "whole model") if WHOLE in content else ("sparsity", "encoder")

@@ -6,9 +6,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from obert.tables import Note, Results, Table
-from obert.tables._engines import OVER, SPEEDUP, engine_notes, engines_of, size_and_speed
+from obert.tables._engines import OVER, SPEEDUP, engine_notes, engines_of, size_and_speed, speedup_interval, timing
 from obert.tables._measured import Group, groups, metric_of
 from obert.tables._pareto import POINT, RULE, dense_group, draw_fronts, mark_front, point
+from obert.tables._separation import mark_separated
+
+BOUNDS = ("speedup_low", "speedup_high")
 
 
 class ParetoSpeed(Table):
@@ -28,8 +31,9 @@ class ParetoSpeed(Table):
                 timed = [(group, speeds[name]) for group, speeds in found if not math.isnan(speeds[name])]
                 dense = [(group, _dense(results, group, engine)) for group in dense_group(results, task) if timed]
                 rows += [_row(results, group, engine, speedup) for group, speedup in (*dense, *timed)]
-        columns = ["task", "metric", "engine", "speedup", *POINT]
-        return mark_front(pd.DataFrame(rows, columns=columns), "speedup", ["task", "engine"])
+        columns = ["task", "metric", "engine", "speedup", *BOUNDS, *POINT]
+        points = mark_front(pd.DataFrame(rows, columns=columns), "speedup", ["task", "engine"])
+        return mark_separated(results, points, "speedup", ["task", "engine"], BOUNDS)
 
     def draw(self, content: pd.DataFrame) -> Figure:
         figure = draw_fronts(content, "speedup", "times the dense model's throughput", rows="engine")
@@ -49,4 +53,5 @@ def _dense(results: Results, group: Group, engine: str) -> float:
 
 def _row(results: Results, group: Group, engine: str, speedup: float) -> dict:
     shared = {"task": group.key.task, "metric": metric_of(results, group.key.task)}
-    return shared | {"engine": engine, "speedup": speedup} | point(group)
+    bounds = dict(zip(BOUNDS, speedup_interval(timing(results, group.key), engine), strict=True))
+    return shared | {"engine": engine, "speedup": speedup} | bounds | point(group)

@@ -7,17 +7,19 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from obert.tables import Note, Results, Table
-from obert.tables._collapsed import chance_of
-from obert.tables._figures import STYLE, empty_figure, panels, shared_legend, styles
+from obert.tables._chance import chance_of
+from obert.tables._figures import OPEN, STYLE, series_styles
 from obert.tables._guidelines import BENCHMARK, PAPER, compared_groups, sparsities
-from obert.tables._measured import metric_of, score
+from obert.tables._measured import DENSE, metric_of, score
+from obert.tables._panels import empty_figure, panels, score_axes, shared_legend
 from obert.tables.smc_bench import TABLE, SmcBench, shown_tasks
 
 COLUMNS = (
-    "task", "metric", "source", "series", "sparsity", "whole_model_sparsity", "score", "error", "n", "approximate",
-    "at_chance", "dense", "chance",
+    "task", "metric", "source", "series", "method", "sparsity", "whole_model_sparsity", "score", "error", "n",
+    "approximate", "at_chance", "dense", "chance",
 )  # fmt: skip
-LOOKS = {"published": {"linestyle": "--", "fillstyle": "none", "linewidth": 1.1}, "measured": {"linestyle": "-"}}
+LOOKS = {"published": OPEN | {"linewidth": 1.1}, "measured": {}}
+DENSE_LINES = {"published": "--", "measured": "-"}
 AXES = {"sparsity": "sparsity of the weights in scope (%)", "whole_model_sparsity": "sparsity of all matrices (%)"}
 
 
@@ -26,12 +28,13 @@ class PublishedCurves(Table):
 
     title = "Accuracy against sparsity: SMC-Bench's curves and this experiment's"
     caption = (
-        "Dashed with open markers: read off SMC-Bench's figure (RoBERTa-large, one seed; error bars: what a reading is "
+        "Open markers: read off SMC-Bench's figure (RoBERTa-large, one seed; error bars: what a reading is "
         "good to, none where the marker is partly hidden). Crosses on the line of chance: the figure has the point "
-        "there, without a value. Solid: this experiment's means over seeds, with sample standard deviations. Left: "
+        "there, without a value. Filled: this experiment's means over seeds, with sample standard deviations. Left: "
         "sparsity as each counts it, of all weight matrices in SMC-Bench's setting and of the encoder by the "
-        "guidelines. Right: of all weight matrices, where it was counted. Dotted: chance. Grey: dense, dashed where "
-        "published."
+        "guidelines. Right: of all weight matrices, where it was counted. Dotted: chance, in SMC-Bench's figure an "
+        "equal share for each choice, of this experiment the most frequent position or class. Grey: dense, dashed "
+        "where published."
     )
 
     section = "How to prune a language model"
@@ -40,6 +43,9 @@ class PublishedCurves(Table):
     def build(self, results: Results) -> pd.DataFrame:
         rows = [row for task in shown_tasks(results) for row in (*_published(results, task), *_measured(results, task))]
         return pd.DataFrame(rows, columns=list(COLUMNS))
+
+    def is_measured(self, content: pd.DataFrame) -> bool:
+        return bool((content["source"] == "measured").any())
 
     def notes(self, results: Results) -> tuple[Note, ...]:
         return SmcBench().notes(results)
@@ -50,14 +56,15 @@ class PublishedCurves(Table):
                 return empty_figure()
             parts = list(content.groupby("task", sort=False))
             figure, axes = panels(len(parts), len(AXES), width=4.6, height=3.2, share="row")
-            looks = styles(content["series"])
+            looks = series_styles(content[["series", "method"]].itertuples(index=False, name=None))
             for row, (task, part) in zip(axes, parts, strict=True):
                 for axis, (column, label) in zip(row, AXES.items(), strict=True):
                     _draw_panel(axis, part.dropna(subset=[column]), column, looks)
                     axis.set_title(task)
                     axis.set_xlabel(label)
                     axis.set_ylabel(f"{part['metric'].iloc[0]} (%)")
-            shared_legend(figure, "lower", columns=2)
+                score_axes(row)
+            shared_legend(figure, "lower")
         return figure
 
 
@@ -71,6 +78,7 @@ def _published(results: Results, task: str) -> list[dict]:
             "metric": number.metric,
             "source": "published",
             "series": number.label,
+            "method": number.method or DENSE,
             "sparsity": number.sparsity,
             "whole_model_sparsity": number.sparsity if whole else math.nan,
             "score": number.value,
@@ -78,7 +86,7 @@ def _published(results: Results, task: str) -> list[dict]:
             "approximate": number.approximate,
             "at_chance": number.at_chance,
             "dense": dense,
-            "chance": chance_of(results, task),
+            "chance": results.published.chance.get(task, math.nan),
         }
         for number in numbers
         if not number.is_dense
@@ -92,6 +100,7 @@ def _measured(results: Results, task: str) -> list[dict]:
             "metric": metric_of(results, task),
             "source": "measured",
             "series": label,
+            "method": group.method,
             "sparsity": group.sparsity,
             "whole_model_sparsity": sparsities(group)["whole_model_sparsity"],
             "score": group.score.mean,
@@ -111,7 +120,7 @@ def _draw_panel(axis, part: pd.DataFrame, column: str, looks: dict) -> None:
     for source, of_source in part.groupby("source", sort=False):
         dense, chance = of_source[["dense", "chance"]].iloc[0]
         if not math.isnan(dense):
-            axis.axhline(dense, color="0.45", linestyle=LOOKS[source]["linestyle"], linewidth=1)
+            axis.axhline(dense, color="0.45", linestyle=DENSE_LINES[source], linewidth=1)
         if not math.isnan(chance):
             axis.axhline(chance, color="0.2", linestyle=":", linewidth=1)
         for series, line in of_source.groupby("series", sort=False):

@@ -42,7 +42,7 @@ class ScopeAblation(Table):
         f"With {EQUAL_ZEROS} the whole model has. Both are measured, and may differ by {100 * TOLERANCE:g} points. "
         f"A block of the {SAME_TARGET} holds runs that were asked for the same sparsity and equal neither: parts in "
         "one cut do not lose the same share. The difference is to the encoder alone, with a 95 % paired-bootstrap "
-        "interval over examples, of the seeds that both have."
+        "interval over the seeds that both have and the examples."
     )
 
     section = "How to prune a language model"

@@ -13,6 +13,7 @@ from obert.tables import Note, Results, Table
 from obert.tables._collapsed import COLLAPSED, collapsed_runs, collapsed_text
 from obert.tables._guidelines import BENCHMARK, PAPER, claim_notes, compared_groups, sparsities
 from obert.tables._measured import DENSE, Group, score
+from obert.tables._paper import has_measured
 from obert.tables._planned import as_planned, paper_notes
 from obert.tables._published import Number
 from obert.tables._scopes import SPARSITIES
@@ -73,6 +74,9 @@ class SmcBench(Table):
                 rows.append(row)
         return pd.DataFrame(rows, columns=pd.MultiIndex.from_tuples(columns))
 
+    def is_measured(self, content: pd.DataFrame) -> bool:
+        return has_measured(content)
+
     def display(self, content: pd.DataFrame) -> pd.DataFrame:
         shown = {
             ("", "task"): content[ROW, "task"],
@@ -99,7 +103,7 @@ class SmcBench(Table):
         found = [group for task in SMC_TASKS for one in compared_groups(complete, task).values() for group in one]
         keys = [record.key for group in found for record in group.records]
         needs = "SMC-Bench's tasks pruned in its setting (embeddings and head in scope) or by all guidelines"
-        return (*paper_notes(results, BENCHMARK, keys, needs), *claim_notes(results))
+        return (*claim_notes(results), *paper_notes(results, BENCHMARK, keys, needs))
 
 
 def shown_tasks(results: Results) -> tuple[str, ...]:

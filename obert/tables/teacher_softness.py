@@ -13,7 +13,8 @@ from obert.records.record import PREDICTIONS, TEACHER_LOGITS, Record
 from obert.statistics.formatting import format_number
 from obert.statistics.softness import mean_and_quantiles, relative_entropy, softened
 from obert.tables import Note, Results, Table
-from obert.tables._figures import STYLE, empty_figure, panels
+from obert.tables._figures import STYLE, shades
+from obert.tables._panels import empty_figure, panels
 
 TEMPERATURES = (1.0, 1.5, 2.0, 3.0, 4.0, 5.5, 7.5, 10.0)
 DRAWN = (1.0, 2.0, 5.5, 10.0)  # of the examples
@@ -93,12 +94,13 @@ class TeacherSoftness(Table):
                     axis.set_ylim(0, 1.02)
                 for axis, name in zip(row[2:], EXAMPLES, strict=True):
                     found = part[part["quantity"].str.startswith(f"{name}: ")]
-                    for i, temperature in enumerate(DRAWN):
+                    for colour, temperature in zip(shades(len(DRAWN)), DRAWN, strict=True):
                         line = found[found["temperature"] == temperature]
-                        axis.plot(line["statistic"], line["value"], marker=".", color=f"C{i}", label=f"{temperature:g}")
+                        axis.plot(line["statistic"], line["value"], marker=".", color=colour, label=f"{temperature:g}")
                     axis.set_title(_shortened(found["quantity"].iloc[0]))
                     axis.set_xlabel("outcome, the likeliest first")
                     axis.set_ylabel("probability")
+                    axis.set_ylim(0, 1.02)
                 row[-1].legend(title="T", fontsize=8)
         return figure
 

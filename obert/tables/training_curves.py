@@ -6,8 +6,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from obert.tables import Results, Table
-from obert.tables._figures import DASHES, STYLE, empty_figure, method_styles, panels, thinned
+from obert.tables._figures import DASHES, STYLE, method_styles, thinned
 from obert.tables._measured import DENSE
+from obert.tables._panels import empty_figure, shared_legend, some_panels
 
 WINDOW = 0.03  # of a run's steps
 COLUMNS = ("task", "recipe", "method", "target", "epoch", "loss")
@@ -49,18 +50,16 @@ class TrainingCurves(Table):
             looks = {name: {"color": styles[name]["color"]} for name in methods}
             dashes = {target: DASHES[i % len(DASHES)] for i, target in enumerate(targets)}
             panel_of = list(dict.fromkeys(zip(content["recipe"], content["task"], strict=True)))
-            columns = min(2, len(panel_of))
-            figure, axes = panels(-(-len(panel_of) // columns), columns, height=2.8, share="none")
-            for axis in axes.flat[len(panel_of) :]:
-                axis.set_axis_off()
-            for axis, (recipe, task) in zip(axes.flat, panel_of, strict=False):
+            figure, axes = some_panels(len(panel_of), columns=2, height=2.8)
+            for axis, (recipe, task) in zip(axes, panel_of, strict=True):
                 part = content[(content["recipe"] == recipe) & (content["task"] == task)]
                 for (method, target), run in part.groupby(["method", "target"], sort=True):
                     axis.plot(run["epoch"], run["loss"], linestyle=dashes[target], linewidth=1.2, **looks[method])
-                axis.set_title(f"{task}, {recipe}")
+                axis.set_title(f"{task}\n{recipe}")
                 axis.set_xlabel("epoch")
                 axis.set_ylabel("training loss")
+                axis.set_ylim(bottom=0)
             handles = [Line2D([], [], label=name, **look) for name, look in looks.items()]
             handles += [Line2D([], [], color="0.3", linestyle=dashes[t], label=f"{100 * t:g} %") for t in targets]
-            figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 6), fontsize=8)
+            shared_legend(figure, "upper", handles)
         return figure

@@ -131,17 +131,14 @@ class MultipleChoice(Task):
     def remarks(self, predictions: list[dict[str, Any]], examples: Dataset) -> dict[str, Any]:
         """Whether the model has learnt anything.
 
-        `ties` counts questions whose best score is that of several choices; the others are `collapse`'s, with an equal
-        share for each choice as chance.
+        `ties` counts questions whose best score is that of several choices; the others are `collapse`'s.
         """
-        choices = len(predictions[0]["scores"])
         return {
             "ties": sum(row["scores"].count(max(row["scores"])) > 1 for row in predictions),
             **collapse(
                 [row["prediction"] for row in predictions],
                 examples["label"],
                 [row["score"] == 100 for row in predictions],
-                chance=1 / choices,
             ),
         }
 

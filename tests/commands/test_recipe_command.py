@@ -45,7 +45,7 @@ def config(root, tmp_path, monkeypatch):
 @pytest.fixture
 def paced(monkeypatch):
     """Steps of 6 seconds and events of 60, as timed."""
-    monkeypatch.setattr("obert.commands.recipe.measure", lambda *_: Pace(6.0, 60.0, 4, 0))
+    monkeypatch.setattr("obert.compression.draft.measure", lambda *_: Pace(6.0, 60.0, 4, 0))
 
 
 def recipe(config, *arguments):
@@ -96,41 +96,38 @@ def test_every_value_has_a_reason_and_a_source(config, paced, tmp_path):
     assert "about 12 minutes: 4 cycles, 24 optimiser steps of 6 s" in " ".join(" ".join(lines).replace("#", "").split())
 
 
-# Four cycles at 80 %, of six steps: 24 steps and 9 events are 684 s. With four steps a cycle they are 636 s, with three
-# steps there are three events a cycle, and 7 events with 12 steps are 492 s. Two steps: 5 events, 348 s. One: 3, 204 s.
-@pytest.mark.parametrize(("minutes", "steps", "events"), [(11.4, 24, 9), (11, 20, 9), (10, 12, 7), (3.4, 4, 3)])
-def test_cycles_are_shortened_until_a_run_fits(config, paced, capsys, minutes, steps, events):
-    assert recipe(config(), "--sparsity", "0.8", "--minutes", str(minutes), "--name", "mine") == 0
-    said = capsys.readouterr().out
-    assert f"4 cycles, {steps} optimiser steps of 6 s, distillation included, and {events} pruning events" in said
-    assert ("in place of 1: expect a lower score" in said) == (steps < 24)
-    (run,) = Plan.load(config(downstream=[block("mine", "obert", 0.8)])).of_stage("downstream")
-    assert run.recipe.training.epochs == pytest.approx(steps / 6, abs=1e-5)
-
-
 @pytest.mark.parametrize(
-    ("minutes", "fits"),
+    ("budget", "fits"),
     [
-        # Cycles of one step: 3 of them, with 2 events, are 138 s; 2 with 1 are 72 s. Half of what is left is pruned in
-        # each after the first: 3 reach 75 %, 2 reach 50 %.
-        (3.3, "75 % fits into 3.3 minutes; 80 % takes --minutes 3.4"),
+        # 4 cycles of 6 steps and 9 events are 684 s; 3 cycles with 5 are 408 s; 2 with 1 are 132 s. Half of what is
+        # left is pruned in each after the first: 3 reach 75 %, 2 reach 50 %.
+        (10, "75 % fits into 10 minutes; 80 % takes --minutes 12"),
         (2.2, "50 % fits into 2.2 minutes"),
-        (1, "No sparsity fits into 1 minutes"),
+        (2, "No sparsity fits into 2 minutes"),
     ],
 )
-def test_too_few_minutes_are_refused_with_what_would_fit(config, paced, capsys, tmp_path, minutes, fits):
-    assert recipe(config(), "--sparsity", "0.8", "--minutes", str(minutes)) == 2
+def test_a_budget_that_is_too_short_is_refused_with_what_would_fit(config, paced, capsys, tmp_path, budget, fits):
+    assert recipe(config(), "--sparsity", "0.8", "--minutes", str(budget)) == 2
     assert fits in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "own/recipes").iterdir()] == ["ours.yaml"]
 
 
-def test_a_shortened_recipe_says_so(config, paced, tmp_path):
-    warm = {TASK: {"smoke_finetune": {"training": {"learning_rate": {"warmup_epochs": 0.5}}}}}
-    path = config(recipe_overrides=warm)
-    assert recipe(path, "--sparsity", "0.8", "--minutes", "10", "--name", "mine") == 0
-    text = (tmp_path / "own/recipes/mine.yaml").read_text()
-    assert "# [ours] a cycle is 50 % of dense fine-tuning, whose 1 epochs would take too many minutes" in text
-    assert yaml.safe_load(text)["training"]["learning_rate"]["warmup_epochs"] == 0.25
+def test_a_budget_that_is_long_enough_is_not_refused(config, paced, capsys):
+    assert recipe(config(), "--sparsity", "0.8", "--minutes", "11.4") == 0
+    assert "To fit" not in capsys.readouterr().out
+
+
+# Events are as long as they have gradients, of which there are 96: 24 steps of 6 s and 9 events of 30 s, or of 15 s.
+@pytest.mark.parametrize(("minutes", "gradients", "taken"), [(7, 48, "6.9"), (6.8, 24, "4.7")])
+def test_a_recipe_is_cut_until_a_run_fits(config, monkeypatch, capsys, tmp_path, minutes, gradients, taken):
+    monkeypatch.setattr("obert.compression.draft.measure", lambda *_: Pace(6.0, 60.0, 4, 96))
+    assert recipe(config(), "--sparsity", "0.8", "--minutes", str(minutes), "--name", "mine") == 0
+    said = capsys.readouterr().out
+    assert f"One run takes about {taken} minutes" in said
+    assert f"To fit, it has methods.obert.num_gradients {gradients} in place of 96: expect a lower score" in said
+    written = (tmp_path / "own/recipes/mine.yaml").read_text()
+    assert yaml.safe_load(written)["methods"]["obert"]["num_gradients"] == gradients
+    assert f"so that all fits into {minutes:g} minutes" in " ".join(written.split()).replace("# ", "")
 
 
 @pytest.mark.parametrize(
@@ -152,13 +149,13 @@ def test_a_shortened_recipe_says_so(config, paced, tmp_path):
     ],
 )
 def test_mistakes_are_told_before_anything_is_timed(config, capsys, monkeypatch, arguments, expected):
-    monkeypatch.setattr("obert.commands.recipe.measure", lambda *_: pytest.fail("timed"))
+    monkeypatch.setattr("obert.compression.draft.measure", lambda *_: pytest.fail("timed"))
     assert recipe(config(), *arguments) == 2
     assert expected in capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be_written_is_told_before_anything_is_timed(config, capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr("obert.commands.recipe.measure", lambda *_: pytest.fail("timed"))
+    monkeypatch.setattr("obert.compression.draft.measure", lambda *_: pytest.fail("timed"))
     (tmp_path / "other/pruning").mkdir(parents=True)
     (tmp_path / "other/recipes").write_text("in the place of the folder")
     assert recipe(config(extensions=str(tmp_path / "other")), "--sparsity", "0.9") == 2
@@ -179,10 +176,10 @@ def test_the_estimate_is_within_a_factor_of_two_of_a_run(config, method):
     found = []
     times = pytest.MonkeyPatch()
     with times.context() as patch:
-        from obert.commands import recipe as command
+        from obert.compression import draft
 
-        timed = command.measure
-        patch.setattr(command, "measure", lambda *given: found.append(timed(*given)) or found[-1])
+        timed = draft.measure
+        patch.setattr(draft, "measure", lambda *given: found.append(timed(*given)) or found[-1])
         assert recipe(config(recipe_overrides=longer), "--sparsity", "0.8", "--name", "mine", "--method", method) == 0
     plan = Plan.load(config(recipe_overrides=longer, downstream=[block("mine", method, 0.8)]))
     make(plan.teacher(TASK))

@@ -10,13 +10,10 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
-from obert.commands import time_files
 from obert.engines import Engine, EngineError, ModelFiles, _integer_products
 from obert.engines import onnxruntime as engine_file
 from obert.engines._unsigned_weights import to_unsigned
 from obert.engines.onnxruntime import OnnxRuntime
-from obert.experiment.schema import Benchmark
-from obert.foundation.errors import UserError
 
 
 class MatMulInteger(OpRun):
@@ -158,13 +155,6 @@ def test_an_engine_that_cannot_be_checked_is_refused(tmp_path):
 
     reason = Broken.unfit_reason(files(layer(np.int8([[1]])), tmp_path))
     assert reason == "Saturating's products of 8-bit integers could not be checked: the worker ended"
-
-
-def test_files_are_not_timed_by_an_engine_that_saturates(tmp_path, monkeypatch):
-    monkeypatch.setattr(OnnxRuntime, "integer_product_error", lambda: 70742)
-    given = files(layer(np.int8([[1]])), tmp_path)
-    with pytest.raises(UserError, match=r"onnxruntime failed: ONNX Runtime's products .* wrong .* by up to 70,742"):
-        time_files.run([given.onnx], Benchmark(engines=["onnxruntime"], threads=1))
 
 
 def test_a_file_that_cannot_be_read_is_left_to_the_engine(tmp_path):

@@ -6,6 +6,8 @@ error: operands on two devices, a CPU's generator for numbers on the GPU, `.nump
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +18,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 GPU = torch.device("cuda", 0)
 CPU = torch.device("cpu")
 COPIES = (Tensor.copy_, Tensor.to)  # from one device to another, as they are
+PACKAGE = Path(__file__).resolve().parents[2] / "obert"
+REACHED: set[str] = set()  # files of the package that have computed there
 INDEXED = (Tensor.__getitem__, Tensor.__setitem__)  # by indices of either device, if the tensor is on the GPU
 
 
@@ -54,6 +58,8 @@ class PretendedGpu(TorchFunctionMode):
                 return _here(args[0]) if func is Tensor.cpu else _there(args[0])
             if func is Tensor.to:
                 return self._moved(args, kwargs)
+            if on_gpu:
+                _remember_callers()
             self._check(func, args, tensors, on_gpu)
             wanted = kwargs.get("device")
             if _is_gpu(wanted):
@@ -88,6 +94,14 @@ class PretendedGpu(TorchFunctionMode):
         if elsewhere:
             shapes = ", ".join(str(list(x.shape)) for x in elsewhere)
             raise RuntimeError(f"{getattr(func, '__name__', func)}: tensors on the CPU ({shapes}) and on the GPU")
+
+
+def _remember_callers() -> None:
+    frame = sys._getframe(2)
+    while frame is not None:
+        if frame.f_code.co_filename.startswith(str(PACKAGE)):
+            REACHED.add(Path(frame.f_code.co_filename).relative_to(PACKAGE).as_posix())
+        frame = frame.f_back
 
 
 def move(network: nn.Module) -> nn.Module:

@@ -5,8 +5,8 @@ from obert.tasks.cola import CoLA
 from obert.tasks.mnli import MNLI
 
 
-def outcome(answers, labels, **more):
-    return collapse(answers, labels, [a == b for a, b in zip(answers, labels, strict=True)], **more)
+def outcome(answers, labels):
+    return collapse(answers, labels, [a == b for a, b in zip(answers, labels, strict=True)])
 
 
 def test_one_answer_to_everything_is_collapsed_however_often_it_is_right():
@@ -30,13 +30,12 @@ def test_chance_of_uneven_classes_is_the_share_of_the_most_frequent(right, colla
     assert (found["majority_rate"], found["collapsed"]) == (85.0, collapsed)
 
 
-def test_chance_may_be_given():
-    """Four choices, 100 questions: 25 % and one standard error of 4.33 points, though the first is right in 40."""
+def test_chance_of_questions_is_the_most_frequent_position():
+    """Four choices, 100 questions, the first right in 40: 40 % and one standard error of 4.90 points."""
     labels = [0] * 40 + [1] * 20 + [2] * 20 + [3] * 20
     answers = [3] * 70 + [2] * 30
-    right = [i < 30 for i in range(100)]
-    assert collapse(answers, labels, right, chance=0.25)["collapsed"] is False
-    assert collapse(answers, labels, right)["collapsed"] is True
+    for count, collapsed in ((44, True), (45, False)):
+        assert collapse(answers, labels, [i < count for i in range(100)])["collapsed"] is collapsed
 
 
 def remarks(task, pairs, **of_each):

@@ -41,8 +41,9 @@ def make_results(tmp_path, root):
 
 @pytest.fixture
 def example_runs():
-    """A dense teacher at 80 %, three methods with two seeds at 90 %, one planned group missing, one model timed."""
-    runs = [(record("teacher", 80.0), (100, 100, 100, 0), 20)]
+    """A dense teacher at 80 % where chance is 50, three methods with two seeds at 90 %, one planned group missing, and
+    one model timed."""
+    runs = [(record("teacher", 80.0, details={"majority_rate": 50.0}), (100, 100, 100, 0), 20)]
     for (method, seed), scores in SCORES.items():
         made = record("downstream", sum(scores) / 4, method=method, sparsity=0.9, seed=seed)
         runs.append((made, scores, 20))

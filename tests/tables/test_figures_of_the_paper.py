@@ -31,11 +31,13 @@ def test_figure_1_shows_squad_of_table_1_and_measured_scores(results):
 
 
 def test_figure_1_draws_published_and_measured_lines_differently(results):
-    axes = figure(1, results).figure.axes
-    assert [axis.get_title() for axis in axes] == ["squad", "movie_reviews"]
-    for axis, source in zip(axes, ("published", "measured"), strict=True):
-        labels = [text.get_text() for text in axis.get_legend().get_texts()]
+    built = figure(1, results).figure
+    assert [axis.get_title() for axis in built.axes] == ["squad", "movie_reviews"]
+    for axis, (source, filled) in zip(built.axes, (("published", "none"), ("measured", "full")), strict=True):
+        handles, labels = axis.get_legend_handles_labels()
         assert labels and all(label.endswith(source) for label in labels)
+        assert {handle[0].get_fillstyle() for handle in handles} == {filled}
+    assert len(built.legends[0].get_texts()) == 4 + 3  # published and measured series
 
 
 @pytest.mark.parametrize(("epochs", "start", "end", "final"), [(10, 2, 8, 3e-5), (30, 2, 26, 8e-6)])

@@ -23,13 +23,16 @@ def test_dense_model_is_the_first_row(rows):
 
 
 def test_scores_have_means_standard_deviations_and_recoveries(rows):
-    """oBERT: 100 and 75, so mean 87.5 and std 25 / sqrt(2); magnitude: 75 and 75; recovery over the dense 80."""
+    """oBERT: 100 and 75, so mean 87.5 and std 25 / sqrt(2); magnitude: 75 and 75. Recovery of the dense model's
+    lead of 30 over a chance of 50: 37.5 and 25 of it; movement, always wrong, is below chance."""
     assert rows.loc["obert", "score_mean"] == 87.5
     assert rows.loc["obert", "score_std"] == pytest.approx(25 / math.sqrt(2))
     assert rows.loc["obert", "n"] == 2
-    assert rows.loc["obert", "recovery"] == pytest.approx(109.375)
+    assert rows.loc["obert", "recovery"] == pytest.approx(125.0)
     assert rows.loc["magnitude", "score_std"] == 0.0
-    assert rows.loc["magnitude", "recovery"] == pytest.approx(93.75)
+    assert rows.loc["magnitude", "recovery"] == pytest.approx(250 / 3)
+    assert rows.loc["movement", "recovery"] == pytest.approx(-500 / 3)
+    assert rows["chance"].tolist() == [50.0] * 4
 
 
 def test_methods_share_a_rank_where_the_interval_contains_zero(rows):
@@ -72,6 +75,7 @@ def test_displayed_numbers_have_spreads_signs_and_dashes(results):
     assert shown.loc["obert", "score"] == "87.50 ± 17.68 (n=2)"
     assert shown.loc["obert", "pytorch speed-up"] == "2.50\N{MULTIPLICATION SIGN}"
     assert shown.loc["magnitude", "pytorch ex/s"] == "\N{EN DASH}"
+    assert shown["rank"].tolist() == ["\N{EN DASH}", "1", "1", "3"]
 
 
 def test_engine_without_a_timing_shows_dashes_and_the_reason(make_results):
@@ -89,7 +93,10 @@ def test_engine_without_a_timing_shows_dashes_and_the_reason(make_results):
     ]
     results, table = make_results(runs), Leaderboard()
     shown = table.display(table.build(results))
-    assert [c for c in shown.columns if c.endswith("ex/s")] == ["deepsparse ex/s", "onnxruntime ex/s", "pytorch ex/s"]
+    engines = ["deepsparse", "onnxruntime", "pytorch"]
+    assert [c for c in shown.columns if c.endswith(" ex/s")] == [
+        f"{engine}{kind} ex/s" for engine in engines for kind in ("", ": dense")
+    ]
     assert shown.loc[0, ["deepsparse ex/s", "onnxruntime ex/s"]].tolist() == ["\N{EN DASH}"] * 2
     run = "benchmark/movie_reviews/gradual/obert-0.9/seed0"
     assert [(note.text, note.lines) for note in table.notes(results)[-3:]] == [
@@ -113,6 +120,7 @@ def test_single_seeds_without_predictions_are_ranked_by_score_without_an_interva
     runs = [(record("downstream", value, method=m, sparsity=0.9), None, 0) for m, value in scores.items()]
     rows = Leaderboard().build(make_results(runs))
     assert dict(zip(rows["method"], rows["rank"], strict=True)) == {"obert": 1, "magnitude": 2, "obd": 2}
+    assert Leaderboard().display(rows)["rank"].tolist() == ["1 (one seed)", "2 (one seed)", "2 (one seed)"]
     assert rows["difference_low"].isna().all() and rows["score_std"].isna().all() and rows["recovery"].isna().all()
 
 

@@ -16,10 +16,11 @@ def pruned(task, method, seed, scores, **fields):
 
 @pytest.fixture
 def recovered(make_results):
-    """Dense 80 and 50. Of oBERT, 100 and 75 on the first task and 50 twice on the second; magnitude is far behind on
-    the first and level on the second; movement has one task only."""
+    """Dense 80 and 50, chance 20 and 0. Of oBERT, 100 and 75 on the first task and 50 twice on the second; magnitude
+    is far behind on the first and level on the second; movement has one task only."""
     right, three, half, none = (100, 100, 100, 100), (100, 100, 100, 0), (100, 100, 0, 0), (0, 0, 0, 0)
-    runs = [(record("teacher", 80.0), None, 0), (record("teacher", 50.0, task=SECOND), None, 0)]
+    details = {"majority_rate": 20.0}
+    runs = [(record("teacher", 80.0, details=details), None, 0), (record("teacher", 50.0, task=SECOND), None, 0)]
     runs += [pruned("movie_reviews", "obert", seed, scores) for seed, scores in enumerate((right, three))]
     runs += [pruned("movie_reviews", "magnitude", seed, none) for seed in (0, 1)]
     runs += [pruned("movie_reviews", "movement", seed, right) for seed in (0, 1)]
@@ -28,23 +29,25 @@ def recovered(make_results):
 
 
 def test_recovery_is_averaged_over_tasks_with_its_spread_over_seeds(recovered):
-    """oBERT: seed 0 (125 + 100) / 2, seed 1 (93.75 + 100) / 2. Magnitude: (0 + 100) / 2 twice."""
+    """oBERT: seed 0 (80 / 60 + 1) / 2, seed 1 (55 / 60 + 1) / 2. Magnitude: (-20 / 60 + 1) / 2 twice."""
     rows = LeaderboardOverTasks().build(recovered).set_index("method")
     assert list(rows.index) == ["obert", "magnitude"]
-    assert rows.loc["obert", "recovery_mean"] == pytest.approx((112.5 + 96.875) / 2)
-    assert rows.loc["obert", "recovery_std"] == pytest.approx((112.5 - 96.875) / math.sqrt(2))
-    assert rows.loc["magnitude", ["recovery_mean", "recovery_std", "n"]].tolist() == [50.0, 0.0, 2]
-    assert rows.loc["obert", ["movie_reviews_recovery", "city_qa_recovery"]].tolist() == pytest.approx([109.375, 100])
+    assert rows.loc["obert", "recovery_mean"] == pytest.approx(100 * (80 / 60 + 55 / 60 + 2) / 4)
+    assert rows.loc["obert", "recovery_std"] == pytest.approx(100 * 25 / 60 / 2 / math.sqrt(2))
+    assert rows.loc["magnitude", ["recovery_mean", "recovery_std", "n"]].tolist() == pytest.approx([100 / 3, 0.0, 2])
+    names = ["movie_reviews_chance", "movie_reviews_recovery", "city_qa_chance", "city_qa_recovery"]
+    assert rows.loc["obert", names].tolist() == pytest.approx([20, 112.5, 0, 100])
     assert rows.loc["obert", "seconds"] == 12
 
 
 def test_ranks_and_differences_are_over_all_compared_tasks(recovered):
     """Ranks on the single tasks: oBERT 1 and 1, magnitude 2 and 1 (level). The first task's difference of 87.5 points
-    (109.375 of recovery), halved, is the whole difference; its interval is from 75 to 100 points."""
+    (over 60: 145.8 of recovery), halved, is the whole difference; its interval ends where seed 1
+    is drawn twice, and with it twice the example that it has wrong: at 50 points."""
     rows = LeaderboardOverTasks().build(recovered).set_index("method")
     assert rows["rank"].tolist() == [1, 2] and rows["mean_rank"].tolist() == [1, 1.5]
     found = rows.loc["magnitude", ["difference", "difference_low", "difference_high"]].tolist()
-    assert found == pytest.approx([-87.5 / 0.8 / 2, -100 / 0.8 / 2, -62.5 / 0.8 / 2], abs=1e-6)
+    assert found == pytest.approx([-87.5 / 0.6 / 2, -100 / 0.6 / 2, -50 / 0.6 / 2], abs=1e-6)
 
 
 def test_notes_say_what_was_compared_and_what_is_missing(recovered):

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import matthews_corrcoef
 
-from obert.tables._measured import groups, recovery
+from obert.tables._chance import Scale
+from obert.tables._measured import groups
 from obert.tables._ranking import differences, ranks
 from tables.examples import record
 
@@ -61,4 +62,4 @@ def test_examples_that_the_metric_does_not_count_take_no_part(make_results, tmp_
 
 @pytest.mark.parametrize("dense", [0.0, -12.5, math.nan])
 def test_nothing_is_recovered_of_a_correlation_that_is_not_there(dense):
-    assert math.isnan(recovery(5.0, dense))
+    assert math.isnan(Scale(dense, 0.0).recovery(5.0))

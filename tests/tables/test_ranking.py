@@ -1,8 +1,11 @@
+import math
+
 import numpy as np
+import pytest
 
 from obert.statistics.estimates import Resampled
 from obert.tables._measured import groups
-from obert.tables._ranking import differences, ranks
+from obert.tables._ranking import differences, fewest_seeds, rank_text, ranks
 from tables.examples import record
 
 
@@ -25,3 +28,27 @@ def test_two_methods_are_compared_over_the_seeds_that_both_have(make_results):
     found = {group.method: group for group in groups(results, "movie_reviews")}
     pairs = differences(results, [found[name] for name in ("obert", "magnitude", "obd")])
     assert {pair: d.mean for pair, d in pairs.items() if pair[0] == 0} == {(0, 1): 0.0, (0, 2): -50.0}
+
+
+def test_a_rank_is_over_the_fewest_seeds_of_its_comparisons(make_results):
+    """Magnitude has one seed, so that what is said of it, and against it, is of one seed."""
+    seeds = {"obert": (0, 1, 2), "obd": (0, 1), "magnitude": (0,)}
+    runs = [
+        (record("downstream", 50.0, method=m, sparsity=0.9, seed=s), None, 0) for m, of in seeds.items() for s in of
+    ]
+    found = {group.method: group for group in groups(make_results(runs), "movie_reviews")}
+    assert fewest_seeds([found[name] for name in seeds]) == [1, 1, 1]
+    assert fewest_seeds([found["obert"], found["obd"]]) == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("rank", "seeds", "text"),
+    [
+        (2, 1, "2 (one seed)"),
+        (2, 2, "2"),
+        (1, 0, "1 (no common seed)"),
+        (math.nan, math.nan, "\N{EN DASH}"),
+    ],
+)
+def test_a_rank_of_one_seed_says_so(rank, seeds, text):
+    assert rank_text(rank, seeds) == text

@@ -193,7 +193,8 @@ def test_experiments_without_scopes_have_no_rows_and_say_what_is_needed(table, t
 
 
 def on_two_tasks(make_results, *runs):
-    made = [(record("teacher", 100.0, task=task), None, 0) for task in (TASK, "second")]
+    details = {"majority_rate": 50.0}
+    made = [(record("teacher", 100.0, task=task, details=details), None, 0) for task in (TASK, "second")]
     for run, scores, _ in runs:
         made += [(run.model_copy(update={"key": replace(run.key, task=task)}), scores, 0) for task in (TASK, "second")]
     return make_results(made)

@@ -29,7 +29,9 @@ def deployed(stage, value, size, speedup=None, zeros=0.0, **chosen):
     found = Sparsity(target=zeros, measured=zeros, layers={})
     speeds = {"throughput": 10.0 * (speedup or 1), "f1": value - 1} | ({"speedup": speedup} if speedup else {})
     timed = {f"onnxruntime_{name}": Score(value=number, count=20) for name, number in speeds.items()}
-    return [made, export.model_copy(update={"sparsity": found}), record("benchmark", metrics=timed, **chosen)]
+    said = {"speedup_over": "dense", "dense": {"throughput": 10.0}} if speedup else {}
+    timing = record("benchmark", metrics=timed, details={"engines": {"onnxruntime": said}}, **chosen)
+    return [made, export.model_copy(update={"sparsity": found}), timing]
 
 
 @pytest.fixture
@@ -66,7 +68,7 @@ def test_table_6_counts_remaining_weights_of_unquantised_models(results):
     assert len(content) == 8
     row = row_of(content, 12, 0.8, "unstructured")
     assert row["published"].tolist() == [17.0, 5.0, 89.04]
-    assert row["measured"].tolist() == pytest.approx([0.4, 5.0, 72.0, -17.04, 90.0])
+    assert row["measured"].tolist() == pytest.approx([0.4, 5.0, 72.0, -17.04, 0.0, 90.0])
     assert (row["published, each on its device", "speedup"], row["onnxruntime", "speedup"]) == (3.38, 1.5)
     assert row["row", "model"] == "gradual: obert"
     rival = row_of(content, 6, 0.0, "DistilBERT")
@@ -139,7 +141,8 @@ def test_speeds_relative_to_another_dense_model_are_over_it_in_the_reference():
     """8 items/s is 4 times the other dense model's 2 in this engine, where that runs at half the reference's speed."""
     model = Deployed("a", "f1", 3, 0.9, "1x4", speeds={"sparse": Speed(8.0, 3.0)})
     dense = Deployed("b", "f1", 24, 0.0, "dense", speeds={"sparse": Speed(2.0, 0.5)})
-    assert relative_to(model, dense).speeds["sparse"].speedup == 2.0
+    speed = relative_to(model, dense).speeds["sparse"]
+    assert (speed.speedup, speed.dense) == (2.0, 4.0)
 
 
 @pytest.mark.parametrize("table", [Table6, Table17])
@@ -159,18 +162,38 @@ def test_table_17_puts_each_model_beside_its_published_one(results):
         row = row_of(content, 12, sparsity, compression)
         assert (row["published", "score"], row["row", "model"]) == (published, model)
     quantized = row_of(content, 12, 0.8, "4-block and QAT")
-    assert quantized["onnxruntime"].tolist() == pytest.approx([30.0, 3.0, 69.0])
+    assert quantized["onnxruntime"].tolist() == pytest.approx([30.0, 3.0, 10.0, 69.0, False])
     assert quantized["measured", "difference"] == pytest.approx(70 - 87.89)
     shown = Table17().display(content)
     assert shown["onnxruntime", "speedup"].tolist().count("3.00\N{MULTIPLICATION SIGN}") == 1
 
 
 def test_figure_2_has_a_point_for_each_model_and_engine(results):
-    content = Figure2().build(results).set_index("series")
-    assert len(content.loc["published, deepsparse"]) == 10
-    own = content.loc["squad, onnxruntime"]
+    content = Figure2().build(results).set_index("source")
+    assert content.loc["published", "engine"].tolist() == 10 * ["deepsparse"]
+    own = content.loc["measured"]
     assert own["recall"].tolist() == pytest.approx([100.0, 90.0, 87.5])
     assert own["speedup"].tolist() == [1.0, 1.5, 3.0] and own["compression_ratio"].tolist() == [1.0, 2.0, 5.0]
+    assert set(own["dense_layers"]) == {12} and own["method"].tolist() == ["dense", "obert", "obert"]
+
+
+def test_figure_2_is_over_the_dense_model_in_the_same_engine(make_results, runs):
+    """In a second engine the dense model runs at half of the reference's speed and the pruned one at 1.2 times it,
+    which is 2.4 times the dense one there. In a third, where the dense one was not timed, there is no speed-up."""
+    speeds = {"teacher": {"pytorch": 0.5}, "downstream": {"pytorch": 1.2, "openvino": 2.0}}
+    recipes = {runs[0].key.recipe: "teacher", "gradual": "downstream"}
+    made = []
+    for one in runs:
+        more = speeds.get(recipes.get(one.key.recipe), {}) if one.key.stage == "benchmark" else {}
+        found = {f"{engine}_speedup": Score(value=value, count=20) for engine, value in more.items()}
+        found |= {f"{engine}_throughput": Score(value=10 * value, count=20) for engine, value in more.items()}
+        made.append(one.model_copy(update={"metrics": one.metrics | found}))
+    content = Figure2().build(make_results([(one, None, 0) for one in made], origins=ORIGINS))
+    own = content[content["source"] == "measured"].set_index(["engine", "compression"])["speedup"]
+    assert own["pytorch", "dense"] == 1.0 and own["pytorch", "unstructured"] == pytest.approx(2.4)
+    assert math.isnan(own["openvino", "unstructured"])
+    titles = [axis.get_title() for axis in Figure2().draw(content).axes]
+    assert titles == ["squad, onnxruntime", "squad, pytorch", "squad, size"]
 
 
 def test_notes_name_models_that_are_not_timed_yet(make_results, runs):

@@ -311,8 +311,8 @@ def test_ties_of_masked_options_are_right(winogrande, wordpiece):
 
 
 def test_a_model_at_chance_is_called_collapsed(winogrande, wordpiece):
-    """Chance is 50 % of 16 questions, one standard error 12.5 points."""
-    rows = [wino_row(f"{i} _ .", "Ian", "Dennis", "1") for i in range(16)]
+    """Each choice is right in 8 of 16 questions, so chance is 50 %, one standard error 12.5 points."""
+    rows = [wino_row(f"{i} _ .", "Ian", "Dennis", "12"[i % 2]) for i in range(16)]
     for right, collapsed in ((10, True), (11, False), (2, True)):
-        scores = [[1.0, 0.0]] * right + [[0.0, 1.0]] * (16 - right)
+        scores = [[1.0, 0.0] if (i % 2 == 0) == (i < right) else [0.0, 1.0] for i in range(16)]
         assert outcome(winogrande(*rows), wordpiece, scores)[2]["collapsed"] is collapsed

@@ -1,0 +1,68 @@
+"""What is decided before the search, once: the recipe, which is a file of its own, and how many examples are used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from obert.compression.budget import fit
+from obert.compression.draft import WHENCE, Draft, start_of
+from obert.compression.question import HELD_OUT, Question
+from obert.experiment.plan import Plan
+from obert.experiment.strict import Strict
+from obert.foundation.errors import UserError
+from obert.foundation.files import write_text
+
+HEADER = "Written by `obert compress` for {task}. "
+
+
+class Decision(Strict):
+    """How a question is answered."""
+
+    question: Question
+    train_examples: int | None = Field(description="that are used, so that all fits; None for all")
+    recipe: str = Field(description="its file, as it was written")
+
+
+def decide(question: Question, folder: Path, files: tuple[Path, Path]) -> Decision:
+    """The decision that was made before, or a new one, for which the model is timed.
+
+    Args:
+        folder: where it is kept.
+        files: the recipe's, which is written, and that of the experiment that is to answer.
+
+    Raises:
+        UserError: another question has that name, a file is there already, or there are too few minutes.
+    """
+    kept, ours = folder / "decision.json", f"{folder}, {files[0]} and {files[1]}"
+    if kept.is_file():
+        try:
+            decision = Decision.model_validate_json(kept.read_bytes())
+        except ValueError:
+            raise UserError(f"{kept} is damaged: delete {ours}, and run the command again") from None
+        if decision.question != question:
+            raise UserError(f"{folder} answers another question. Give another --name, or delete {ours}")
+    else:
+        for path in files:
+            if path.exists():
+                raise UserError(f"{path} is there already, and is not overwritten. Give another --name")
+        decision = _decide(question)
+        write_text(kept, decision.model_dump_json(indent=1) + "\n")
+    if not files[0].exists():
+        write_text(files[0], decision.recipe)
+    return decision
+
+
+def _decide(question: Question) -> Decision:
+    dense = Plan.of(question.dense(), "the command line").teacher(question.task)
+    print(f"timing {dense.model.source} on {question.task}", flush=True)
+    network, data = start_of(dense)
+    features, examples = len(data.features), len(dense.task.load()["train"])
+    draft = Draft.by_guidelines(dense, question.method, network.config.num_hidden_layers, features)
+    fitted = fit(draft, draft.measure(network, data), question.minutes, HELD_OUT)
+    used = None if fitted.share == 1 else int(fitted.share * examples)
+    if used is not None:
+        print(f"{used:,} of {examples:,} training examples are used: all is to fit into {question.minutes:g} minutes")
+    recipe = fitted.draft.file(HEADER.format(task=question.task) + WHENCE)
+    return Decision(question=question, train_examples=used, recipe=recipe)

@@ -1,0 +1,55 @@
+"""Runs of an experiment that a command makes by itself, each by its own command line, with what it prints in a log."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from obert.experiment.plan import Plan, PlannedRun
+from obert.foundation.errors import UserError
+from obert.records.finished import finished
+from obert.records.record import Record
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Makes runs of a plan that was loaded from a file.
+
+    Attributes:
+        logs: folder of their logs.
+    """
+
+    plan: Plan
+    logs: Path
+
+    def make(self, run: PlannedRun) -> Record:
+        """The record of a run, which is made unless it is there.
+
+        Raises:
+            UserError: it failed; its log is named.
+        """
+        if (found := finished(run)) is None:
+            self._start(run)
+            found = finished(run)
+        if found is None:
+            raise UserError(f"{run.key.path}: no record was left. What was printed is in {self._log(run)}")
+        return found
+
+    def _start(self, run: PlannedRun) -> None:
+        log = self._log(run)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        own = [run.stage.name, "--config", str(self.plan.config), *shlex.split(run.key.arguments)]
+        with log.open("wb") as printed:
+            done = subprocess.run(
+                [sys.executable, "-m", "obert", *own], stdout=printed, stderr=subprocess.STDOUT, check=False
+            )
+        if done.returncode:
+            lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            said = lines[-1] if lines else f"it ended with status {done.returncode}"
+            raise UserError(f"{run.key.path} failed: {said}. All that it printed is in {log}. The same command goes on")
+
+    def _log(self, run: PlannedRun) -> Path:
+        return self.logs / f"{'_'.join(run.key.path.parts)}.log"

@@ -1,0 +1,55 @@
+"""How many points pruned models lose to the dense one, with the paired interval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from obert.experiment.keys import RunKey
+from obert.foundation.errors import UserError
+from obert.statistics.estimates import Difference, bootstrap
+from obert.statistics.formatting import format_number
+from obert.tables import Results
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Of one sparsity.
+
+    Attributes:
+        score: of the pruned models, mean over seeds, in points; `interval` is its own over seeds and examples.
+        drop: how far it lies below the dense model's, over seeds and the same examples.
+        examples: on which both are judged.
+    """
+
+    score: float
+    interval: Difference
+    drop: Difference
+    examples: int
+
+    @classmethod
+    def of(cls, results: Results, dense: RunKey, pruned: Sequence[RunKey]) -> Verdict:
+        """Of pruned models, a seed each.
+
+        Raises:
+            UserError: predictions are missing, damaged, or of other examples.
+        """
+        terms = [results.terms(key) for key in (dense, *pruned)]
+        if any(found is None for found in terms):
+            raise UserError(f"{dense.task}: the runs keep no predictions, so that no interval can be had")
+        metric = results.metric(dense)
+        reference, found = bootstrap([terms[:1], terms[1:]], metric)
+        return cls(found.mean, found.interval(), (reference - found).interval(), len(terms[0]))
+
+    def within(self, points: float) -> bool:
+        """Whether it is sure that no more is lost: the whole interval says so."""
+        return self.drop.high <= points
+
+    def __str__(self) -> str:
+        return f"{format_number(self.score)}, {format_drop(self.drop)}"
+
+
+def format_drop(drop: Difference) -> str:
+    """E.g. "0.50 [-0.30, 1.20] points below the dense model"."""
+    low, high = (format_number(bound) for bound in (drop.low, drop.high))
+    return f"{format_number(drop.mean)} [{low}, {high}] points below the dense model"

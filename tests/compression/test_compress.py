@@ -1,0 +1,127 @@
+"""`obert compress` from the question to the answer, on a tiny model, and what it refuses."""
+
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from obert.commands import cli
+from obert.experiment.plan import Plan
+from obert.records.record import read_record
+from obert.training.pace import Pace
+
+ASKED = ["compress", "--task", "movie_reviews", "--name", "asked", "--method", "magnitude", "--threads", "1"]
+
+
+@pytest.fixture
+def project(root, tmp_path, monkeypatch, initialized):
+    """A folder with the configurations and data that the command needs, and no more; stages run in this process."""
+    (tmp_path / "configs/recipes").mkdir(parents=True)
+    for recipe in (root / "configs/recipes").iterdir():
+        (tmp_path / "configs/recipes" / recipe.name).symlink_to(recipe)
+    (tmp_path / "configs/published.yaml").symlink_to(root / "configs/published.yaml")
+    (tmp_path / "tests").symlink_to(root / "tests")
+    content = yaml.safe_load((root / "configs/smoke.yaml").read_text(encoding="utf-8"))
+    for section in ("upstream", "quantize", "benchmark", "sweeps"):
+        del content[section]
+    content |= {"downstream": [], "tracking_uri": f"sqlite:///{initialized}"}
+    (tmp_path / "configs/own.yaml").write_text(yaml.safe_dump(content))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("obert.compression.draft.measure", lambda *_: Pace(0.1, 0.1, 4, 0))
+    calls = []
+
+    def in_process(command, stdout, **_):
+        calls.append(command[3])
+        return SimpleNamespace(returncode=cli.main(command[3:]))
+
+    monkeypatch.setattr(subprocess, "run", _only(in_process, subprocess.run))
+    return SimpleNamespace(folder=tmp_path, calls=calls)
+
+
+def _only(in_process, real):
+    return lambda command, **given: (in_process if "obert" in command else real)(command, **given)
+
+
+def compress(*arguments, config="configs/own.yaml"):
+    return cli.main([*ASKED, "--config", config, *arguments])
+
+
+def test_the_answer_has_its_runs_and_they_are_made_once(project, capsys):
+    """A drop of 100 points is always sure: 90, 97 and 98 % are tried, and 98 % is the most."""
+    assert compress("--max-drop", "100") == 0
+    said = capsys.readouterr().out
+    far, accurate, fast = (
+        next(line for line in said.splitlines() if line.startswith(word))
+        for word in ("how far", "how accurate", "how fast")
+    )
+    assert "98 % of the encoder's weights are zero" in far
+    plan = Plan.load("configs/asked.yaml")
+    assert [run.key.seed for run in plan.of_stage("downstream")] == [1, 2]
+    scores = [read_record(run.folder / "metrics.json").metrics["accuracy"].value for run in plan.of_stage("downstream")]
+    assert f"accuracy {sum(scores) / 2:.2f} [" in accurate and "with 2 fresh seeds" in accurate
+    [timed] = [read_record(r.folder / "metrics.json") for r in plan.of_stage("benchmark") if r.key.method]
+    assert f"{timed.metrics['sparse_speedup'].value:.2f} [" in fast
+    assert said.count("sure to be at most 100") == 3 and "not sure" not in said
+    assert Path("results/compress/asked/answer.txt").read_text() in said
+    held_out = Plan.load("results/compress/asked/search.yaml")
+    assert held_out.teacher("movie_reviews").task.held_out == 0.2
+    before = len(project.calls)
+    assert compress("--max-drop", "100") == 0
+    assert len(project.calls) == before, "all of it is there"
+    assert compress("--max-drop", "1") == 2
+    assert "answers another question. Give another --name, or delete" in capsys.readouterr().err
+
+
+def test_no_sparsity_is_an_error_that_says_what_was_tried(project, capsys, monkeypatch):
+    monkeypatch.setattr("obert.compression.verdict.Verdict.within", lambda *_: False)
+    assert compress("--max-drop", "0", "--minutes", "1000") == 2
+    said = capsys.readouterr().err
+    assert "no sparsity that was tried is sure to lose at most 0 points" in said and "  90 %: " in said
+
+
+def test_a_file_that_is_there_is_not_overwritten(project, capsys):
+    before = Path("configs/own.yaml").read_text()
+    assert compress("--max-drop", "1", "--name", "own") == 2
+    assert "configs/own.yaml is there already, and is not overwritten" in capsys.readouterr().err
+    assert Path("configs/own.yaml").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--max-drop", "-1"], "--max-drop: Input should be greater than or equal to 0 (found -1.0)"),
+        (["--max-drop", "1", "--minutes", "0"], "--minutes: Input should be greater than 0"),
+        (["--max-drop", "1", "--name", "My answer"], "--name: String should match pattern"),
+        (["--max-drop", "1", "--source", "x"], "--source goes with --model"),
+        (["--max-drop", "1", "--minutes", "0.01"], "--minutes 0.01 is too short"),
+    ],
+)
+def test_what_cannot_be_asked(project, options, said, capsys):
+    assert compress(*options) == 2
+    assert said in capsys.readouterr().err
+    assert not project.calls and not Path("configs/asked.yaml").exists()
+
+
+def test_a_failed_run_names_its_log(project, monkeypatch, capsys):
+    def fails(command, stdout, **_):
+        stdout.write(b"obert teacher: it is broken\n")
+        return SimpleNamespace(returncode=2)
+
+    monkeypatch.setattr(subprocess, "run", _only(fails, lambda *_, **__: SimpleNamespace(returncode=1, stdout="")))
+    assert compress("--max-drop", "1") == 2
+    said = capsys.readouterr().err
+    assert "failed: obert teacher: it is broken. All that it printed is in results/compress/asked/logs/teacher_" in said
+
+
+def test_a_fine_tuned_model_is_taken_as_it_is(project, capsys, tmp_path):
+    assert compress("--max-drop", "100") == 0
+    model = Plan.load("configs/asked.yaml").teacher("movie_reviews").folder / "model"
+    asked = ["--fine-tuned", str(model), "--source", "tests/data/movie_reviews", "--max-drop", "100", "--name", "again"]
+    assert cli.main([*ASKED, *asked]) == 0
+    capsys.readouterr()
+    plan = Plan.load("configs/again.yaml")
+    teacher, [first, _] = plan.teacher("movie_reviews"), plan.of_stage("downstream")
+    assert read_record(teacher.folder / "metrics.json").costs["optimizer_steps"] == 0
+    assert first.recipe.start == "teacher"

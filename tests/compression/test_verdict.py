@@ -1,0 +1,47 @@
+"""Points lost, against a plain bootstrap in Python."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from obert.compression.verdict import Verdict
+from obert.experiment.keys import RunKey
+from obert.foundation.errors import UserError
+
+DENSE = RunKey("teacher", "sst2", ("finetune",), 0)
+PRUNED = [RunKey("downstream", "sst2", ("short",), seed, "obert", 0.9) for seed in (1, 2)]
+
+
+class Known:
+    """Results whose scores are known."""
+
+    def __init__(self, scores):
+        self.scores = scores
+
+    def terms(self, key):
+        found = self.scores.get(key)
+        return None if found is None else pd.DataFrame({0: found}, index=[f"e{i}" for i in range(len(found))])
+
+    def metric(self, key):
+        return lambda terms: terms[..., 0]
+
+
+def test_it_is_the_paired_difference_over_seeds_and_examples():
+    generator = np.random.default_rng(3)
+    dense = 100.0 * (generator.random(400) < 0.9)
+    pruned = [np.where(generator.random(400) < 0.05, 100.0 - dense, dense) for _ in PRUNED]
+    found = Verdict.of(Known({DENSE: dense, **dict(zip(PRUNED, pruned, strict=True))}), DENSE, PRUNED)
+    lost = dense - np.array(pruned)
+    assert found.drop.mean == pytest.approx(lost.mean())
+    assert found.score == pytest.approx(np.mean(pruned)) and found.examples == 400
+    drawn = [(generator.integers(0, 2, 2), generator.integers(0, 400, 400)) for _ in range(4000)]
+    low, high = np.percentile([lost[seeds][:, examples].mean() for seeds, examples in drawn], [2.5, 97.5])
+    spread = lost.mean(axis=0).std() / 20
+    assert found.drop.low == pytest.approx(low, abs=0.2 * spread)
+    assert found.drop.high == pytest.approx(high, abs=0.2 * spread)
+    assert found.within(found.drop.high) and not found.within(found.drop.high - 0.01)
+
+
+def test_without_predictions_there_is_no_verdict():
+    with pytest.raises(UserError, match="keep no predictions"):
+        Verdict.of(Known({DENSE: np.ones(3)}), DENSE, PRUNED)
