@@ -11,7 +11,8 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from obert.commands.status import DONE, RUNNING, State, Watch, last_message
+from obert.commands.status import DONE, RUNNING, State, Watch
+from obert.records.job_log import last_message
 
 DRAWN, PRINTED = 2.0, 60.0  # seconds between two looks, on a terminal and in a file
 SHARE = 0.005  # of a core at most, which the runs want for themselves

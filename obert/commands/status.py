@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -21,8 +20,6 @@ from obert.records.record import FILE_NAME
 DONE, RUNNING, STOPPED, OUTDATED, WAITING = "done", "running", "stopped", "outdated", "waiting"
 STATES = (DONE, RUNNING, FAILED, STOPPED, OUTDATED, WAITING)
 MARKER = "complete.json"  # of a checkpoint, as in `training.checkpoints`, whose import takes torch
-TAIL = 20_000  # bytes of a log that its last message is sought in
-OWN, BAR = re.compile(r"obert [a-z_]+: "), re.compile(r"\d+%\|.*\| *[\d.]+\w?/")  # this project's messages; tqdm's bars
 LISTED = 20  # failed or stopped runs that are named
 
 
@@ -184,21 +181,3 @@ def _checkpoints(run: PlannedRun) -> list[int]:
     except OSError:  # there are none, or they are being deleted
         return []
     return [int(step) for step in found if step.isdecimal()]
-
-
-def last_message(log: Path) -> str:
-    """What a log says last, progress bars aside: this project's own message, or the last line."""
-    try:
-        with log.open("rb") as file:
-            file.seek(0, 2)
-            file.seek(max(file.tell() - TAIL, 0))
-            text = file.read().decode(errors="replace")
-    except OSError:
-        return ""
-    lines = [line.rstrip() for line in re.split(r"[\r\n]", text) if line.strip()]
-    own = [(i, found.start()) for i, line in enumerate(lines) if (found := OWN.search(line))]
-    if own:  # it may stand behind a bar, which is drawn once more after it
-        first, start = own[-1]
-        lines = [lines[first][start:], *lines[first + 1 :]]
-    kept = [line for line in lines if not BAR.search(line)]
-    return "\n".join(kept if own else kept[-1:])

@@ -14,7 +14,7 @@ import yaml
 
 from obert.commands.cli import main
 from obert.commands.following import Follower
-from obert.commands.status import Watch, last_message
+from obert.commands.status import Watch
 from obert.experiment.plan import Plan
 from obert.records.progress import FILE_NAME, Progress
 
@@ -151,23 +151,6 @@ def test_what_was_left_behind_by_a_run_that_is_done_is_not_told(config, runs, ca
     """Killed between its record and the end of its process."""
     tell(runs[0.75, 0], step=12, pid=2**22 + 1)
     assert "2 of 7 runs done, 1 running, 1 failed, 1 stopped" in said(capsys, "--config", config)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        (f"timing\n{BAR}\nobert downstream: no, because:\n  of this\n\n", "obert downstream: no, because:\n  of this"),
-        (f"{BAR}\nTraceback (most recent call last):\n  File x\nValueError: no\n", "ValueError: no"),
-        (f"{BAR.rstrip()}obert teacher: not finite\n{BAR}\n", "obert teacher: not finite"),
-        (f"one\n{BAR}last", "last"),
-        ("", ""),
-    ],
-)
-def test_the_last_words_of_a_log(tmp_path, text, expected):
-    path = tmp_path / "x.log"
-    path.write_text(text)
-    assert last_message(path) == expected
-    assert last_message(tmp_path / "nowhere.log") == ""
 
 
 class Terminal(io.StringIO):
