@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -45,13 +46,15 @@ class Follower:
         self._over.set()
         self._thread.join()
         for bar in reversed(self._bars):
-            bar.close()
+            with suppress(OSError, ValueError):
+                bar.close()
         self._bars = []
-        self._tell(self._watch.look())
+        self._tell_now()
 
     def say(self, text: str) -> None:
         """Print something of another's, above what is drawn."""
-        tqdm.write(text, file=self._stream)
+        with suppress(OSError, ValueError):
+            tqdm.write(text, file=self._stream)
 
     def failed(self, name: str, logs: Sequence[str]) -> None:
         """Tell that a job has failed: its last words, and where the rest is.
@@ -69,9 +72,13 @@ class Follower:
         pause = DRAWN if self._bars else PRINTED
         while True:
             began = time.monotonic()
-            self._tell(self._watch.look())
+            self._tell_now()
             if self._over.wait(max(pause, (time.monotonic() - began) / SHARE)):
                 return
+
+    def _tell_now(self) -> None:
+        with suppress(OSError, ValueError):  # nobody reads any more, for which no job may fail
+            self._tell(self._watch.look())
 
     def _tell(self, states: Sequence[State]) -> None:
         running = [f"{state.run.key.path}: {state.pace or 'begun'}" for state in states if state.name == RUNNING]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from glob import iglob
 from pathlib import Path
 from statistics import mean, median
 from typing import TYPE_CHECKING, Any
@@ -116,8 +117,10 @@ class Estimates:
 
     def update(self) -> None:
         """Read what has been finished since."""
-        changed = False
-        for path in sorted((folders.RESULTS / "runs").glob(f"*/*/*/*/*/*/{FILE_NAME}")):
+        changed, runs = False, folders.RESULTS / "runs"
+        # Unlike Path.glob, it passes over folders that are deleted meanwhile, as Snakemake does when a job fails.
+        for name in sorted(iglob(f"*/*/*/*/*/*/{FILE_NAME}", root_dir=runs)):  # noqa: PTH207
+            path = runs / name
             try:
                 at = path.stat().st_mtime
             except OSError:

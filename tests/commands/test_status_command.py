@@ -191,6 +191,15 @@ def test_a_terminal_has_lines_that_are_drawn_anew(config, runs, monkeypatch):
     assert drawn.splitlines()[-1].count("2 of 7 runs done") == 1
 
 
+def test_nobody_who_reads_is_no_failure(config, runs):
+    stream = io.StringIO()
+    follower = Follower(Watch(Plan.load(config), cores=2), stream)
+    follower.start()
+    stream.close()
+    follower.say("a word")
+    follower.end()
+
+
 def test_a_job_that_failed_is_told_by_its_log(config, tmp_path):
     path = tmp_path / "job.log"
     path.write_text(f"{BAR}\nobert downstream: the loss is not finite at step 3\n")
