@@ -35,20 +35,14 @@ TASKS = {
     "city_qa": {"source": CITIES, "max_length": 64, "doc_stride": 16},
     "my_cities": {"kind": "city_qa", "source": CITIES, "max_length": 64, "doc_stride": 16},
 }
-DRAWS = {"num_gradients": 8, "gradient_batch_size": 8}  # as many as the tests' data has
+ONE_SHOT = ROOT / "configs/recipes/smoke_one_shot.yaml"  # draws no more than the tests' data has
 RECIPE = {
     "extends": "smoke_gradual",
     "description": "Gradual pruning that suits every method.",
     "training": {"batch_size": 8},
     "schedule": {"start_epoch": 1},
-    "methods": {
-        "mfac": DRAWS | {"recomputations": 2},
-        "obd": DRAWS,
-        "obert": DRAWS,
-        "rigl": {"gradient_batch_size": 8},
-        "snip": {"gradient_batch_size": 8},
-        "woodfisher": DRAWS | {"fisher_block_size": 128},
-    },
+    "methods": yaml.safe_load(ONE_SHOT.read_text(encoding="utf-8"))["methods"]
+    | {"rigl": {"gradient_batch_size": 8}, "snip": {"gradient_batch_size": 8}},
 }
 SIZES = {500: (2, 2), 1000: (4, 2), 2000: (4, 4)}  # about so many runs: tasks and seeds
 TRACKING = "results/tracking/campaign/mlflow.db"

@@ -17,6 +17,7 @@ from obert.foundation import registry
 from obert.records import record
 from obert.report.built import build_table
 from obert.tables import _results
+from obert.training.pruner import check_features
 
 SLACK = 1.02  # of steps a run, over those of the smaller experiment, whose fixed part weighs more
 
@@ -138,3 +139,11 @@ def test_each_record_is_read_once_and_no_file_once_for_every_table(pretended, mo
     assert times[record.FILE_NAME] == {1}
     assert max(times[record.PREDICTIONS]) <= 2  # their scores and, of some tasks, their answers
     assert max(times[record.CURVES]) <= 4  # one for each figure of curves: to hold those of all runs takes gigabytes
+
+
+def test_every_method_can_be_run_on_the_campaigns_data(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    plan = campaign.make_project(tmp_path, 1, 1)
+    data = {run.key.task: run.task.load()["train"] for run in plan.of_stage("teacher")}
+    for run in plan.of_stage("downstream"):
+        check_features(run.method, len(data[run.key.task]), str(run.key.path))
