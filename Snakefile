@@ -10,6 +10,7 @@ min_version("9.10")
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/following.smk"
 include: "workflow/rules/environment.smk"
 include: "workflow/rules/runs.smk"
 include: "workflow/rules/sweeps.smk"
@@ -19,6 +20,7 @@ include: "workflow/rules/tables.smk"
 
 onstart:
     prepare()
+    follow()
 
 
 rule all:

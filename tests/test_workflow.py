@@ -75,7 +75,7 @@ def project(tmp_path_factory):
     assert text.count("methods: all") == text.count(ENGINES) == 1
     text = text.replace("methods: all", f"methods: [{', '.join(METHODS)}]").replace(ENGINES, f"{ENGINES}, deepsparse")
     config.write_text(text)
-    snakemake(copy)
+    (copy / "said.txt").write_text(snakemake(copy))
     return copy
 
 
@@ -96,6 +96,16 @@ def test_every_run_has_its_record_and_its_mirror(project, monkeypatch, tmp_path)
     assert len(records) == trained + 2 * (2 * (1 + 2) + 2)
     mirrored = read_records(fetch.fetch("sqlite:///results/tracking/smoke/mlflow.db", "smoke", tmp_path))
     assert mirrored == records
+
+
+def test_the_terminal_says_how_far_it_is_and_ends_with_all(project):
+    said, runs = (project / "said.txt").read_text(), len(Plan.load(project / "configs/smoke.yaml"))
+    assert f" 0 of {runs} runs done, {runs} waiting; about " in said
+    assert f" {runs} of {runs} runs done\n" in said
+    assert " running, " in said and "steps (" not in said and "    jobid: " not in said
+    done = run(project, sys.executable, "-m", "obert", "status", "--config", "configs/smoke.yaml")
+    assert done.stdout.startswith(f"experiment smoke: {runs} of {runs} runs done\n"), done.stdout
+    assert not [path for path in (project / "results/checkpoints").rglob("*") if path.is_file()]
 
 
 def test_tables_from_mlflow_alone_are_the_same(project):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import re
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -20,13 +21,13 @@ from obert.foundation.files import check_folder
 from obert.records.load import BUSY, Load
 
 if TYPE_CHECKING:
-    from obert.deployment.comparison import Timing
-    from obert.deployment.given import Given
+    from obert.deployment.comparison import Comparison
     from obert.engines import Engine
 
 PLACE = Path("results/speeds")
 BATCH_SIZES, LENGTHS = (1, 8), (128,)
 OPTIONS = ("against", "engines", "batch_sizes", "lengths", "threads", "warmup", "iterations", "output", "busy")
+WITHOUT_A_NAME = re.compile(r"model(\.onnx)?|(seed|checkpoint-)\d+")  # folders and files that many models have
 OF_A_RUN = ("task", "recipe", "seed", "method", "sparsity")
 
 
@@ -36,7 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option = group.add_argument
     option("models", nargs="*", type=Path, metavar="MODEL", help="folder of a Hugging Face model, or an ONNX file")
     option("--against", type=Path, metavar="MODEL", help="what speed-ups are over, timed too; the first by default")
-    option("--engines", nargs="+", metavar="NAME", help="all that run on this CPU and need no other environment")
+    option(
+        "--engines",
+        nargs="+",
+        metavar="NAME",
+        help="those on this CPU without an environment of their own by default",
+    )
     option("--batch-sizes", nargs="+", type=int, metavar="N", help=f"{' '.join(map(str, BATCH_SIZES))} by default")
     option("--lengths", nargs="+", type=int, metavar="N", help="tokens of a sequence; 128 by default")
     option("--threads", nargs="+", type=int, metavar="N", help="one for each core by default")
@@ -90,13 +96,13 @@ def run(arguments: argparse.Namespace) -> str | None:
     from obert.records.provenance import environment
 
     machine = environment()
-    models, timings, told = _timed(chosen)
-    notes += told
-    if not timings:
-        raise UserError("no engine could time anything. " + " ".join(notes))
+    found = _compared(chosen)
+    found.notes[:0] = notes
+    if not found.timings:
+        raise UserError("no engine could time anything. " + " ".join(found.notes))
     from obert.report.speeds import Measured
 
-    measured = Measured(machine, load, chosen.base, models, tuple(timings), tuple(notes))
+    measured = Measured(machine, load, found)
     written = measured.write(chosen.output)
     return f"{measured.text()}\nwritten: {', '.join(map(str, written))}"
 
@@ -122,10 +128,12 @@ def _chosen(paths: Sequence[Path], options: dict[str, Any]) -> tuple[_Chosen, li
     output = options["output"] or PLACE / datetime.now().strftime("%Y-%m-%d-%H%M%S")
     check_folder(output, "--output")
     against = options["against"]
-    named = list(dict.fromkeys([*paths, *([against] if against else [])]))
-    longest = max(scenario.sequence_length for scenario in scenarios)
-    models = {name: (path, look_at(path, longest)) for name, path in zip(_names(named), named, strict=True)}
-    base = next(name for name, (path, _) in models.items() if path == (against or named[0]))
+    places: dict[Path, Path] = {}
+    for path in (*paths, *([against] if against else [])):
+        places.setdefault(path.resolve(), path)
+    names = dict(zip(places, _names(list(places.values())), strict=True))
+    models = {names[place]: (path, look_at(path, scenarios)) for place, path in places.items()}
+    base = names[(against or paths[0]).resolve()]
     return _Chosen(models, base, engines, scenarios, settings, output), notes
 
 
@@ -144,54 +152,33 @@ def _engines(asked: Sequence[str] | None) -> tuple[dict[str, type[Engine]], list
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """The ends of the paths that tell them apart."""
+    """The ends of the paths, as long as they must be to say something and to tell the models apart."""
     parts = [path.absolute().parts[1:] for path in paths]
-    for count in range(1, max(map(len, parts)) + 1):
-        ends = ["/".join(part[-count:]) for part in parts]
-        if len(set(ends)) == len(ends):
-            return ends
-    raise UserError(f"{paths[0]}: the file system's root is no model")
+    needed = [1 + len(list(itertools.takewhile(WITHOUT_A_NAME.fullmatch, reversed(part)))) for part in parts]
+    choices = (
+        ["/".join(part[-count - more :]) for part, count in zip(parts, needed, strict=True)]
+        for more in range(max(map(len, parts)) + 1)
+    )
+    return next(ends for ends in choices if len(set(ends)) == len(ends))
 
 
-def _timed(chosen: _Chosen) -> tuple[dict[str, Given], list[tuple[str, Timing]], list[str]]:
-    """The models, the timings by engine, and what a reader must know of them."""
-    from obert.deployment.comparison import time_in
+def _compared(chosen: _Chosen) -> Comparison:
+    """The models timed in all engines."""
+    from obert.deployment.comparison import Comparison
     from obert.deployment.given import prepare
-    from obert.engines import failure
 
-    timings, notes = [], []
     with tempfile.TemporaryDirectory() as scratch:
         models = {}
         for index, (name, (path, place)) in enumerate(chosen.models.items()):
-            say(f"preparing {name}", sys.stderr)
+            _tell(f"preparing {name}")
             folder = Path(scratch) / str(index)
             folder.mkdir()
             models[name] = prepare(path, place, folder, chosen.scenarios)
-        for engine, engine_class in chosen.engines.items():
-            reasons = {name: given.unfit_reason(engine_class) for name, given in models.items()}
-            notes += [f"{engine} did not time {name}. {reason}." for name, reason in reasons.items() if reason]
-            fit = {name: given for name, given in models.items() if not reasons[name]}
-            for threads, scenarios in itertools.groupby(chosen.scenarios if fit else (), lambda one: one.threads):
-                say(f"timing {engine}, {threads} thread{'s' if threads > 1 else ''}", sys.stderr)
-                try:
-                    for timing in time_in(
-                        engine_class,
-                        fit,
-                        (chosen.base, models[chosen.base]),
-                        tuple(scenarios),
-                        warmup=chosen.settings.warmup,
-                        iterations=chosen.settings.iterations,
-                    ):
-                        timings.append((engine, timing))
-                except UserError:
-                    raise
-                except Exception as error:  # whatever a library raises: the other engines' timings are good
-                    told = failure(error).splitlines()[0].removesuffix(".")
-                    for given in models.values():
-                        told = given.named(told)
-                    notes.append(f"{engine} failed with {threads} thread{'s' if threads > 1 else ''}: {told}.")
-    left = {(engine, timing.model): timing.unsupported for engine, timing in timings if timing.unsupported}
-    notes += [
-        f"{engine} leaves a part of {name} to a slower way. First: {what}." for (engine, name), what in left.items()
-    ]
-    return models, timings, notes
+        found = Comparison(models, chosen.base, chosen.settings.warmup, chosen.settings.iterations)
+        for name, engine_class in chosen.engines.items():
+            found.add(name, engine_class, chosen.scenarios, _tell)
+    return found
+
+
+def _tell(text: str) -> None:
+    say(text, sys.stderr)

@@ -59,10 +59,17 @@ def parser() -> argparse.ArgumentParser:
     resources.add_argument("--asked-mb", type=_count, default=1, metavar="N", help="memory that its job had asked for")
     plan = command(
         "plan",
-        "print what is planned in plain numbers: runs by stage, and each recipe's schedule with a picture",
-        lambda a: print(_command("plan").run(Plan.load(a.config), _chosen(a), a.figure)),
+        "print what is planned in plain numbers: runs by stage, time and memory, and each recipe's schedule",
+        lambda a: print(_command("plan").run(Plan.load(a.config), _chosen(a), a.figure, a.cores)),
     )
     _choose_runs(plan)
+    status = command(
+        "status",
+        "print how far an experiment is: runs done, running, failed and waiting, and the time left",
+        lambda a: print(_command("status").run(Plan.load(a.config), a.cores)),
+    )
+    for each in (plan, status):
+        each.add_argument("--cores", type=_count, metavar="N", help="that runs share; this machine's by default")
     plan.add_argument("--figure", type=Path, metavar="FILE", help="draw gradual schedules to this SVG or PNG file")
     recipe = command(
         "recipe",
@@ -73,7 +80,9 @@ def parser() -> argparse.ArgumentParser:
     recipe.add_argument("--sparsity", type=float, required=True, help="fraction of the encoder's weights to prune")
     recipe.add_argument("--method", choices=METHODS, default=METHODS[0], help="what decides which weights are pruned")
     recipe.add_argument("--model", metavar="SOURCE", help="pre-trained encoder; the experiment's by default")
-    recipe.add_argument("--budget-minutes", type=float, metavar="N", help="what one run may take; no limit by default")
+    recipe.add_argument(
+        "--minutes", type=float, metavar="M", help="what one run may take: gradients and schedule are cut to fit"
+    )
     recipe.add_argument("--name", help="of the recipe; guidelines_<task>_<percent> by default")
     compress = commands.add_parser("compress", help=_COMPRESS, description=_COMPRESS)
     compress.set_defaults(run=_compress)
@@ -177,9 +186,10 @@ def _run_stage(arguments: argparse.Namespace) -> None:
         print(by_hand)
         return
     planned = Plan.load(arguments.config).find(chosen.name, **_chosen(arguments))
+    from obert.records.progress import shown
     from obert.tracking.live import live
 
-    with live(planned):
+    with live(planned), shown(planned):
         record = chosen.run(planned)
     if record is None:  # one of several processes, of which the first has made the record
         return
@@ -200,7 +210,7 @@ def _run_stage(arguments: argparse.Namespace) -> None:
 
 
 def _write_recipe(arguments: argparse.Namespace) -> None:
-    plan, given = Plan.load(arguments.config), ("task", "sparsity", "method", "model", "budget_minutes", "name")
+    plan, given = Plan.load(arguments.config), ("task", "sparsity", "method", "model", "minutes", "name")
     print(_command("recipe").run(plan, arguments.config, **{name: getattr(arguments, name) for name in given}))
 
 

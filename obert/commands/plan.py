@@ -1,4 +1,4 @@
-"""What an experiment plans, in plain numbers: runs by stage, and the schedule of each training with a picture."""
+"""What an experiment plans, in plain numbers: runs by stage, what they will take, and schedules with a picture."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from tabulate import tabulate
 
+from obert.commands import estimate
 from obert.experiment.plan import Plan, PlannedRun
 from obert.foundation.errors import UserError
 from obert.foundation.files import atomic_path, check_place
@@ -108,11 +109,12 @@ class Timetable:
         ]
 
 
-def run(plan: Plan, chosen: dict[str, Any], figure: Path | None = None) -> str:
+def run(plan: Plan, chosen: dict[str, Any], figure: Path | None = None, cores: int | None = None) -> str:
     """The planned runs that have the `chosen` task, recipe and so on, as text.
 
     Args:
         figure: an SVG or PNG file to draw gradual schedules to.
+        cores: that runs share, this machine's by default.
 
     Raises:
         UserError: no run is chosen, events that fall on one step, or a figure of nothing, of another kind, or where it
@@ -132,6 +134,7 @@ def run(plan: Plan, chosen: dict[str, Any], figure: Path | None = None) -> str:
         tables = [group[0] for group in _grouped(tables, lambda table: (table.run.key.task, table.sparsity))]
         parts.append(_recipe(same, tables))
         drawn += [table for table in tables if table.sparsity is not None and table.events]
+    parts.insert(2, estimate.run(plan, runs, cores))
     if any(run.key.task not in features for run in trained):
         parts.append(_wrapped(UNCOUNTED))
     if figure is not None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from obert.compression.draft import WHENCE, Draft, Work, cost, rounded, start_of
+from obert.compression.budget import fit_run
+from obert.compression.draft import WHENCE, Draft, cost, start_of
 from obert.experiment.plan import Plan, PlannedRun
 from obert.experiment.recipes import RECIPES
 from obert.experiment.schema import Model
@@ -16,7 +17,6 @@ from obert.experiment.strict import Sparsity
 from obert.foundation import registry
 from obert.foundation.errors import UserError, unknown_name
 from obert.foundation.files import check_place, write_text
-from obert.training.pace import Pace
 
 HEADER = "Written by `obert recipe` for {task} at {percent:g} %. "
 
@@ -28,7 +28,7 @@ def run(
     sparsity: float,
     method: str,
     model: str | None = None,
-    budget_minutes: float | None = None,
+    minutes: float | None = None,
     name: str | None = None,
 ) -> str:
     """Write the recipe, and say where it is, what a run costs and how it is started.
@@ -38,18 +38,18 @@ def run(
         task: of the experiment.
         method: one of `guidelines.METHODS`.
         model: in place of the experiment's.
-        budget_minutes: what one run may take.
+        minutes: what one run may take; gradients and schedule are cut to fit.
         name: of the recipe, made of task and sparsity if not given.
 
     Raises:
-        UserError: a name that cannot be, a recipe that is there already, or a budget that is too short.
+        UserError: a name that cannot be, a recipe that is there already, or too few minutes.
     """
     if task not in plan.experiment.tasks:
         raise unknown_name("task", task, plan.experiment.tasks, plan.where)
     if not 0 < sparsity < 1:
         raise UserError(f"--sparsity {sparsity:g}: allowed is a fraction between 0 and 1, such as 0.9")
-    if budget_minutes is not None and not budget_minutes > 0:
-        raise UserError(f"--budget-minutes {budget_minutes:g}: allowed is what is above 0")
+    if minutes is not None and not minutes > 0:
+        raise UserError(f"--minutes {minutes:g}: allowed is what is above 0")
     try:
         TypeAdapter(Sparsity).validate_python(sparsity)
     except ValidationError as error:
@@ -60,15 +60,15 @@ def run(
     network, data = start_of(teacher)
     draft = Draft.by_guidelines(teacher, method, network.config.num_hidden_layers, len(data.features))
     try:
-        work = draft.work(sparsity)
+        draft.work(sparsity)
     except ValueError as error:
         raise UserError(f"--sparsity {sparsity:g}: {error}") from None
     print(f"timing {teacher.model.source} on {task}", flush=True)
-    pace = draft.measure(network, data)
-    _require_time(draft, work, pace, sparsity, budget_minutes)
-    costs = cost(work, pace)
-    write_text(path, draft.file(f"{_header(task, sparsity)} {costs}"))
-    return "\n".join([f"{path}: written", costs, *_how_to_run(config, name, method, task, sparsity)])
+    fitted = fit_run(draft, draft.measure(network, data), minutes, sparsity)
+    costs = cost(fitted.draft.work(sparsity), fitted.pace)
+    write_text(path, fitted.draft.file(f"{_header(task, sparsity)} {costs}"))
+    said = [f"{path}: written", costs, *_how_to_run(config, name, method, task, sparsity)]
+    return "\n".join([*said[:2], *fitted.cuts(draft), *said[2:]])
 
 
 def _new_file(name: str) -> Path:
@@ -92,19 +92,6 @@ def _dense(plan: Plan, task: str, model: str | None) -> PlannedRun:
     others = {name: known for name, known in plan.experiment.models.items() if name != task}
     changed = plan.experiment.model_copy(update={"model": Model(source=model), "models": others})
     return Plan.of(changed, plan.where).teacher(task)
-
-
-def _require_time(draft: Draft, work: Work, pace: Pace, sparsity: float, budget: float | None) -> None:
-    """Raise UserError, with what would fit, if a run takes longer than it may."""
-    needed = work.minutes(pace)
-    if budget is None or needed <= budget:
-        return
-    highest = draft.highest(pace, budget, sparsity)
-    fits = "No sparsity fits" if highest is None else f"{100 * highest:g} % fits"
-    raise UserError(
-        f"--budget-minutes {budget:g} is too short for {100 * sparsity:g} %: {cost(work, pace)} {fits} into "
-        f"{budget:g} minutes; {100 * sparsity:g} % takes --budget-minutes {rounded(needed)}"
-    )
 
 
 def _header(task: str, sparsity: float) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from obert.compression.draft import Draft, rounded
+from obert.compression.draft import Draft, cost, rounded
 from obert.compression.question import SEEDS
 from obert.experiment.guidelines import Value
 from obert.foundation.errors import UserError
@@ -38,6 +39,13 @@ class Fitted:
         """Of one run."""
         return self.draft.work(sparsity).minutes(self.pace)
 
+    def cuts(self, whole: Draft) -> list[str]:
+        """What was cut of the whole recipe, in words; nothing if nothing was."""
+        before = {value.key: value.value for value in whole.values}
+        cut = [v for v in self.draft.values if v.value != before[v.key]]
+        named = ", ".join(f"{value.key} {value.value:g} in place of {before[value.key]:g}" for value in cut)
+        return [f"To fit, it has {named}: expect a lower score than with all of it."] if cut else []
+
 
 def fit(draft: Draft, pace: Pace, minutes: float | None, held_out: float) -> Fitted:
     """The best that the guidelines have for so many minutes: fewer examples first, then fewer gradients, then less
@@ -65,6 +73,35 @@ def fit(draft: Draft, pace: Pace, minutes: float | None, held_out: float) -> Fit
     )
 
 
+def fit_run(draft: Draft, pace: Pace, minutes: float | None, sparsity: float) -> Fitted:
+    """The best that the guidelines have for one run to a target: fewer gradients first, then less training.
+
+    Args:
+        minutes: of the run, without the dense model's; None for no limit.
+
+    Raises:
+        UserError: they are too few; with what would fit.
+    """
+    last = Fitted(draft, 1.0, pace)
+    if minutes is None or last.minutes(sparsity) <= minutes:
+        return last
+    for fitted in _cuts(draft, pace, minutes, 1.0):
+        try:
+            needed = fitted.minutes(sparsity)
+        except UserError:  # so short that two events fall on one step
+            break
+        if needed <= minutes:
+            return fitted
+        last = fitted
+    highest = last.draft.highest(last.pace, minutes, sparsity)
+    fits = "No sparsity fits" if highest is None else f"{100 * highest:g} % fits"
+    raise UserError(
+        f"--minutes {minutes:g} is too short for {100 * sparsity:g} %, with the shortest schedule that can be: "
+        f"{cost(last.draft.work(sparsity), last.pace)} {fits} into {minutes:g} minutes; {100 * sparsity:g} % takes "
+        f"--minutes {rounded(last.minutes(sparsity))}"
+    )
+
+
 def _fitted(draft: Draft, pace: Pace, minutes: float, held_out: float) -> Fitted | None:
     dense = (2 - held_out) * draft.dense_steps * pace.step / 60
     share = min(1.0, DENSE_SHARE * minutes / dense)
@@ -72,15 +109,20 @@ def _fitted(draft: Draft, pace: Pace, minutes: float, held_out: float) -> Fitted
         return None
     fewer = replace(draft, features=int(share * draft.features))
     left = (1 - OTHER_SHARE) * minutes - share * dense
-    for cut in CUTS:
-        event = cut[1] * pace.event if pace.gradients else pace.event
-        fitted = Fitted(_cut(fewer, cut, minutes), share, replace(pace, event=event))
+    for fitted in _cuts(fewer, pace, minutes, share):
         try:
             if (TRIALS + len(SEEDS)) * fitted.minutes(SEARCHED) <= left:
                 return fitted
         except UserError:  # so short that two events fall on one step
             return None
     return None
+
+
+def _cuts(draft: Draft, pace: Pace, minutes: float, share: float) -> Iterator[Fitted]:
+    """The draft as it is and cut ever more, on a share of the training examples."""
+    for cut in CUTS:
+        event = cut[1] * pace.event if pace.gradients else pace.event
+        yield Fitted(_cut(draft, cut, minutes), share, replace(pace, event=event))
 
 
 def _cut(draft: Draft, cut: tuple[float, float], minutes: float) -> Draft:

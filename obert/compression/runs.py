@@ -11,6 +11,7 @@ from pathlib import Path
 from obert.experiment.plan import Plan, PlannedRun
 from obert.foundation.errors import UserError
 from obert.records.finished import finished
+from obert.records.job_log import last_message
 from obert.records.record import Record
 
 
@@ -47,8 +48,7 @@ class Runs:
                 [sys.executable, "-m", "obert", *own], stdout=printed, stderr=subprocess.STDOUT, check=False
             )
         if done.returncode:
-            lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            said = lines[-1] if lines else f"it ended with status {done.returncode}"
+            said = last_message(log) or f"it ended with status {done.returncode}"
             raise UserError(f"{run.key.path} failed: {said}. All that it printed is in {log}. The same command goes on")
 
     def _log(self, run: PlannedRun) -> Path:

@@ -135,6 +135,27 @@ def keeps_what_an_update_needs_in_the_proposal(method: Method) -> None:
         hold(not change[pruned[name]].any(), f"the update of '{name}' moves weights that are pruned")
 
 
+def prunes_in_the_library(method: Method) -> None:
+    """`obert.prune` makes the masks and weights of an event on the same data. It refuses a method that learns its
+    scores in training, before it changes anything."""
+    network, expected = SmallNetwork(), SmallNetwork()
+    before = network.weights()
+    try:
+        report = network.prune_in_the_library(method, 0.6)
+    except UserError as error:
+        hold(method.steps_needed() > 0, f"obert.prune refuses the method: {error}")
+        hold(_equal(network.weights(), before), "obert.prune refuses the method after it has changed weights")
+        return
+    except Exception as error:  # whatever the method raises where no hook of its own has seen a training
+        hold(False, f"obert.prune fails, and steps_needed() says 0: {type(error).__name__}: {error}")
+    hold(method.steps_needed() == 0, "obert.prune prunes, and steps_needed() says that it takes training")
+    expected.prune(method, 0.6)
+    hold(_equal(report.masks, expected.masks), "obert.prune made other masks than an event on the same data")
+    for name, weight in network.weights().items():
+        same = torch.allclose(weight, expected.weights()[name], rtol=1e-4, atol=1e-5)  # batches are summed differently
+        hold(same, f"obert.prune made other weights of '{name}' than an event on the same data")
+
+
 def is_known_by_its_fields(method: Method) -> None:
     """A method that is written as JSON and read again is the same one."""
     again = type(method).model_validate(method.model_dump(mode="json"))
@@ -149,6 +170,7 @@ METHOD_CHECKS: tuple[Callable[[Method], None], ...] = (
     goes_on_from_a_checkpoint,
     repeats_itself,
     keeps_what_an_update_needs_in_the_proposal,
+    prunes_in_the_library,
     is_known_by_its_fields,
 )
 

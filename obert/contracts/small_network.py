@@ -8,9 +8,13 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from obert.library.prune import prune
+from obert.library.report import PruningReport
 from obert.masks.patterns import UNSTRUCTURED, AnyPattern
 from obert.masks.selection import dense_masks
 from obert.pruning import Context, Method, Proposal, TrainingHook, prune_event
+
+BATCHES = 256  # that the library is given: more than any method draws
 
 
 class Indices:
@@ -70,17 +74,20 @@ class SmallNetwork:
             self.hook.after_step(self.masks, at_target=True)
         return self
 
+    def losses(self, chosen: Tensor) -> Tensor:
+        """The loss of each of the examples with these indices."""
+        self.evaluations[torch.is_grad_enabled()] += len(chosen)
+        logits = self.model(self.inputs[chosen]).mean(1)
+        return nn.functional.cross_entropy(logits, self.labels[chosen], reduction="none")
+
     def context(self) -> Context:
         """What a method may look at, with a fresh generator: the same whenever the network is."""
-
-        def losses(chosen: Tensor) -> Tensor:
-            self.evaluations[torch.is_grad_enabled()] += len(chosen)
-            logits = self.model(self.inputs[chosen]).mean(1)
-            return nn.functional.cross_entropy(logits, self.labels[chosen], reduction="none")
-
-        hook, generator = self.hook or TrainingHook(self.layers), torch.Generator().manual_seed(0)
+        hook = self.hook or TrainingHook(self.layers)
+        generator = torch.Generator().manual_seed(0)
         targets = dict.fromkeys(self.layers, self.pattern.largest_sparsity / 2)
-        return Context(hook, self.masks, self.data, losses, generator, self.pattern, targets=targets, model=self.model)
+        return Context(
+            hook, self.masks, self.data, self.losses, generator, self.pattern, targets=targets, model=self.model
+        )
 
     @torch.no_grad()
     def proposal(self, method: Method) -> Proposal:
@@ -94,6 +101,13 @@ class SmallNetwork:
         self.masks = prune_event(method, self.context(), sparsity).masks
         self.hook.after_event(self.masks, None)
         return self
+
+    def prune_in_the_library(self, method: Method, sparsity: float) -> PruningReport:
+        """`obert.prune` on the same examples, in batches of the method's size."""
+        size = getattr(method, "gradient_batch_size", 8)
+        batches = list(self.data.minibatches(BATCHES, size, 0))
+        scope = [name.removesuffix(".weight") for name in self.layers]
+        return prune(self.model, batches, lambda _, chosen: self.losses(chosen), sparsity, method, scope=scope)
 
     def zeros(self) -> int:
         """Weights of the prunable layers that are exactly zero."""

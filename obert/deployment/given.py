@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,13 +14,13 @@ from obert.deployment.agreement import Expected
 from obert.deployment.export import FILE_NAME, export_onnx
 from obert.deployment.integer_graph import to_integer
 from obert.deployment.latency import random_inputs
-from obert.deployment.onnx_contents import Contents, read_contents
+from obert.deployment.onnx_contents import Contents, read_contents, read_inputs
 from obert.engines import Engine, EngineError, ModelFiles
 from obert.engines.onnxruntime import OnnxRuntime
 from obert.engines.pytorch import PyTorch
 from obert.experiment.schema import Scenario
 from obert.foundation.errors import UserError
-from obert.models.encoders import QUANTIZED, load_float, load_trained, save, understood
+from obert.models.encoders import QUANTIZED, QUANTIZED_WEIGHTS, load_float, load_trained, save, understood
 from obert.models.loading import load_tokenizer, load_weights, read_config
 from obert.models.positions import check_length
 from obert.records.record import MODEL
@@ -65,19 +65,19 @@ class Given:
         return text.replace(str(self.files.onnx), str(self.path))
 
 
-def look_at(path: Path, longest: int) -> Path:
-    """The file or the folder that a user's path leads to, after every check that takes no time.
-
-    Args:
-        longest: tokens of the longest sequence.
+def look_at(path: Path, scenarios: Sequence[Scenario]) -> Path:
+    """The file or the folder that a user's path leads to, after every check that takes little time.
 
     Raises:
-        UserError: there is no model, its weights are pickles, its class is not one of Transformers', or it has too few
-            positions.
+        UserError: there is no model, its weights are pickles, its class is not one of Transformers', it has no
+            tokenizer, or it is not made for one of the scenarios.
     """
     if path.is_file():
         if path.suffix in (".safetensors", ".json"):
             raise UserError(f"{path} is one file of a model: name its folder, {path.parent}")
+        sizes = read_inputs(path)
+        for scenario in scenarios:
+            _check_sizes(sizes, scenario, path)
         return path
     if not path.is_dir():
         raise UserError(
@@ -96,6 +96,8 @@ def look_at(path: Path, longest: int) -> Path:
                 "save_pretrained(folder, safe_serialization=True)"
             )
         raise UserError(f"{folder} has no weights: model.safetensors is expected beside {CONFIG}{instead}")
+    if (folder / QUANTIZED).is_file() and not (folder / QUANTIZED_WEIGHTS).is_file():
+        raise UserError(f"{folder} is of a model in 8 bits, and lacks {QUANTIZED_WEIGHTS}: make the model again")
     config = read_config(folder, str(folder))
     name = (config.architectures or [""])[0]
     if not isinstance(getattr(transformers, name or "-", None), type):
@@ -104,7 +106,8 @@ def look_at(path: Path, longest: int) -> Path:
             f"{folder / CONFIG}, architectures: it names {what}. Save the model by save_pretrained of a class of "
             "Transformers; code that comes with a model is not run"
         )
-    check_length(config, longest, "--lengths")
+    check_length(config, max(scenario.sequence_length for scenario in scenarios), "--lengths")
+    load_tokenizer(folder)
     return folder
 
 
@@ -122,8 +125,6 @@ def prepare(path: Path, place: Path, scratch: Path, scenarios: Sequence[Scenario
     """
     files = _exported(place, scratch) if place.is_dir() else ModelFiles(place, place.parent, None)
     contents = read_contents(files.onnx)
-    for scenario in scenarios:
-        _check_sizes(contents, scenario, path)
     first, longest = scenarios[0], max(scenario.sequence_length for scenario in scenarios)
     try:
         if reason := OnnxRuntime.unfit_reason(files):
@@ -146,9 +147,10 @@ def prepare(path: Path, place: Path, scratch: Path, scenarios: Sequence[Scenario
     return Given(path, files, place.is_dir(), contents, expected)
 
 
-def _check_sizes(contents: Contents, scenario: Scenario, path: Path) -> None:
+def _check_sizes(inputs: Mapping[str, tuple[int | None, int | None]], scenario: Scenario, path: Path) -> None:
+    """Raise UserError if a file's inputs have another size than a scenario's."""
     asked = {"--batch-sizes": scenario.batch_size, "--lengths": scenario.sequence_length}
-    for name, sizes in contents.inputs.items():
+    for name, sizes in inputs.items():
         for (option, value), size in zip(asked.items(), sizes, strict=True):
             if size is not None and size != value:
                 raise UserError(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto
+from onnx.external_data_helper import load_external_data_for_model
 
 from obert.deployment.onnx_graph import OnnxGraph
 from obert.foundation.errors import UserError
@@ -57,23 +60,36 @@ def read_contents(path: Path) -> Contents:
     Raises:
         UserError: it is no ONNX model, or no encoder of token ids.
     """
-    beside = path.parent
-    try:
+    with _readable(path):
+        model = onnx.load(path, load_external_data=False)
+        stored = [fact for tensor in model.graph.initializer for fact in tensor.external_data]
+        beside = {path.parent / fact.value for fact in stored if fact.key == "location"}
+        size = sum(file.stat().st_size for file in (path, *beside))
+        load_external_data_for_model(model, str(path.parent))
+    return Contents(_inputs(model.graph, path), *_Weights(model.graph).counted(), megabytes=size / 1e6)
+
+
+def read_inputs(path: Path) -> dict[str, tuple[int | None, int | None]]:
+    """The inputs alone, which takes less time. Raises UserError as `read_contents`."""
+    with _readable(path):
         graph = onnx.load(path, load_external_data=False).graph
-        names = {fact.value for tensor in graph.initializer for fact in tensor.external_data if fact.key == "location"}
-        size = sum(file.stat().st_size for file in (path, *(beside / name for name in sorted(names))))
-        if names:
-            graph = onnx.load(path).graph
+    return _inputs(graph, path)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
     except Exception as error:  # protobuf's own DecodeError, which has no stable import path
         raise UserError(
             f"{path} is not a readable ONNX model ({error}). Name an ONNX file, or the folder of a Hugging Face model"
         ) from None
-    if not graph.node:
-        raise UserError(f"{path} is not an ONNX model: it has no operators. Export the model again")
-    return Contents(_inputs(graph, path), *_Weights(graph).counted(), megabytes=size / 1e6)
 
 
 def _inputs(graph: onnx.GraphProto, path: Path) -> dict[str, tuple[int | None, int | None]]:
+    """By name, the sizes that they are declared with."""
+    if not graph.node:
+        raise UserError(f"{path} is not an ONNX model: it has no operators. Export the model again")
     constants = {tensor.name for tensor in graph.initializer}  # old files declare these as inputs too
     declared = [tensor for tensor in graph.input if tensor.name not in constants]
     found = {}

@@ -23,6 +23,11 @@ def checkpoint_folder(experiment: Experiment, key: RunKey) -> Path:
     return RESULTS / "checkpoints" / experiment.name / key.path
 
 
+def log_file(experiment: Experiment, key: RunKey) -> Path:
+    """What the job that makes a run writes, if Snakemake starts it."""
+    return RESULTS / "logs" / experiment.name / f"{key.path}.log"
+
+
 def tables_folder(experiment: Experiment) -> Path:
     """Where an experiment's tables, figures and report are."""
     return RESULTS / "tables" / experiment.name

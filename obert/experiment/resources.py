@@ -173,9 +173,20 @@ def _predicts_words(run: PlannedRun) -> bool:
 def _minutes(run: PlannedRun, sizes: Sizes, on_gpu: bool) -> float:
     """Time of a run's steps, pruning events and evaluation at the stated rate; its stage's own where nothing counts
     the steps."""
+    work = operations(run, sizes)
+    return run.stage.minutes if work is None else FIXED_MINUTES + seconds_of(work, run, on_gpu) / 60
+
+
+def seconds_of(work: float, run: PlannedRun, on_gpu: bool) -> float:
+    """What so many operations of a run take at the stated rate."""
+    return work / (GPU_RATE if on_gpu else CPU_RATE * run.experiment.threads)
+
+
+def operations(run: PlannedRun, sizes: Sizes) -> float | None:
+    """Floating-point operations of a run's steps, pruning events and evaluation; None where nothing counts steps."""
     model, data, recipe = _model(run, sizes), sizes.data_of(run), run.recipe
     if recipe is None or data is None:
-        return run.stage.minutes
+        return None
     weights = model.multiplied + (model.hidden * model.vocabulary if _predicts_words(run) else 0)
     forward = 2 * weights * data.tokens * data.sequences  # operations of a feature; backward is as much again, twice
     work = forward * (data.train + data.validation)  # a teacher predicts its training data too
@@ -189,8 +200,7 @@ def _minutes(run: PlannedRun, sizes: Sizes, on_gpu: bool) -> float:
         # Whatever a method holds is read and written for each gradient.
         held = run.method.memory_bytes(_prunable(run, model))
         work += events * run.method.gradient_examples() * (3 * forward + held / 2)
-    rate = GPU_RATE if on_gpu else CPU_RATE * run.experiment.threads
-    return FIXED_MINUTES + work / rate / 60
+    return work
 
 
 def _recorded(run: PlannedRun, on_gpu: bool) -> tuple[float, float] | None:

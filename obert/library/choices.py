@@ -69,6 +69,21 @@ def checked_method(name: Any, pattern: Pattern, parameters: dict[str, Any], call
     return method
 
 
+def chosen_method(method: Any, pattern: Pattern, parameters: dict[str, Any], caller: str) -> tuple[str, Method]:
+    """A method by its name, as `checked_method`, or one that the caller has made; with what reports call it.
+
+    Raises:
+        UserError: as `checked_method`, or there are parameters beside a method that has its own.
+    """
+    if not isinstance(method, Method):
+        return method, checked_method(method, pattern, parameters, caller)
+    name = type(method).__name__
+    if parameters:
+        raise UserError(f"{next(iter(parameters))} is beside a method that is made already: give it to {name}(...)")
+    method.check_pattern(pattern)
+    return name, method
+
+
 def checked_schedule(schedule: Any) -> dict[int, float]:
     """Sparsity by step, in the order of the steps.
 

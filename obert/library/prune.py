@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from obert.foundation.errors import UserError
 from obert.library.batches import Batches, check_draws, forward, losses_of
-from obert.library.choices import checked_method, checked_pattern, checked_sparsity
+from obert.library.choices import checked_pattern, checked_sparsity, chosen_method
 from obert.library.inspection import check_layers
 from obert.library.layers import all_or_nothing, layers_of, left_out, masks_at_start, with_gradients
 from obert.library.report import PruningReport, report_on
 from obert.library.used_weights import check_pruned, used_weights
 from obert.masks.holding import apply_masks
 from obert.masks.selection import Masks
-from obert.pruning import Context, TrainingHook, prune_event
+from obert.pruning import Context, Method, TrainingHook, prune_event
 from obert.training.masked import evaluating
 
 
@@ -27,7 +27,7 @@ def prune(
     batches: Iterable[Any],
     loss: Callable[[nn.Module, Any], Tensor],
     sparsity: float = 0.8,
-    method: str = "obert",
+    method: str | Method = "obert",
     pattern: str = "unstructured",
     scope: str | Sequence[str] | None = None,
     masks: Masks | None = None,
@@ -49,7 +49,7 @@ def prune(
             and the example as the first dimension of each layer's input; `gradients="minibatch"` takes any shape, and
             its mean is the loss.
         sparsity: fraction of the layers' weights to prune, in [0, 1).
-        method: its name in the registry, e.g. a file of `obert/pruning/`.
+        method: its name in the registry, e.g. a file of `obert/pruning/`; or an object of a class of your own.
         pattern: `unstructured`, `RxC` such as `1x4`, or `N:M` such as `2:4`.
         scope: patterns of names of layers such as `encoder.*.dense`; by default the linear layers of the encoder's
             layers, of a model of Transformers that is understood (`obert.models.architecture`); of another, every one
@@ -71,9 +71,9 @@ def prune(
         raise UserError("prune() is called in torch.inference_mode(), where there are no gradients: call it outside")
     sparsity = checked_sparsity(sparsity)
     chosen_pattern = checked_pattern(pattern, sparsity)
-    chosen = checked_method(method, chosen_pattern, parameters, "prune")
+    name, chosen = chosen_method(method, chosen_pattern, parameters, "prune")
     if chosen.steps_needed():
-        raise UserError(f"method '{method}' learns its scores in training; prune() does not train. Use a GradualPruner")
+        raise UserError(f"method '{name}' learns its scores in training; prune() does not train. Use a GradualPruner")
     layers = layers_of(model, scope)
     check_layers(model, layers)
     weights = {name: layer.weight.detach() for name, layer in layers.items()}
@@ -90,7 +90,7 @@ def prune(
         used = used_weights(layers, lambda: forward(model, loss, data))
         check_pruned(layers, used, event.masks)
     return report_on(
-        method,
+        name,
         chosen,
         chosen_pattern,
         distribution,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,8 +15,7 @@ import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
-from obert.deployment.comparison import Timing
-from obert.deployment.given import Given
+from obert.deployment.comparison import Comparison, Timing
 from obert.deployment.latency import speedup, summarize_latency
 from obert.foundation.files import atomic_path, plain, write_text
 from obert.records.load import Load
@@ -43,24 +42,18 @@ class Measured:
     Attributes:
         machine: as records have it.
         load: before.
-        base: name of the model that speed-ups are over.
-        models: by name.
-        timings: with the engine of each.
-        notes: what was not timed, and why.
+        found: the models and their timings.
     """
 
     machine: dict[str, Any]
     load: Load
-    base: str
-    models: Mapping[str, Given]
-    timings: tuple[tuple[str, Timing], ...]
-    notes: tuple[str, ...]
+    found: Comparison
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
         """A row a timing: items a second from the median, percentiles of a batch, and the speed-up with its interval
         beside the base model's median in the same rounds."""
-        return [dict(zip(COLUMNS, _row(engine, timing), strict=True)) for engine, timing in self.timings]
+        return [dict(zip(COLUMNS, _row(timing), strict=True)) for timing in self.found.timings]
 
     def write(self, folder: Path) -> list[Path]:
         """Write table, picture and record, each whole or not at all. Returns their paths."""
@@ -83,7 +76,7 @@ class Measured:
                 "seconds": timing.seconds,
                 "over_seconds": timing.baseline,
             }
-            for row, (_, timing) in zip(self.rows, self.timings, strict=True)
+            for row, timing in zip(self.rows, self.found.timings, strict=True)
         ]
         models = [
             {
@@ -94,17 +87,17 @@ class Measured:
                 "in_8_bits": given.contents.share_in_8_bits,
                 "mb": given.contents.megabytes,
             }
-            for name, given in self.models.items()
+            for name, given in self.found.models.items()
         ]
         return {
             "machine": self.machine,
             "load_average_before": self.load.average,
             "cores_in_use_before": self.load.in_use,
             "busy": self.load.is_busy,
-            "base": self.base,
+            "base": self.found.base,
             "models": models,
             "timings": timings,
-            "notes": self.notes,
+            "notes": self.found.notes,
         }
 
     def text(self) -> str:
@@ -119,12 +112,13 @@ class Measured:
         yield f"\n{self._models()}\n\n{self._timings()}\n"
         if overs := " and ".join(dict.fromkeys(row["over"] for row in self.rows if row["over"])):
             rounds = self.rows[0]["rounds"]
-            yield f"Speed-ups are over {self.base} in {overs}, whose median in the same {rounds} rounds is 'base ms'."
-        yield from self.notes
+            base = f"{self.found.base} in {overs}"
+            yield f"Speed-ups are over {base}, whose median in the same {rounds} rounds is 'base ms'."
+        yield from self.found.notes
 
     def _models(self) -> str:
         rows = []
-        for name, given in self.models.items():
+        for name, given in self.found.models.items():
             held = given.contents
             shares = f"{100 * held.sparsity:.1f}", f"{100 * held.share_in_8_bits:.0f}"
             rows.append((name, given.path, f"{held.weights:,}", *shares, f"{held.megabytes:.1f}"))
@@ -140,19 +134,19 @@ class Measured:
             where = [row[name] for name in COLUMNS[:5]]
             times = [format_number(row[name]) for name in ("p50_ms", "p90_ms", "p99_ms")]
             shown.append((*where, format_number(row["items_per_second"], 1), *times, *ratio))
-        if len(self.models) == 1:
+        if len(self.found.models) == 1:
             return _aligned([(engine, *rest) for engine, _, *rest in shown], (SHOWN[0], *SHOWN[2:]), 1)
         return _aligned(shown, SHOWN, 2)
 
 
-def _row(engine: str, timing: Timing) -> tuple:
+def _row(timing: Timing) -> tuple:
     scenario = timing.scenario
     found = summarize_latency(timing.seconds, scenario.batch_size)
     over: tuple = (None,) * 5
     if timing.baseline is not None:
         ratio, interval = speedup(timing.baseline, timing.seconds)
         over = (ratio, *interval, timing.over, 1e3 * float(np.median(timing.baseline)))
-    where = (engine, timing.model, scenario.batch_size, scenario.sequence_length, scenario.threads)
+    where = (timing.engine, timing.model, scenario.batch_size, scenario.sequence_length, scenario.threads)
     percentiles = (found.p50_ms, found.p90_ms, found.p99_ms)
     return (*where, found.throughput, *found.throughput_interval, *percentiles, *over, len(timing.seconds))
 

@@ -1,7 +1,7 @@
 """Means over seeds, and metrics and differences over examples with bootstrap intervals: one estimator each."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -126,21 +126,49 @@ def bootstrap_means(columns: Sequence[pd.Series], seed: int = 0) -> list[Resampl
     return [Resampled(float(mean), row) for mean, row in zip(table.mean(axis=1), resampled, strict=True)]
 
 
+def bootstrap_of_counts(
+    runs: Sequence[Sequence[Callable[[np.ndarray], np.ndarray]]], examples: int, seed: int = 0
+) -> list[Resampled]:
+    """As `bootstrap`, of metrics that may be made of no means, such as a correlation of ranks.
+
+    Args:
+        runs: of each, for each seed the metric of resamples: from how often each of them has each example, of shape
+            [n, examples], to [n].
+        examples: how many there are, at least two.
+        seed: of the generators that resample.
+    """
+    metrics = [metric for seeds in runs for metric in seeds]
+    batches = [np.stack([metric(counts) for metric in metrics]) for counts in _resampled_counts(examples, seed)]
+    resamples = iter(np.concatenate(batches, axis=1))
+    found = []
+    for seeds in runs:
+        value = np.mean([metric(np.ones((1, examples))) for metric in seeds])
+        shares = _shares_of_seeds(len(seeds), seed)
+        found.append(Resampled(float(value), np.einsum("sb,sb->b", shares, np.stack([next(resamples) for _ in seeds]))))
+    return found
+
+
 def _resampled_means(table: np.ndarray, seed: int) -> np.ndarray:
     """Means of rows [rows, examples] over the same RESAMPLES resamples of the examples, [rows, resamples].
 
-    A resample is how often it has each example, so that all rows take one gathering of examples, not one each. Sums are
-    taken row by row in one order: rows that are the same have the same means, to the last bit.
+    Sums are taken row by row in one order: rows that are the same have the same means, to the last bit.
     """
-    generator, examples = np.random.default_rng(seed), table.shape[1]
+    examples = table.shape[1]
+    means = [np.einsum("re,be->rb", table, counts) / examples for counts in _resampled_counts(examples, seed)]
+    return np.concatenate(means, axis=1)
+
+
+def _resampled_counts(examples: int, seed: int) -> Iterator[np.ndarray]:
+    """RESAMPLES resamples of the examples, batch by batch: how often each has each example, [batch, examples].
+
+    All that is resampled takes one gathering of examples so, not one each.
+    """
+    generator = np.random.default_rng(seed)
     batch = max(1, BATCH_ELEMENTS // examples)
-    means = []
     for start in range(0, RESAMPLES, batch):
         drawn = generator.integers(0, examples, (min(batch, RESAMPLES - start), examples))
         places = drawn + examples * np.arange(len(drawn))[:, None]
-        counts = np.bincount(places.ravel(), minlength=drawn.size).reshape(drawn.shape).astype(float)
-        means.append(np.einsum("re,be->rb", table, counts) / examples)
-    return np.concatenate(means, axis=1)
+        yield np.bincount(places.ravel(), minlength=drawn.size).reshape(drawn.shape).astype(float)
 
 
 def mean_over_tasks(parts: Sequence[Resampled]) -> Resampled:

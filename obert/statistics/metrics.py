@@ -37,5 +37,27 @@ def pearson(terms: np.ndarray) -> np.ndarray:
     return _ratio(xy - x * y, np.sqrt(variances[0] * variances[1]))
 
 
+def spearman(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Spearman's correlation of resamples: Pearson's of ranks, those of equal values averaged, [resamples].
+
+    Args:
+        x, y: of each example, [examples].
+        counts: how often each resample has each example, [resamples, examples].
+    """
+    ranks = [_ranks(values, counts) for values in (x, y)]
+    first, second = ranks
+    terms = [np.ones_like(first), first, second, first**2, second**2, first * second]
+    return pearson(np.stack([(counts * term).sum(axis=-1) for term in terms], axis=-1))
+
+
+def _ranks(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The rank of each example's value in each resample, [resamples, examples]: the mean place of its equals."""
+    _, place = np.unique(values, return_inverse=True)
+    order = np.argsort(place, kind="stable")
+    starts = np.flatnonzero(np.diff(place[order], prepend=-1))
+    equals = np.add.reduceat(counts[:, order], starts, axis=1)
+    return (np.cumsum(equals, axis=1) - (equals - 1) / 2)[:, place]
+
+
 def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     return 100 * np.divide(above, below, out=np.zeros_like(below), where=below > 0)

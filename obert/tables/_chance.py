@@ -3,13 +3,12 @@
 import math
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any
 
-from obert.foundation import registry
 from obert.records.record import Record
 from obert.statistics.collapse import CHANCE, f1_of_all_positive, largest_share
 from obert.tables import Results
 from obert.tables._measured import metric_of, score
+from obert.tables._resampled import positive_class
 
 RULE = (
     "Recovery is what is left of the dense model's lead over chance, 100 (score - chance) / (dense score - chance), in "
@@ -43,13 +42,16 @@ class Scale:
 def chance_of(results: Results, task: str, metric: str | None = None) -> float:
     """The best score in percent that the same answer to every validation example has; NaN where that is not known.
 
+    A record may say it, in its details: `chance`, by metric. Of the metrics of this package it is told by the labels.
+
     Args:
         metric: the task's primary one by default.
     """
     metric = metric or metric_of(results, task)
     records = _records(results, task)
-    if not records:
-        return math.nan
+    told = [r.details["chance"][metric] for r in records if metric in r.details.get("chance", {})]
+    if told or not records:
+        return told[0] if told else math.nan
     if metric in NOTHING:
         return 0.0
     if metric.startswith("accuracy"):
@@ -78,12 +80,8 @@ def _labels(results: Results, records: list[Record], counted: bool = True) -> li
 
 def _chance_of_f1(results: Results, records: list[Record]) -> float:
     """Of F1 of the second of two classes: of calling everything that."""
-    labels, key = _labels(results, records), records[0].key
-    task: Any = registry.load("tasks", records[0].spec.get("task", {}).get("kind") or key.task, results.config)
-    classes = getattr(task, "labels", None)
-    if not labels or not classes or len(classes) != 2:
-        return math.nan
-    return f1_of_all_positive(labels.count(classes[1]) / len(labels))
+    labels, positive = _labels(results, records), positive_class(results, records[0])
+    return f1_of_all_positive(labels.count(positive) / len(labels)) if labels and positive else math.nan
 
 
 def _chance_of_no_answer(records: list[Record], metric: str) -> float:

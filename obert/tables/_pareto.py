@@ -15,11 +15,11 @@ POINT = ("recipe", "method", "sparsity", "score_mean", "score_std", "n")
 FRONT, JOINED = "on_front", "joined"
 FADED = 0.4
 RULE = (
-    "A model is on the front (ringed, labelled with its recipe) if no other model is at least as good in both "
-    "directions and better in one. The line joins as many of the front as the intervals separate: from right to left, "
-    "each has a better score than the one before by the 95 % paired-bootstrap interval over seeds and examples, and "
-    "that one is ahead in the other direction; speed-ups by their intervals, which do not overlap. Scores are means "
-    "over seeds, error bars sample standard deviations."
+    "A model is on the front (ringed, labelled with its recipe, and with the words one seed if it has no more) if no "
+    "other model is at least as good in both directions and better in one. The line joins as many of the front as the "
+    "intervals separate: from right to left, each has a better score than the one before by the 95 % paired-bootstrap "
+    "interval over seeds and examples, and that one is ahead in the other direction; speed-ups by their intervals, "
+    "which do not overlap. Scores are means over seeds, error bars sample standard deviations."
 )
 
 
@@ -100,5 +100,6 @@ def _draw_panel(axis, part: pd.DataFrame, gain: str, looks: dict) -> None:
             axis.errorbar(chosen[gain], chosen["score_mean"], yerr=chosen["score_std"], **look)
         axis.plot([], [], linestyle="none", label=method, **looks[method])
     for spot in front[front["method"] != DENSE].itertuples():
-        label_point(axis, spot.recipe, getattr(spot, gain), spot.score_mean)
+        words = f"{spot.recipe} (one seed)" if spot.n == 1 else spot.recipe
+        label_point(axis, words, getattr(spot, gain), spot.score_mean)
     axis.margins(x=0.15, y=0.15)

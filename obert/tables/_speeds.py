@@ -5,7 +5,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from obert.tables import _figures
+from obert.tables._figures import STYLE, shades
+from obert.tables._panels import panels, shared_legend
 
 SCENARIO = ("batch_size", "sequence_length", "threads")
 BAR = 0.8  # of the distance of two engines
@@ -17,7 +18,7 @@ def draw_speeds(rows: pd.DataFrame) -> Figure:
     Args:
         rows: a row a timing, with the columns of the written table.
     """
-    with mpl.rc_context(_figures.STYLE):
+    with mpl.rc_context(STYLE):
         return _drawn(rows)
 
 
@@ -27,15 +28,15 @@ def _drawn(rows: pd.DataFrame) -> Figure:
     columns = min(len(scenarios), 3)
     lines = -(-len(scenarios) // columns)
     height = 1.2 + 0.25 * len(engines) * (len(models) + 1)
-    figure, axes = _figures.panels(lines, columns, height=height)
-    looks, thickness = _figures.styles(models), BAR / len(models)
+    figure, axes = panels(lines, columns, height=height)
+    colours, thickness = shades(len(models)), BAR / len(models)
     for axis, ((batch, length, threads), part) in zip(axes.flat, scenarios, strict=False):
         for index, model in enumerate(models):
             own = part[part["model"] == model]
             places = own["engine"].map(engines.index) + (index - (len(models) - 1) / 2) * thickness
             value = own["items_per_second"].to_numpy()
             ends = np.abs(own[["items_per_second_low", "items_per_second_high"]].to_numpy().T - value)
-            bars = axis.barh(places, value, thickness, xerr=ends, color=looks[model]["color"], label=model)
+            bars = axis.barh(places, value, thickness, xerr=ends, color=colours[index], label=model)
             axis.bar_label(bars, [_rounded(number) for number in value], padding=6, fontsize=8)
         axis.set_yticks(range(len(engines)), engines)
         axis.set_ylim(len(engines) - 0.5, -0.5)
@@ -46,7 +47,7 @@ def _drawn(rows: pd.DataFrame) -> Figure:
     for axis in list(axes.flat)[len(scenarios) :]:
         axis.set_axis_off()
     if len(models) > 1:
-        _figures.shared_legend(figure, "lower")
+        shared_legend(figure, "lower")
     return figure
 
 

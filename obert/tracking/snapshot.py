@@ -52,7 +52,7 @@ def snapshot(folder: Path) -> Iterator[Snapshot]:
 def _take(folder: Path, record: Record, target: Path) -> None:
     for name in (*BESIDE, *(name for name in record.files if name.endswith(".onnx"))):
         _link(folder / name, target / name)
-    if record.key.stage == "export":
+    if record.key.stage == "export" and record.inputs:
         source, digest = next(iter(record.inputs.items()))
         trained = folder.parents[len(record.key.path.parts) - 1] / source
         (target / "tokenizer").mkdir()

@@ -12,8 +12,9 @@ import pandas as pd
 
 from obert.experiment.keys import RunKey
 from obert.experiment.plan import PlannedRun
+from obert.foundation.files import file_hash
 from obert.masks.counts import LayerSparsity, Sparsity
-from obert.records.record import CURVES, PREDICTIONS, Record, Score, write_record
+from obert.records.record import CURVES, FILE_NAME, PREDICTIONS, Record, Score, write_record
 
 EXAMPLES, STEPS, LAYERS = 1000, 300, 12
 SIZES = {
@@ -98,5 +99,6 @@ def _record(run: PlannedRun, environment: Mapping[str, Any], fields: Mapping[str
     return Record(
         experiment=run.experiment.name, key=run.key, family=run.family, spec=run.specification,
         spec_hash=run.specification_hash, code_hash=run.code_hash, environment=dict(environment), threads=1,
-        started_at=datetime(2026, 1, 1, tzinfo=UTC), wall_time_seconds=90.0, peak_memory_mb=1000.0, **fields,
+        started_at=datetime(2026, 1, 1, tzinfo=UTC), wall_time_seconds=90.0, peak_memory_mb=1000.0,
+        inputs={str(source.key.path): file_hash(source.folder / FILE_NAME) for source in run.made_from}, **fields,
     )  # fmt: skip

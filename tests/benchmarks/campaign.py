@@ -40,7 +40,7 @@ RECIPE = {
     "extends": "smoke_gradual",
     "description": "Gradual pruning that suits every method.",
     "training": {"batch_size": 8},
-    "schedule": {"start_epoch": 1},
+    "schedule": {"start_epoch": 1.5, "end_epoch": 2.5},
     "methods": yaml.safe_load(ONE_SHOT.read_text(encoding="utf-8"))["methods"]
     | {"rigl": {"gradient_batch_size": 8}, "snip": {"gradient_batch_size": 8}},
 }

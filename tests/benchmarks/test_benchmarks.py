@@ -3,6 +3,7 @@
 import json
 
 import cpu_inference
+import estimates
 import fisher
 import live_tracking
 import numpy as np
@@ -12,12 +13,16 @@ import report
 import startup
 import torch
 import training_step
+import yaml
 from _fma_peak import fma_peak
 from samples import HEADS, with_new_head
+from tables.examples import record
 from transformers import BertConfig
 
+from obert.experiment.plan import Plan
 from obert.models.encoders import prunable_weights, save
 from obert.models.loading import load_tokenizer
+from obert.records.record import write_record
 
 CPU = torch.device("cpu")
 TINY_WIDTHS = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
@@ -222,3 +227,25 @@ def test_a_trainer_that_fails_ends_the_benchmark_of_a_training_step(monkeypatch)
     monkeypatch.setattr(training_step.CompressionTrainer, "compute_loss", fail)
     with pytest.raises(ValueError, match="enough"):
         training_step.measure(training_step.Case("sst2", 2, 8, 1, 3, CPU), BertConfig(vocab_size=50, **TINY_WIDTHS))
+
+
+def test_estimates_are_compared_with_what_runs_took(root, tmp_path, monkeypatch, capsys):
+    """Two seeds of 100 and 150 s, and 125 s to another target."""
+    monkeypatch.setattr("obert.experiment.folders.RESULTS", tmp_path / "results")
+    content = yaml.safe_load((root / "configs/smoke.yaml").read_text(encoding="utf-8"))
+    kept = {name: content[name] for name in ("name", "description", "model", "tasks", "threads", "teacher")}
+    block = {"recipes": ["smoke_gradual"], "methods": ["magnitude"], "tasks": ["movie_reviews"]}
+    path = tmp_path / "edited.yaml"
+    path.write_text(yaml.safe_dump(kept | {"downstream": [block | {"sparsities": [0.75, 0.8]}], "seeds": [0, 1]}))
+    plan = Plan.load(str(path))
+    for sparsity, seed, seconds in ((0.8, 0, 100.0), (0.8, 1, 150.0), (0.75, 0, 125.0)):
+        run = plan.find("downstream", sparsity=sparsity, seed=seed)
+        fields = {"spec": run.specification, "spec_hash": run.specification_hash, "wall_time_seconds": seconds}
+        write_record(run.folder, record("downstream", 90.0, **fields))
+    estimates.main(["--config", str(path)])
+    rows = [line.rsplit(maxsplit=4)[-4:] for line in capsys.readouterr().out.splitlines()[2:]]
+    assert rows == [
+        ["1", "1.00", "1.00", "1.00"],  # the other target, from the mean of the two
+        ["2", "1.08", "0.67", "1.50"],  # from the other seed
+        ["3", "1.00", "0.83", "1.25"],  # each from the other target
+    ]

@@ -5,6 +5,7 @@ import json
 import shutil
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from samples import HEADS, padded_batches, with_new_head
@@ -160,7 +161,10 @@ def test_outputs_are_compared_before_an_engine_is_timed(models, capsys, tmp_path
 
     monkeypatch.setattr(OpenVino, "run", wrong)
     out, record = run(capsys, tmp_path, models / "dense.onnx", "--engines", "openvino", "onnxruntime")
-    assert "OpenVINO's outputs differ from ONNX Runtime's by up to 0.5; allowed is 0.001" in out
+    assert (
+        "openvino did not time dense.onnx. OpenVINO's outputs differ from ONNX Runtime's by up to 0.5; allowed is 0.001"
+        in out
+    )
     assert {timing["engine"] for timing in record["timings"]} == {"onnxruntime"}
 
     right = OnnxRuntime.run
@@ -174,10 +178,40 @@ def test_an_engine_that_crashes_leaves_the_others(models, capsys, tmp_path, monk
 
     monkeypatch.setattr(OpenVino, "__init__", crash)
     out, record = run(capsys, tmp_path, models / "dense.onnx", "--engines", "openvino", "sparse")
-    assert "openvino failed with 1 thread: MemoryError: std::bad_alloc." in out
+    assert "openvino did not time dense.onnx. MemoryError: std::bad_alloc." in out
     assert {timing["engine"] for timing in record["timings"]} == {"sparse"}
     said = fails(capsys, models / "dense.onnx", "--engines", "openvino", *QUICK)
-    assert "no engine could time anything. openvino failed with 1 thread: MemoryError: std::bad_alloc" in said
+    assert "no engine could time anything. openvino did not time dense.onnx. MemoryError: std::bad_alloc." in said
+
+
+def test_an_engine_that_fails_later_leaves_what_was_timed(models, capsys, tmp_path, monkeypatch):
+    right = OpenVino.run
+
+    def short(self, inputs):
+        if inputs["input_ids"].shape[1] > 8:
+            raise ValueError("too long\nfor this engine")
+        return right(self, inputs)
+
+    monkeypatch.setattr(OpenVino, "run", short)
+    options = [*QUICK, "--lengths", "8", "16", "--engines", "openvino"]
+    out, record = run(capsys, tmp_path, models / "dense.onnx", options=options)
+    assert [timing["sequence_length"] for timing in record["timings"]] == [8]
+    assert "openvino failed with 1 thread: ValueError: too long." in out
+
+
+def test_a_file_of_fixed_size_is_timed_in_that_alone(models, capsys, tmp_path):
+    model = onnx.load(models / "dense.onnx")
+    for declared in model.graph.input:
+        for size, value in zip(declared.type.tensor_type.shape.dim, (2, 8), strict=True):
+            size.dim_value = value
+    onnx.save(model, tmp_path / "fixed.onnx")
+    _, record = run(capsys, tmp_path, tmp_path / "fixed.onnx", "--engines", "onnxruntime")
+    assert len(record["timings"]) == 1
+    said = fails(capsys, tmp_path / "fixed.onnx", *QUICK, "--batch-sizes", "2", "4")
+    assert (
+        "fixed.onnx is made for input_ids of 2 x 8 alone: give --batch-sizes 2, or export it with dynamic axes" in said
+    )
+    assert "give --lengths 8" in fails(capsys, tmp_path / "fixed.onnx", *QUICK, "--lengths", "9")
 
 
 @pytest.mark.parametrize("head", ["sequence_classification", "token_classification", "masked_language_model"])
@@ -254,6 +288,15 @@ def test_mistakes_are_told_before_any_work(models, capsys, monkeypatch, options,
     assert expected in fails(capsys, models / "dense", *options)
 
 
+def test_it_works_in_any_folder_and_replaces_nothing(models, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["benchmark", str(models / "dense.onnx"), *QUICK, "--engines", "onnxruntime"]) == 0
+    (written,) = (tmp_path / "results" / "speeds").iterdir()
+    written = written.relative_to(tmp_path)
+    assert f"written: {written}/speeds.csv, {written}/speeds.png, {written}/speeds.json" in capsys.readouterr().out
+    assert "/ has no config.json" in fails(capsys, "/")
+
+
 def test_options_without_a_model_are_a_mistake(capsys):
     assert "--lengths is for models that are named" in fails(capsys, "--lengths", "8")
 
@@ -268,9 +311,12 @@ def test_a_busy_machine_is_refused_unless_told_otherwise(models, capsys, tmp_pat
 
 
 def test_names_tell_models_apart(models, capsys, tmp_path):
-    given = [tmp_path / name / "model.onnx" for name in ("a", "b")]
+    given = [tmp_path / name for name in ("a/model.onnx", "b/x/seed0/model.onnx", "b/y/seed0/model.onnx", "c.onnx")]
     for path in given:
-        path.parent.mkdir()
+        path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(models / "dense.onnx", path)
     _, record = run(capsys, tmp_path, *given, given[0], "--engines", "onnxruntime")
-    assert [model["name"] for model in record["models"]] == ["a/model.onnx", "b/model.onnx"]
+    names = ["a/model.onnx", "x/seed0/model.onnx", "y/seed0/model.onnx", "c.onnx"]
+    assert [model["name"] for model in record["models"]] == names
+    _, record = run(capsys, tmp_path, given[0], tmp_path / "b" / ".." / "a" / "model.onnx", "--engines", "onnxruntime")
+    assert [model["name"] for model in record["models"]] == ["a/model.onnx"]

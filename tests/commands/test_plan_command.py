@@ -96,6 +96,44 @@ def test_finished_runs_are_counted(finished, capsys):
     assert next(line.split()[:3] for line in text.splitlines() if line.startswith("teacher ")) == ["teacher", "2", "1"]
 
 
+def test_nothing_is_estimated_from_nothing(config, capsys):
+    text = printed(capsys, "--config", config)
+    assert "estimate: 7 runs to be made\n" in text
+    rows = [line.split() for line in text.splitlines() if line.endswith("nothing yet")]
+    assert rows == [
+        [stage, count, *[DASH] * 3, "nothing", "yet"] for stage, count in (("teacher", "2"), ("downstream", "5"))
+    ]
+    assert "`obert check` counts what runs train on" in text
+
+
+def test_what_is_left_is_estimated_from_finished_runs(config, capsys):
+    """A teacher of 200 s, and the run to 50 % of the recipe that is scaled: 60 steps in 600 s. At 90 % it has 144."""
+    plan = Plan.load(config)
+    scaled = [plan.find("downstream", recipe="scaled", sparsity=s) for s in (0.5, 0.9)]
+    for run, steps, seconds, memory in (
+        (plan.teacher("movie_reviews"), 6, 200.0, 800.0),
+        (scaled[0], 60, 600.0, 1500.0),
+    ):
+        fields = {"spec": run.specification, "spec_hash": run.specification_hash, "environment": {"gpu": None}}
+        fields |= {"wall_time_seconds": seconds, "peak_memory_mb": memory, "costs": {"optimizer_steps": steps}}
+        write_record(run.folder, record(run.key.stage, 90.0, data={"features": {"train": 96}}, **fields))
+    chosen = ["--config", config, "--recipe", "scaled"]
+    text = printed(capsys, *chosen, "--cores", "1")
+    assert "estimate: 1 run to be made, about 24 min on 1 core\n" in text
+    row = next(line for line in text.splitlines() if line.startswith("downstream ") and "pace" in line)
+    assert row.split()[1:7] == ["1", "24", "min", "24", "min", "1.5"]
+    assert row.endswith("the pace of finished runs on the same task and model (1)")
+    text = printed(capsys, *chosen, "--sparsity", "0.5")
+    assert "estimate: nothing is left to be made" in text
+
+
+def test_a_stated_rate_is_named_as_one(config, capsys):
+    assert main(["check", "--config", config]) == 0
+    text = printed(capsys, "--config", config, "--cores", "2")
+    assert "estimate: 7 runs to be made, about " in text and " on 2 cores\n" in text
+    assert "a stated rate" in text and "A stated rate is that of an old processor" in text
+
+
 def test_a_scaled_recipe_is_resolved_for_each_sparsity(finished, capsys):
     """ln(1 - s) / ln(0.8) is 3.1 at 50 % and 10.3 at 90 %: 5 and 12 cycles of two epochs."""
     text = printed(capsys, "--config", finished, "--recipe", "scaled")
@@ -168,13 +206,14 @@ def test_mistakes_are_told(config, capsys, arguments, expected):
 
 
 @pytest.mark.parametrize(
-    ("place", "problem"), [("folder.svg", "it is a folder"), ("edited.yaml/x.svg", "Not a directory")]
+    ("place", "named", "problem"),
+    [("folder.svg", "folder.svg", "it is a folder"), ("edited.yaml/x.svg", "edited.yaml", "Not a directory")],
 )
-def test_a_figure_that_cannot_be_written_is_told(config, capsys, tmp_path, place, problem):
+def test_a_figure_that_cannot_be_written_is_told(config, capsys, tmp_path, place, named, problem):
     (tmp_path / "folder.svg").mkdir()
     assert main(["plan", "--config", config, "--recipe", "linear", "--figure", str(tmp_path / place)]) == 2
     said = capsys.readouterr().err
-    assert f"--figure: {tmp_path / place} cannot be written ({problem})" in said
+    assert f"--figure: {tmp_path / named} cannot be written ({problem})" in said
 
 
 def test_a_terminal_without_dashes_and_blocks_is_served(config, root):

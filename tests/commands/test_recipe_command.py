@@ -101,19 +101,33 @@ def test_every_value_has_a_reason_and_a_source(config, paced, tmp_path):
     [
         # 4 cycles of 6 steps and 9 events are 684 s; 3 cycles with 5 are 408 s; 2 with 1 are 132 s. Half of what is
         # left is pruned in each after the first: 3 reach 75 %, 2 reach 50 %.
-        (10, "75 % fits into 10 minutes; 80 % takes --budget-minutes 12"),
+        (10, "75 % fits into 10 minutes; 80 % takes --minutes 12"),
         (2.2, "50 % fits into 2.2 minutes"),
         (2, "No sparsity fits into 2 minutes"),
     ],
 )
 def test_a_budget_that_is_too_short_is_refused_with_what_would_fit(config, paced, capsys, tmp_path, budget, fits):
-    assert recipe(config(), "--sparsity", "0.8", "--budget-minutes", str(budget)) == 2
+    assert recipe(config(), "--sparsity", "0.8", "--minutes", str(budget)) == 2
     assert fits in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "own/recipes").iterdir()] == ["ours.yaml"]
 
 
-def test_a_budget_that_is_long_enough_is_not_refused(config, paced):
-    assert recipe(config(), "--sparsity", "0.8", "--budget-minutes", "11.4") == 0
+def test_a_budget_that_is_long_enough_is_not_refused(config, paced, capsys):
+    assert recipe(config(), "--sparsity", "0.8", "--minutes", "11.4") == 0
+    assert "To fit" not in capsys.readouterr().out
+
+
+# Events are as long as they have gradients, of which there are 96: 24 steps of 6 s and 9 events of 30 s, or of 15 s.
+@pytest.mark.parametrize(("minutes", "gradients", "taken"), [(7, 48, "6.9"), (6.8, 24, "4.7")])
+def test_a_recipe_is_cut_until_a_run_fits(config, monkeypatch, capsys, tmp_path, minutes, gradients, taken):
+    monkeypatch.setattr("obert.compression.draft.measure", lambda *_: Pace(6.0, 60.0, 4, 96))
+    assert recipe(config(), "--sparsity", "0.8", "--minutes", str(minutes), "--name", "mine") == 0
+    said = capsys.readouterr().out
+    assert f"One run takes about {taken} minutes" in said
+    assert f"To fit, it has methods.obert.num_gradients {gradients} in place of 96: expect a lower score" in said
+    written = (tmp_path / "own/recipes/mine.yaml").read_text()
+    assert yaml.safe_load(written)["methods"]["obert"]["num_gradients"] == gradients
+    assert f"so that all fits into {minutes:g} minutes" in " ".join(written.split()).replace("# ", "")
 
 
 @pytest.mark.parametrize(
@@ -126,7 +140,7 @@ def test_a_budget_that_is_long_enough_is_not_refused(config, paced):
         (["--sparsity", "0.9999999999"], "at most 4 decimals: round it"),
         (["--sparsity", "0.9", "--name", ""], "1 to 100 lower-case letters"),
         (["--sparsity", "0.9", "--name", "a" * 300], "1 to 100 lower-case letters"),
-        (["--sparsity", "0.9", "--budget-minutes", "0"], "--budget-minutes 0"),
+        (["--sparsity", "0.9", "--minutes", "0"], "--minutes 0"),
         (["--sparsity", "0.9", "--name", "My recipe"], "--name My recipe"),
         (["--sparsity", "0.9", "--name", "gradual"], "configs/recipes/gradual.yaml is there already"),
         (["--sparsity", "0.9", "--name", "ours"], "ours.yaml is there already, and is not overwritten"),

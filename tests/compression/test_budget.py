@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from obert.compression.budget import CUTS, fit
+from obert.compression.budget import CUTS, fit, fit_run
 from obert.compression.draft import Draft
 from obert.experiment.keys import RunKey
 from obert.experiment.recipes import load_recipe
@@ -58,6 +58,25 @@ def test_more_minutes_never_do_worse(draft):
     found = [fit(draft, PACE, limit, 0.2) for limit in (30, 60, 120, 240, 480)]
     shares = [fitted.share for fitted in found]
     assert shares == sorted(shares) and shares[-1] == 1
+
+
+def test_one_run_is_cut_until_it_fits(draft):
+    """At 90 %, by a factor of about eight; before that by the gradients alone."""
+    whole = fit_run(draft, PACE, None, 0.9)
+    assert whole.draft == draft and whole.cuts(draft) == []
+    needed = whole.minutes(0.9)
+    assert fit_run(draft, PACE, needed, 0.9) == whole
+    for limit in (0.9 * needed, needed / 2, needed / 4):
+        fitted = fit_run(draft, PACE, limit, 0.9)
+        assert fitted.minutes(0.9) <= limit
+        recipe = fitted.draft.recipe
+        kept = recipe.scaling.unit_epochs, recipe.methods["obert"]["num_gradients"] / 1024
+        assert kept in CUTS[1:]
+        (said,) = fitted.cuts(draft)
+        assert f"methods.obert.num_gradients {1024 * kept[1]:g} in place of 1024" in said
+        assert (f"scaling.unit_epochs {kept[0]:g} in place of 1" in said) == (kept[0] < 1)
+    with pytest.raises(UserError, match=r"--minutes 0\.1 is too short for 90 %.*No sparsity fits into 0\.1 minutes"):
+        fit_run(draft, PACE, 0.1, 0.9)
 
 
 def test_too_few_minutes_are_told_with_how_many_would_do(draft):

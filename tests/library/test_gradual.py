@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from cheap_methods import library_settings
 from safetensors import safe_open
 from torch import nn
 
@@ -10,17 +11,8 @@ from obert.foundation.errors import UserError
 
 SMALL = {"num_gradients": 32, "fisher_block_size": 16, "dampening": 1e-5}
 SCHEDULE = {4: 0.3, 8: 0.6, 10: 0.8, 12: 0.8}
-SETTINGS = {
-    "obert": SMALL,
-    "movement": {},
-    "soft_movement": {"distribution": "uniform"},
-    "platon": {"window": 3},
-    "prune_ofa": {},
-    "lottery_ticket": {},
-    "random": {},
-    "rigl": {},
-    "wanda": {"examples": 16},
-}
+SETTINGS = library_settings()
+SETTINGS["soft_movement"] |= {"distribution": "uniform"}
 
 
 def cross_entropy(model, batch):

@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from cheap_methods import library_settings
 
 from obert import GradualPruner
 from obert.experiment.recipe import Training
 from obert.experiment.recipes import load_task
 from obert.experiment.schema import Model
-from obert.foundation import registry
+from obert.library.choices import checked_method
 from obert.masks.patterns import UNSTRUCTURED
 from obert.models.encoders import load_pretrained, prunable_weights
 from obert.pruning.shared.input_based import BATCH as INPUT_BATCH
@@ -18,24 +19,7 @@ from obert.training.trainer import CompressionTrainer
 
 SEED, STEPS, BATCH = 5, 6, 8
 SCHEDULE = {2: 0.3, 4: 0.6, 5: 0.6}
-EXAMPLES = {"gradients": "per_example", "num_gradients": 16}
-SETTINGS = {
-    "magnitude": {},
-    "random": {},
-    "movement": {},
-    "soft_movement": {},
-    "platon": {"window": 2},
-    "prune_ofa": {},
-    "lottery_ticket": {},
-    "snip": {"num_gradients": 2},
-    "rigl": {},
-    "obd": {**EXAMPLES, "recomputations": 2},
-    "mfac": {"num_gradients": 4, "gradients": "minibatch", "recomputations": 2},
-    "woodfisher": {"num_gradients": 4, "fisher_block_size": 16, "gradients": "minibatch"},
-    "obert": {**EXAMPLES, "fisher_block_size": 16},
-    "wanda": {"examples": 16},
-    "sparsegpt": {"examples": 16},
-}
+SETTINGS = library_settings()
 
 
 @pytest.fixture(scope="module")
@@ -82,9 +66,8 @@ class FeaturesOfTheEvent:
 
 
 def method_of(name):
-    kind = registry.load("pruning", name)
-    batch = {"gradient_batch_size": BATCH} if "gradient_batch_size" in kind.model_fields else {}
-    return kind(**SETTINGS[name], **batch)
+    method = checked_method(name, UNSTRUCTURED, SETTINGS[name], "the test")
+    return method.model_copy(update={"gradient_batch_size": BATCH} if hasattr(method, "gradient_batch_size") else {})
 
 
 @pytest.fixture

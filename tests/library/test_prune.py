@@ -1,5 +1,6 @@
 """The library entry point, mostly on models that are not transformers."""
 
+import copy
 import subprocess
 import sys
 from itertools import count
@@ -317,6 +318,20 @@ def test_masks_that_do_not_fit_are_refused(model, batches, change):
         masks["0.weight"], expected = masks["0.weight"].T, "the weight is"
     with pytest.raises(UserError, match=expected):
         prune(model, batches, cross_entropy, masks=masks, **arguments, **SMALL)
+
+
+def test_a_method_object_is_taken_as_it_is(model, batches):
+    method = OptimalBertSurgeon(**SMALL, gradients="per_example")
+    found = prune(copy.deepcopy(model), batches, cross_entropy, 0.5, method)
+    named = prune(copy.deepcopy(model), batches, cross_entropy, 0.5, "obert", **SMALL)
+    assert all(torch.equal(found.masks[name], mask) for name, mask in named.masks.items())
+    assert (found.method, found.parameters) == ("OptimalBertSurgeon", named.parameters)
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(UserError, match=r"dampening is beside a method .*: give it to OptimalBertSurgeon\(\.\.\.\)"):
+        prune(model, batches, cross_entropy, 0.5, method, dampening=1e-3)
+    with pytest.raises(UserError, match="fisher_block_size"):
+        prune(model, batches, cross_entropy, 0.5, OptimalBertSurgeon(fisher_block_size=6), pattern="1x4")
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_hold_masks_refuses_masks_of_unknown_weights(model):

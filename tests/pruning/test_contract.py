@@ -115,6 +115,28 @@ class Stateful(Magnitude):
         return _Stateful(self.score(context))
 
 
+class _Counting(TrainingHook):
+    events = 1.0
+
+
+class NeedsItsHook(Magnitude):
+    """Looks at what only its own hook has, without saying that it takes training."""
+
+    def training_hook(self, network, layers, pattern=None):
+        return _Counting(layers)
+
+    def score(self, context):
+        return {name: scores * context.hook.events for name, scores in super().score(context).items()}
+
+
+class OnlyInTheHarness(Magnitude):
+    """Prunes the largest weights for a caller of the library."""
+
+    def score(self, context):
+        scores = super().score(context)
+        return scores if type(context.data).__name__ == "Indices" else {n: -value for n, value in scores.items()}
+
+
 class PrunesNothing(Magnitude):
     def check_pattern(self, pattern):
         raise UserError("not this one")
@@ -136,6 +158,8 @@ class UnknownSettings(Magnitude):
         (ForwardOnly, r"gradient_examples\(\) is 8, and 0 examples were drawn"),
         (MovesThePruned, "moves weights that are pruned"),
         (Stateful, "an update changed when another proposal was made before it"),
+        (NeedsItsHook, "obert.prune fails, and steps_needed.. says 0: AttributeError: .*events"),
+        (OnlyInTheHarness, "obert.prune made other masks than an event on the same data"),
         (PrunesNothing, "the method prunes in no pattern: not this one"),
         (UnknownSettings, "no_such_field"),
         (Method, "defines neither 'score' nor 'propose'"),

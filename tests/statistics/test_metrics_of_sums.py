@@ -3,6 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from samples import tagged
 from scipy import stats
 from seqeval.metrics import f1_score, precision_score, recall_score
@@ -10,7 +12,7 @@ from sklearn.metrics import f1_score as f1_of_labels
 from sklearn.metrics import matthews_corrcoef
 
 from obert.statistics.estimates import RESAMPLES, bootstrap
-from obert.statistics.metrics import f1, matthews, pearson, pearson_terms
+from obert.statistics.metrics import f1, matthews, pearson, pearson_terms, spearman
 
 RNG = np.random.default_rng(0)
 GIVEN, TRUE = RNG.random(200) < 0.6, RNG.random(200) < 0.7
@@ -92,3 +94,17 @@ def test_entities_are_counted_as_seqeval_counts_them():
     for name, metric in by_seqeval.items():
         assert 0 < found[name].value < 100
         assert found[name].value == pytest.approx(100 * metric(true, given))
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(0, 3)), min_size=2, max_size=8),
+)
+def test_spearman_of_a_resample_is_scipys_of_the_examples_drawn(rows):
+    """With ties within and between examples; 0 where scipy has no value, or a resample has nothing in it."""
+    x, y, counts = np.array(rows).T
+    drawn_x, drawn_y = np.repeat(x, counts), np.repeat(y, counts)
+    defined = len(set(drawn_x)) > 1 and len(set(drawn_y)) > 1
+    expected = 100 * stats.spearmanr(drawn_x, drawn_y).statistic if defined else 0.0
+    if counts.sum():
+        found = spearman(x, y, np.stack([counts, np.ones_like(counts)]).astype(float))
+        assert found[0] == pytest.approx(expected, abs=1e-6)

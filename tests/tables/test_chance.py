@@ -80,6 +80,13 @@ def test_chance_of_records_is_the_share_of_the_most_frequent_answer(make_results
     assert chance_of(results, "a_task") == 20.9
 
 
+def test_a_task_may_say_the_chance_of_a_metric_of_its_own(make_results):
+    details = {"chance": {"my_metric": 12.5}}
+    results = with_run(make_results, "my_task", {"my_metric": 50.0, "other": 1.0}, details=details)
+    assert chance_of(results, "a_task") == 12.5 and math.isnan(chance_of(results, "a_task", "other"))
+    assert Scale.of(results, "a_task").recovery(31.25) == pytest.approx(50.0)
+
+
 def test_chance_that_no_record_tells_is_not_guessed(make_results):
     results = with_run(make_results, "sst2", {"accuracy": 60.0})
     assert math.isnan(chance_of(results, "a_task"))

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from obert.records.record import Score
+from obert.tables._labels import PointLabel
 from obert.tables._pareto import is_on_front
 from obert.tables._separation import separated
 from obert.tables.pareto_sparsity import ParetoSparsity
@@ -132,8 +133,10 @@ def test_models_that_the_examples_cannot_tell_apart_are_not_joined(make_results)
     found = table.build(results)
     assert found["on_front"].tolist() == [True, True, True]
     assert found["joined"].tolist() == [False, True, True]
-    line = table.draw(found).axes[0].lines[0]
-    assert line.get_xdata().tolist() == [70.0, 90.0]
+    axis = table.draw(found).axes[0]
+    assert axis.lines[0].get_xdata().tolist() == [70.0, 90.0]
+    labels = [child.get_text() for child in axis.get_children() if isinstance(child, PointLabel)]
+    assert labels == ["gradual (one seed)"] * 3
 
 
 def test_models_without_predictions_are_not_joined(make_results):

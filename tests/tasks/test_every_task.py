@@ -1,6 +1,8 @@
 """What holds for every task. A new task is found by its file name and runs on the small data of its kind."""
 
+import importlib
 import json
+import pkgutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from samples import write_tagged
 from torch.nn.functional import one_hot
 from transformers import AutoTokenizer
 
+from obert import heads
 from obert.experiment.recipes import load_task
 from obert.foundation import registry
 from obert.foundation.errors import UserError
@@ -52,22 +55,44 @@ def write_sentences(schema, folder):
     return folder
 
 
-@pytest.fixture(scope="module", params=registry.names("tasks"))
+# A task with a choice of heads is tested with each: what its options are beside those of the task as it is.
+CASES = {name: (name, {}) for name in registry.names("tasks")}
+CASES |= {"winogrande, a new head": ("winogrande", {"scoring": "head", "format": "hf"})}
+
+
+@pytest.fixture(scope="module", params=CASES)
 def task(request, tmp_path_factory):
-    schema = registry.load("tasks", request.param)
+    name, chosen = CASES[request.param]
+    schema = registry.load("tasks", name)
     options = {"doc_stride": 16} if issubclass(schema, QuestionAnswering) else {}
     if issubclass(schema, Unanswerable):
         options["threshold_examples"] = 0.2
     if issubclass(schema, MultipleChoice):
-        source = questions_with_choices.write(request.param, tmp_path_factory.mktemp("choices"))
+        source = questions_with_choices.write(name, tmp_path_factory.mktemp("choices"))
     elif issubclass(schema, Sentences):
         source = write_sentences(schema, tmp_path_factory.mktemp("sentences"))
     elif issubclass(schema, Tagging):
         source = write_tagged(tmp_path_factory.mktemp("tagged"))
     else:
         source = DATA / SOURCES[schema.head.auto_model]
-    options |= {"source": str(source), "max_length": 96, "train_examples": None}
-    return load_task(request.param, options, "the test")
+    options |= {"source": str(source), "max_length": 96, "train_examples": None, **chosen}
+    return load_task(name, options, "the test")
+
+
+def test_every_head_is_that_of_a_task_that_is_tested():
+    modules = [importlib.import_module(f"obert.heads.{file.name}") for file in pkgutil.iter_modules(heads.__path__)]
+    defined = {
+        value
+        for module in modules
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, heads.Head) and value.__module__ == module.__name__
+    }
+    schemas = [(registry.load("tasks", name), chosen) for name, chosen in CASES.values()]
+    found = {
+        type(schema.head if isinstance(schema.head, heads.Head) else schema(**chosen).head)
+        for schema, chosen in schemas
+    }
+    assert found == defined
 
 
 @pytest.fixture(scope="module")
