@@ -12,7 +12,7 @@ from obert.report.parts import parts
 
 TEMPLATES = Path(__file__).parent / "templates"
 PIXELS = 96  # an inch on a page
-LONG = 40  # characters of a cell that stays on one line
+LONG = 30  # characters of a cell that stays on one line
 
 
 @cache

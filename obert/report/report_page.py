@@ -1,5 +1,6 @@
 """The whole report as one page: tables and figures by section, what they were made with, and how to rerun a row."""
 
+import re
 from collections.abc import Mapping
 
 from obert.data.wheels import ASSETS, PREFIX
@@ -56,8 +57,8 @@ def _summary(records: list[Record]) -> list[tuple[str, str]]:
 
 
 def _what_is_missing(built: BuiltTable) -> str:
-    """The last of a table's notes, which says what it lacks; the commands are on its own page."""
-    return built.notes[-1].text if built.notes else ""
+    """The last of a table's notes, which says what it lacks, without what leads to commands: they are on its page."""
+    return re.sub(r"\s*[^.]*:$", "", built.notes[-1].text) if built.notes else ""
 
 
 def _linked(sizes: Mapping[str, int]) -> set[str]:

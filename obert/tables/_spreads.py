@@ -54,7 +54,10 @@ class Spreads(Table):
         return pd.DataFrame(shown)
 
     def notes(self, results: Results) -> tuple[Note, ...]:
-        return self.tables[0]().notes(results)
+        notes = self.tables[0]().notes(results)
+        if any(key not in results.by_key for key in results.planned) or self.is_measured(self.build(results)):
+            return notes
+        return (*notes, Note("No deviation was measured: that takes two seeds or more of one of these runs."))
 
 
 def _text(std: float, runs: float) -> str:
