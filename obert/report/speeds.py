@@ -60,11 +60,11 @@ class Measured:
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([COLUMNS, *(row.values() for row in self.rows)])
         write_text(folder / TABLE, text.getvalue())
+        write_text(folder / RECORD, json.dumps(self._record(), indent=1, default=plain) + "\n")
         figure = draw_speeds(pd.DataFrame(self.rows))
         _figures.fix_layout(figure)
         with atomic_path(folder / PICTURE) as temporary:
             temporary.write_bytes(_figures.save(figure, "png"))
-        write_text(folder / RECORD, json.dumps(self._record(), indent=1, default=plain) + "\n")
         return [folder / name for name in (TABLE, PICTURE, RECORD)]
 
     def _record(self) -> dict[str, Any]:
