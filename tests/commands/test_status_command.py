@@ -16,13 +16,13 @@ from obert.commands.cli import main
 from obert.commands.following import Follower
 from obert.commands.status import Watch
 from obert.experiment.plan import Plan
-from obert.records.progress import FILE_NAME, Progress
+from obert.records.progress import FILE_NAME, Progress, look
 
 TASK = "movie_reviews"
 DOWNSTREAM = [
     {"recipes": ["smoke_gradual"], "methods": ["obert"], "tasks": [TASK], "sparsities": [0.75, 0.8], "seeds": [0, 1, 2]}
 ]
-BEGUN = datetime.now(UTC) - timedelta(minutes=12)
+AGE = timedelta(minutes=12)
 BAR = " 10%|#         | 3/30 [00:01<00:09]\r 20%|##        | 6/30 [00:02<00:08]\r"
 
 
@@ -58,7 +58,8 @@ def finish(run, seconds, **fields):
 def tell(run, **fields):
     """Write what this process tells of a run."""
     process = psutil.Process()
-    told = {"host": platform.node(), "pid": os.getpid(), "created": process.create_time(), "started_at": BEGUN}
+    told = {"host": platform.node(), "pid": os.getpid(), "created": process.create_time()}
+    told["started_at"] = datetime.now(UTC) - AGE
     run.checkpoints.mkdir(parents=True, exist_ok=True)
     (run.checkpoints / FILE_NAME).write_text(Progress(**{**told, **fields}).model_dump_json())
 
@@ -110,7 +111,7 @@ def test_every_state_is_told(config, runs, capsys):
     )
     rows = [line.split() for line in text.splitlines() if line.startswith(("teacher ", "downstream "))]
     assert rows == [["teacher", "1"], ["downstream", "1", "1", "1", "1", "1", "1"]]
-    since = BEGUN.astimezone()
+    since = look(runs[0.75, 1].checkpoints).progress.started_at.astimezone()
     assert (
         f"running:\n  {runs[0.75, 1].key.path}\n    step 5 of {steps}, loss 0.2500, sparsity 0.400; since "
         f"{since:%H:%M} (12 min) on {platform.node()}, about {6 * (steps - 5)} s left\n"
