@@ -30,6 +30,9 @@ def run(question: Question) -> str:
     Raises:
         UserError: a mistake in the question, too little time, a run that failed, or no sparsity that is good enough.
     """
+    from obert.deployment.latency import require_cores
+
+    require_cores(question.threads, "--threads")  # of the timing, which comes last of all
     outside = registry.folder()
     recipe = (RECIPES if outside is None else outside / registry.RECIPES) / f"{question.name}.yaml"
     final = CONFIGS / f"{question.name}.yaml"

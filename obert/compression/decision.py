@@ -53,7 +53,10 @@ def decided(question: Question, folder: Path, files: tuple[Path, Path]) -> Decis
 
 def decide(question: Question, folder: Path) -> Decision:
     """A new decision, for which the model is timed, kept in a folder. Raises UserError for too few minutes."""
-    dense = Plan.of(question.dense(), "the command line").teacher(question.task)
+    dense, search = (
+        Plan.of(each, "the command line").teacher(question.task) for each in (question.dense(), question.searched())
+    )
+    search.task.load()  # a few examples may leave none to judge by
     print(f"timing {dense.model.source} on {question.task}", flush=True)
     network, data = start_of(dense)
     features, examples = len(data.features), len(dense.task.load()["train"])

@@ -55,6 +55,13 @@ def compress(*arguments, config="configs/own.yaml"):
     return cli.main([*ASKED, "--config", config, *arguments])
 
 
+def changed(**changes):
+    """The experiment's file with changes."""
+    path = Path("configs/changed.yaml")
+    path.write_text(yaml.safe_dump(yaml.safe_load(Path("configs/own.yaml").read_text()) | changes))
+    return str(path)
+
+
 def test_the_answer_has_its_runs_and_they_are_made_once(project, capsys):
     """A drop of 100 points is always sure: 90, 97 and 98 % are tried, and 98 % is the most."""
     assert compress("--max-drop", "100") == 0
@@ -104,6 +111,7 @@ def test_a_file_that_is_there_is_not_overwritten(project, capsys):
         (["--max-drop", "1", "--name", "My answer"], "--name: String should match pattern"),
         (["--max-drop", "1", "--source", "x"], "--source goes with --model"),
         (["--max-drop", "1", "--minutes", "0.01"], "--minutes 0.01 is too short"),
+        (["--max-drop", "1", "--threads", "1000"], "--threads 1000: this process may use"),
     ],
 )
 def test_what_cannot_be_asked(project, options, said, capsys):
@@ -137,6 +145,26 @@ class Stopped(Exception):
 
 def _stop(*_):
     raise Stopped
+
+
+def test_too_few_examples_to_hold_some_out_are_told_before_anything_is_timed(project, capsys, monkeypatch):
+    few = Path("few")
+    few.mkdir()
+    for name, count in (("train", 4), ("validation", 2)):
+        lines = Path(f"tests/data/movie_reviews/{name}.jsonl").read_text(encoding="utf-8").splitlines()
+        (few / f"{name}.jsonl").write_text("\n".join(lines[:count]) + "\n", encoding="utf-8")
+    monkeypatch.setattr("obert.tasks.hashed", lambda _: 0.9)
+    assert compress("--max-drop", "1", config=changed(tasks={"movie_reviews": {"source": str(few)}})) == 2
+    said = capsys.readouterr()
+    assert "held_out 0.2 of 4 training examples leaves one part empty" in said.err and "timing" not in said.out
+    assert not project.calls and not Path("configs/recipes/asked.yaml").exists()
+
+
+def test_a_model_that_is_no_fine_tuned_one_is_told_before_anything_is_timed(project, capsys):
+    assert compress("--max-drop", "1", config=changed(teacher="given", recipe_overrides={})) == 2
+    said = capsys.readouterr()
+    assert "the file lacks classifier.bias, classifier.weight, which would be random" in said.err
+    assert "timing" not in said.out and not project.calls
 
 
 def test_a_recipe_may_be_edited(project):
