@@ -21,8 +21,9 @@ from obert.foundation.errors import UserError
 from obert.foundation.files import check_folder
 from obert.foundation.passwords import masked
 from obert.models.architecture import architecture_of
-from obert.models.encoders import ENCODER, deployed_weights, keep_layers, prunable_weights, understood
+from obert.models.encoders import ENCODER, deployed_weights, keep_layers, load_given, prunable_weights, understood
 from obert.models.loading import load_tokenizer, load_weights, read_config
+from obert.stages._dense import DenseTeacher
 from obert.stages.export import ONNX
 from obert.tracking import store
 from obert.tracking.database import read_content
@@ -135,6 +136,9 @@ def _check_tracking(uri: str) -> str:
 def _check_task(name: str, runs: Sequence[PlannedRun], model: _Model) -> tuple[str, DataSize]:
     task = runs[0].task
     splits = task.load()
+    for run in runs:
+        if isinstance(run.stage, DenseTeacher) and run.recipe.training is None:
+            load_given(run.model, task.head, task.classes(splits["train"]))
     # Steps and limits go by features: windows of long texts, packed sequences. One example may be several.
     encoded = task.encode(splits["train"], model.tokenizer)
     features, lengths = len(encoded), encoded["length"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from obert.commands import prepare
 from obert.compression.answer import answer
-from obert.compression.decision import decide
+from obert.compression.decision import decide, decided
 from obert.compression.question import Question
 from obert.compression.runs import Runs
 from obert.compression.trials import Trials, as_file, make, results_of
@@ -30,6 +30,9 @@ def run(question: Question) -> str:
     Raises:
         UserError: a mistake in the question, too little time, a run that failed, or no sparsity that is good enough.
     """
+    from obert.deployment.latency import require_cores
+
+    require_cores(question.threads, "--threads")  # of the timing, which comes last of all
     outside = registry.folder()
     recipe = (RECIPES if outside is None else outside / registry.RECIPES) / f"{question.name}.yaml"
     final = CONFIGS / f"{question.name}.yaml"
@@ -38,8 +41,11 @@ def run(question: Question) -> str:
     for path in files:
         check_place(path, f"--name {question.name}")
     with locked(folder / ".lock"):
+        decision = decided(question, folder, files)  # before prepare writes anything of an experiment of that name
         prepare.run(Plan.of(question.dense(), "the command line"))
-        decision = decide(question, folder, files)
+        decision = decision or decide(question, folder)
+        if not recipe.exists():
+            write_text(recipe, decision.recipe)
         search = Trials(decision, folder)
         sparsity = search.run()
         write_text(final, as_file(question.final([sparsity], decision.train_examples)))

@@ -14,6 +14,7 @@ from obert.experiment.strict import Strict
 from obert.foundation.errors import UserError
 from obert.foundation.files import write_text
 
+FILE_NAME = "decision.json"
 HEADER = "Written by `obert compress` for {task}. "
 
 
@@ -21,21 +22,21 @@ class Decision(Strict):
     """How a question is answered."""
 
     question: Question
-    train_examples: int | None = Field(description="that are used, so that all fits; None for all")
+    train_examples: int | None = Field(gt=0, description="that are used, so that all fits; None for all")
     recipe: str = Field(description="its file, as it was written")
 
 
-def decide(question: Question, folder: Path, files: tuple[Path, Path]) -> Decision:
-    """The decision that was made before, or a new one, for which the model is timed.
+def decided(question: Question, folder: Path, files: tuple[Path, Path]) -> Decision | None:
+    """The decision that was made before; None if the name is free.
 
     Args:
         folder: where it is kept.
-        files: the recipe's, which is written, and that of the experiment that is to answer.
+        files: the recipe's, and that of the experiment that is to answer.
 
     Raises:
-        UserError: another question has that name, a file is there already, or there are too few minutes.
+        UserError: another question has that name, a file is there already, or the decision is damaged.
     """
-    kept, ours = folder / "decision.json", f"{folder}, {files[0]} and {files[1]}"
+    kept, ours = folder / FILE_NAME, f"{folder}, {files[0]} and {files[1]}"
     if kept.is_file():
         try:
             decision = Decision.model_validate_json(kept.read_bytes())
@@ -43,19 +44,19 @@ def decide(question: Question, folder: Path, files: tuple[Path, Path]) -> Decisi
             raise UserError(f"{kept} is damaged: delete {ours}, and run the command again") from None
         if decision.question != question:
             raise UserError(f"{folder} answers another question. Give another --name, or delete {ours}")
-    else:
-        for path in files:
-            if path.exists():
-                raise UserError(f"{path} is there already, and is not overwritten. Give another --name")
-        decision = _decide(question)
-        write_text(kept, decision.model_dump_json(indent=1) + "\n")
-    if not files[0].exists():
-        write_text(files[0], decision.recipe)
-    return decision
+        return decision
+    for path in files:
+        if path.exists():
+            raise UserError(f"{path} is there already, and is not overwritten. Give another --name")
+    return None
 
 
-def _decide(question: Question) -> Decision:
-    dense = Plan.of(question.dense(), "the command line").teacher(question.task)
+def decide(question: Question, folder: Path) -> Decision:
+    """A new decision, for which the model is timed, kept in a folder. Raises UserError for too few minutes."""
+    dense, search = (
+        Plan.of(each, "the command line").teacher(question.task) for each in (question.dense(), question.searched())
+    )
+    search.task.load()  # a few examples may leave none to judge by
     print(f"timing {dense.model.source} on {question.task}", flush=True)
     network, data = start_of(dense)
     features, examples = len(data.features), len(dense.task.load()["train"])
@@ -65,4 +66,6 @@ def _decide(question: Question) -> Decision:
     if used is not None:
         print(f"{used:,} of {examples:,} training examples are used: all is to fit into {question.minutes:g} minutes")
     recipe = fitted.draft.file(HEADER.format(task=question.task) + WHENCE)
-    return Decision(question=question, train_examples=used, recipe=recipe)
+    decision = Decision(question=question, train_examples=used, recipe=recipe)
+    write_text(folder / FILE_NAME, decision.model_dump_json(indent=1) + "\n")
+    return decision

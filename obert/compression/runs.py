@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from obert.experiment.plan import Plan, PlannedRun
 from obert.foundation.errors import UserError
 from obert.records.finished import finished
 from obert.records.job_log import last_message
+from obert.records.progress import SECONDS, look
 from obert.records.record import Record
 
 
@@ -32,9 +34,11 @@ class Runs:
         Raises:
             UserError: it failed; its log is named.
         """
-        if (found := finished(run)) is None:
-            self._start(run)
-            found = finished(run)
+        found = finished(run)
+        for way in (_wait_for_another, self._start):
+            if found is None:
+                way(run)
+                found = finished(run)
         if found is None:
             raise UserError(f"{run.key.path}: no record was left. What was printed is in {self._log(run)}")
         return found
@@ -53,3 +57,13 @@ class Runs:
 
     def _log(self, run: PlannedRun) -> Path:
         return self.logs / f"{'_'.join(run.key.path.parts)}.log"
+
+
+def _wait_for_another(run: PlannedRun) -> None:
+    """Wait for a process that makes the run already: a command that is killed leaves the one that it has started."""
+    is_told = False
+    while (seen := look(run.checkpoints)) is not None and seen.alive:
+        if not is_told:
+            print(f"process {seen.progress.pid} on {seen.progress.host} makes it already: waiting", flush=True)
+            is_told = True
+        time.sleep(SECONDS)

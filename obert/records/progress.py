@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import psutil
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from obert.foundation.errors import UserError
 from obert.foundation.files import write_text
@@ -51,8 +51,10 @@ class Progress(BaseModel):
         message: why.
     """
 
+    model_config = ConfigDict(allow_inf_nan=False)  # in a file: what is told in memory is copied unchecked
+
     host: str
-    pid: int
+    pid: int = Field(gt=0)
     created: float
     started_at: datetime
     step: int | None = None

@@ -1,14 +1,21 @@
 """`obert compress` from the question to the answer, on a tiny model, and what it refuses."""
 
+import platform
 import subprocess
+import threading
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import yaml
 
 from obert.commands import cli
+from obert.compression.runs import Runs
+from obert.compression.trials import Trials, make
 from obert.experiment.plan import Plan
+from obert.records.progress import Progress
 from obert.records.record import read_record
 from obert.training.pace import Pace
 
@@ -46,6 +53,13 @@ def _only(in_process, real):
 
 def compress(*arguments, config="configs/own.yaml"):
     return cli.main([*ASKED, "--config", config, *arguments])
+
+
+def changed(**changes):
+    """The experiment's file with changes."""
+    path = Path("configs/changed.yaml")
+    path.write_text(yaml.safe_dump(yaml.safe_load(Path("configs/own.yaml").read_text()) | changes))
+    return str(path)
 
 
 def test_the_answer_has_its_runs_and_they_are_made_once(project, capsys):
@@ -86,6 +100,7 @@ def test_a_file_that_is_there_is_not_overwritten(project, capsys):
     assert compress("--max-drop", "1", "--name", "own") == 2
     assert "configs/own.yaml is there already, and is not overwritten" in capsys.readouterr().err
     assert Path("configs/own.yaml").read_text() == before
+    assert not Path("results/logs/own").exists(), "what was checked and counted of that experiment is not replaced"
 
 
 @pytest.mark.parametrize(
@@ -96,12 +111,97 @@ def test_a_file_that_is_there_is_not_overwritten(project, capsys):
         (["--max-drop", "1", "--name", "My answer"], "--name: String should match pattern"),
         (["--max-drop", "1", "--source", "x"], "--source goes with --model"),
         (["--max-drop", "1", "--minutes", "0.01"], "--minutes 0.01 is too short"),
+        (["--max-drop", "1", "--threads", "1000"], "--threads 1000: this process may use"),
     ],
 )
 def test_what_cannot_be_asked(project, options, said, capsys):
     assert compress(*options) == 2
     assert said in capsys.readouterr().err
     assert not project.calls and not Path("configs/asked.yaml").exists()
+
+
+def test_a_decision_that_cannot_be_is_damaged(project, capsys, monkeypatch):
+    monkeypatch.setattr("obert.commands.compress.Trials", _stop)
+    with pytest.raises(Stopped):
+        compress("--max-drop", "1")
+    kept = Path("results/compress/asked/decision.json")
+    good = kept.read_text()
+    for bad in (good[:100], good.replace('"train_examples": null', '"train_examples": -5'), "[]", ""):
+        kept.write_text(bad)
+        assert compress("--max-drop", "1") == 2
+        assert f"{kept} is damaged: delete" in capsys.readouterr().err
+    kept.write_text(good)
+    recipe = Path("configs/recipes/asked.yaml")
+    written = recipe.read_text()
+    recipe.unlink()
+    with pytest.raises(Stopped):
+        compress("--max-drop", "1")
+    assert recipe.read_text() == written
+
+
+class Stopped(Exception):
+    pass
+
+
+def _stop(*_):
+    raise Stopped
+
+
+def test_too_few_examples_to_hold_some_out_are_told_before_anything_is_timed(project, capsys, monkeypatch):
+    few = Path("few")
+    few.mkdir()
+    for name, count in (("train", 4), ("validation", 2)):
+        lines = Path(f"tests/data/movie_reviews/{name}.jsonl").read_text(encoding="utf-8").splitlines()
+        (few / f"{name}.jsonl").write_text("\n".join(lines[:count]) + "\n", encoding="utf-8")
+    monkeypatch.setattr("obert.tasks.hashed", lambda _: 0.9)
+    assert compress("--max-drop", "1", config=changed(tasks={"movie_reviews": {"source": str(few)}})) == 2
+    said = capsys.readouterr()
+    assert "held_out 0.2 of 4 training examples leaves one part empty" in said.err and "timing" not in said.out
+    assert not project.calls and not Path("configs/recipes/asked.yaml").exists()
+
+
+def test_a_model_that_is_no_fine_tuned_one_is_told_before_anything_is_timed(project, capsys):
+    assert compress("--max-drop", "1", config=changed(teacher="given", recipe_overrides={})) == 2
+    said = capsys.readouterr()
+    assert "the file lacks classifier.bias, classifier.weight, which would be random" in said.err
+    assert "timing" not in said.out and not project.calls
+
+
+def test_a_recipe_may_be_edited(project):
+    """Its schedule made plain: all trials take as long."""
+    edited = yaml.safe_load(Path("configs/recipes/smoke_gradual.yaml").read_text())
+    Path("configs/recipes/edited.yaml").write_text(yaml.safe_dump(edited))
+    trials = Trials(SimpleNamespace(question=SimpleNamespace(name="edited"), recipe=""), Path("results"))
+    assert trials.cycles(0.5) == trials.cycles(0.99)
+
+
+def test_seconds_are_those_that_pass(monkeypatch):
+    """A process that takes long to start counts; of a run that was made before, its record tells."""
+    run = SimpleNamespace(key=SimpleNamespace(path="teacher/x"))
+    clock = iter([0.0, 40.0, 100.0, 100.1])
+    monkeypatch.setattr("obert.compression.trials.time.monotonic", lambda: next(clock))
+    runs = SimpleNamespace(make=lambda _: SimpleNamespace(wall_time_seconds=5.0))
+    assert [make(runs, run), make(runs, run)] == [40.0, 5.0]
+
+
+def test_what_another_process_makes_is_waited_for(tmp_path, monkeypatch, capsys):
+    """Killed with -9, the command leaves the run's process behind, and is started again."""
+    run, made = SimpleNamespace(checkpoints=tmp_path), []
+    monkeypatch.setattr("obert.compression.runs.SECONDS", 0.01)
+    monkeypatch.setattr("obert.compression.runs.finished", lambda _: made[0] if made else None)
+    here = psutil.Process()
+    told = Progress(host=platform.node(), pid=here.pid, created=here.create_time(), started_at=datetime.now(UTC))
+    (tmp_path / "progress.json").write_text(told.model_dump_json())
+
+    def end():
+        made.append("record")
+        (tmp_path / "progress.json").unlink()
+
+    timer = threading.Timer(0.2, end)
+    timer.start()
+    assert Runs(None, tmp_path).make(run) == "record", "no second process is started"
+    assert capsys.readouterr().out == f"process {here.pid} on {platform.node()} makes it already: waiting\n"
+    timer.join()
 
 
 def test_a_failed_run_names_its_log(project, monkeypatch, capsys):

@@ -1,5 +1,6 @@
 """What a run tells while it is made: seen at once, gone when it is complete, and right about runs that were ended."""
 
+import json
 import os
 import platform
 import time
@@ -55,6 +56,17 @@ def test_a_run_is_seen_while_it_is_made_and_leaves_nothing(run):
     assert (told.host, told.pid, told.ended) == (platform.node(), os.getpid(), None)
     assert 0.02 < told.step_seconds < 1, "0.05 s for two steps"
     assert list(run.checkpoints.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "damage", [{"pid": -1}, {"pid": 0}, {"created": float("nan")}, {"step_seconds": float("inf")}, {"started_at": "x"}]
+)
+def test_what_cannot_be_is_not_told(run, damage):
+    """A file that was damaged, or edited."""
+    with shown(run):
+        path = run.checkpoints / FILE_NAME
+        path.write_text(json.dumps(json.loads(path.read_text()) | damage))
+        assert look(run.checkpoints) is None
 
 
 def test_a_loss_that_is_no_number_is_told(run):
