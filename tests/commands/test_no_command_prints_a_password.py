@@ -60,6 +60,7 @@ def arguments_of(command, experiment, root, tmp_path):
         "push": [str(tmp_path / "none"), "me/model"],
         "tables": ["--from-mlflow", URI],
         "teacher": ["--task", "movie_reviews"],
+        "compress": ["--task", "movie_reviews", "--max-drop", "1"],
     }
     return ["--config", experiment, *more.get(command, [])]
 

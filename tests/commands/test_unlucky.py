@@ -31,6 +31,9 @@ def commands():
             value = str(next(iter(action.choices or ()), "0.5"))
             if action.required:
                 given += [action.option_strings[0], value] if action.option_strings else [value]
+        for group in command._mutually_exclusive_groups:
+            if group.required:
+                given += [group._group_actions[0].option_strings[0], "0.5"]
         yield given
 
 
