@@ -70,7 +70,8 @@ def run(plan: Plan) -> str:
     tracking = _check_tracking(experiment.tracking_uri)
     models = {model: _model(model) for model in dict.fromkeys(run.model for run in plan)}
     pruning = sum(run.stage.prunes and run.method is not None for run in plan)
-    lines = [f"experiment {experiment.name}: {len(plan)} runs, {pruning} of them pruning"]
+    runs = f"{len(plan)} run{'' if len(plan) == 1 else 's'}"
+    lines = [f"experiment {experiment.name}: {runs}, {pruning} of them pruning"]
     for model, loaded in models.items():
         lines.append(
             f"model {model.source}: {_count(loaded.network.num_parameters())} parameters, "

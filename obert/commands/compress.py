@@ -55,7 +55,7 @@ def run(question: Question) -> str:
 def _finish(config: Path, folder: Path, search: Trials) -> str:
     plan = Plan.load(config)
     prepare.run(plan)
-    runs = Runs(plan, folder / "logs")
+    runs = Runs(plan)
     for run in _in_order(plan):
         make(runs, run)
     found = answer(results_of(plan, config), search.question, search.told())

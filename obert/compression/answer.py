@@ -6,7 +6,8 @@ import shlex
 from collections.abc import Sequence
 
 from obert.compression.question import HELD_OUT, Question
-from obert.compression.verdict import Verdict, format_drop
+from obert.compression.verdict import Verdict, format_drop, weakness
+from obert.records.load import is_busy
 from obert.records.record import MODEL, Record
 from obert.statistics.formatting import format_number
 from obert.tables import Results
@@ -28,16 +29,19 @@ def answer(results: Results, question: Question, tried: Sequence[str]) -> str:
     dense = results.dense(question.task)
     verdict = Verdict.of(results, dense.key, [record.key for record in pruned])
     timed = next(record for record in results.of_stage("benchmark") if record.key.method is not None)
+    exported = next(record for record in results.of_stage("export") if record.key.method is not None)
     lines = [
         f"how far: {100 * pruned[0].key.sparsity:g} % of the encoder's weights are zero, pruned by {question.method}: "
         f"the most of what was tried that is sure to lose at most {question.max_drop:g} points, by the "
         f"{100 * HELD_OUT:g} % of the training examples that were held out",
         f"how accurate: {_accurate(dense, verdict, len(pruned))}",
         f"how fast: {_fast(timed)}",
+        *filter(None, [weakness(results, question.task)]),
         "",
         "Tried on held-out training examples, one seed each:",
         *tried,
         f"Model and card: {results.folder / pruned[0].key.path / MODEL}",
+        f"For deployment: {results.folder / exported.key.path / 'model.onnx'}",
         f"Runs, for tables and report: {results.config}, then `python -m obert tables --config "
         f"{shlex.quote(results.config)}`",
     ]
@@ -63,9 +67,15 @@ def _fast(timed: Record) -> str:
     scenario, engine = timed.details["scenarios"][0], timed.details["engines"][ENGINE]
     low, high = engine["speedup_interval"]
     latency = timed.metrics[f"{ENGINE}_latency_p50_ms"].value
-    machine = timed.environment
+    machine, load = timed.environment, timed.details.get("load_average_before") or 0.0
+    busy = is_busy(load, machine.get("cores"))
+    note = f". The machine was not idle (load average {load:.1f}): take this with care" if busy else ""
     return (
         f"{speedup.value:.2f} [{low:.2f}, {high:.2f}] times as fast as the dense model in ONNX Runtime: "
         f"{latency:.1f} ms for {scenario['batch_size']} x {scenario['sequence_length']} tokens in the engine "
-        f"`{ENGINE}`, {scenario['threads']} threads of {machine.get('cpu')}"
+        f"`{ENGINE}`, {_threads(scenario['threads'])} of {machine.get('cpu')}{note}"
     )
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread{'' if count == 1 else 's'}"

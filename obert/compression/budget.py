@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from obert.compression.draft import Draft, cost, rounded
+from obert.compression.draft import GRADIENTS, Draft, cost, rounded
 from obert.compression.question import SEEDS
 from obert.experiment.guidelines import Value
 from obert.foundation.errors import UserError
@@ -131,7 +131,7 @@ def _cut(draft: Draft, cut: tuple[float, float], minutes: float) -> Draft:
     shares = {
         "scaling.unit_epochs": schedule,
         "training.learning_rate.warmup_epochs": schedule,
-        "methods.obert.num_gradients": gradients,
+        GRADIENTS: gradients,
     }
     values = tuple(_cut_value(value, shares.get(value.key, 1.0), minutes) for value in draft.values)
     return replace(draft, values=values)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -24,6 +24,7 @@ from obert.training.pace import Pace, measure
 from obert.training.schedules import check_steps, pruning_events, steps_per_epoch, total_steps
 
 STAGE = "downstream"
+GRADIENTS = "methods.obert.num_gradients"
 TAKEN = Value("start", "teacher", "the dense model is given, fine-tuned already", "ours")
 WHENCE = (
     "The abstract of Kurtic, Hoefler and Alistarh (2023, arXiv 2312.13547) names three guidelines: which components "
@@ -124,6 +125,16 @@ class Draft:
             except ValueError:  # so low that there is no cycle to prune in
                 return None
         return None
+
+    def drawing_from(self, examples: int) -> Draft:
+        """The draft with no more gradients of an event than there are examples to draw them from."""
+
+        def bounded(value: Value) -> Value:
+            if value.key != GRADIENTS or value.value <= examples:
+                return value
+            return replace(value, value=examples, why=f"{value.why}; the search has {examples} examples to draw from")
+
+        return replace(self, values=tuple(bounded(value) for value in self.values))
 
     def measure(self, network: PreTrainedModel, data: Features) -> Pace:
         """How long its steps and events take: the real ones, a few of them. The network is of no use afterwards."""

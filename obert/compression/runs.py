@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from obert.experiment.folders import log_file
 from obert.experiment.plan import Plan, PlannedRun
 from obert.foundation.errors import UserError
 from obert.records.finished import finished
@@ -19,14 +20,9 @@ from obert.records.record import Record
 
 @dataclass(frozen=True)
 class Runs:
-    """Makes runs of a plan that was loaded from a file.
-
-    Attributes:
-        logs: folder of their logs.
-    """
+    """Makes runs of a plan that was loaded from a file, with logs where Snakemake has them and `obert status` looks."""
 
     plan: Plan
-    logs: Path
 
     def make(self, run: PlannedRun) -> Record:
         """The record of a run, which is made unless it is there.
@@ -53,10 +49,12 @@ class Runs:
             )
         if done.returncode:
             said = last_message(log) or f"it ended with status {done.returncode}"
-            raise UserError(f"{run.key.path} failed: {said}. All that it printed is in {log}. The same command goes on")
+            raise UserError(
+                f"{run.key.path} failed: {said.rstrip('.')}. All that it printed is in {log}. The same command goes on"
+            )
 
     def _log(self, run: PlannedRun) -> Path:
-        return self.logs / f"{'_'.join(run.key.path.parts)}.log"
+        return log_file(run.experiment, run.key)
 
 
 def _wait_for_another(run: PlannedRun) -> None:

@@ -14,12 +14,13 @@ from obert.compression.decision import Decision
 from obert.compression.question import HELD_OUT, SEEDS
 from obert.compression.runs import Runs
 from obert.compression.search import MOST, between
-from obert.compression.verdict import Verdict
+from obert.compression.verdict import Verdict, weakness
 from obert.experiment import folders
 from obert.experiment.plan import Plan, PlannedRun
 from obert.experiment.recipes import load_recipe
 from obert.foundation.errors import UserError
 from obert.foundation.files import write_text
+from obert.records.finished import finished
 from obert.tables import Results
 
 
@@ -32,7 +33,7 @@ class Trials:
     """The trials of a question. Called again, they are those that have been made, and then further ones.
 
     Args:
-        folder: of the search's experiment file and of logs.
+        folder: of the search's experiment file.
     """
 
     def __init__(self, decision: Decision, folder: Path):
@@ -87,11 +88,14 @@ class Trials:
         content = self.question.search([*self.tried, sparsity], self.decision.train_examples)
         write_text(self.path, as_file(content))
         plan = Plan.load(self.path)
-        runs, dense = Runs(plan, self.folder / "logs"), plan.teacher(self.question.task)
+        runs, dense = Runs(plan), plan.teacher(self.question.task)
         self.seconds[None] = max(make(runs, dense), self.seconds.get(None, 0.0))
         [pruned] = [run for run in plan.of_stage("downstream") if run.key.sparsity == sparsity]
         self.seconds[sparsity] = make(runs, pruned)
-        verdict = Verdict.of(results_of(plan, self.path), dense.key, [pruned.key])
+        results = results_of(plan, self.path)
+        if not self.tried and (said := weakness(results, self.question.task)):
+            print(said, flush=True)
+        verdict = Verdict.of(results, dense.key, [pruned.key])
         self.tried[sparsity] = verdict
         sure = "sure" if verdict.within(self.question.max_drop) else "not sure"
         print(f"{100 * sparsity:g} %: {verdict}: {sure} to be at most {self.question.max_drop:g}", flush=True)
@@ -99,8 +103,9 @@ class Trials:
 
 
 def make(runs: Runs, run: PlannedRun) -> float:
-    """Make a run, say so, and return the seconds that it took: its record knows of no imports, and no card."""
-    print(f"{time.strftime('%H:%M')} {run.key.path}", flush=True)
+    """Make a run unless it is there, say so, and return its seconds: its record knows of no imports, and no card."""
+    if finished(run) is None:
+        print(f"{time.strftime('%H:%M')} {run.key.path}", flush=True)
     began = time.monotonic()
     record = runs.make(run)
     return max(record.wall_time_seconds, time.monotonic() - began)

@@ -10,6 +10,7 @@ from obert.foundation.errors import UserError
 from obert.statistics.estimates import Difference, bootstrap
 from obert.statistics.formatting import format_number
 from obert.tables import Results
+from obert.tables._chance import Scale
 
 
 @dataclass(frozen=True)
@@ -53,3 +54,14 @@ def format_drop(drop: Difference) -> str:
     """E.g. "0.50 [-0.30, 1.20] points below the dense model"."""
     low, high = (format_number(bound) for bound in (drop.low, drop.high))
     return f"{format_number(drop.mean)} [{low}, {high}] points below the dense model"
+
+
+def weakness(results: Results, task: str) -> str | None:
+    """What to say of a dense model that is no better than chance: it has nothing that pruning could lose."""
+    scale = Scale.of(results, task)
+    if not scale.dense <= scale.chance:  # chance may be unknown, NaN
+        return None
+    return (
+        f"take care: the dense model scores {format_number(scale.dense)}, and one answer to everything "
+        f"{format_number(scale.chance)}. It has learnt nothing that pruning could lose: make a better one first"
+    )

@@ -15,6 +15,7 @@ from obert.commands import cli
 from obert.compression.runs import Runs
 from obert.compression.trials import Trials, make
 from obert.experiment.plan import Plan
+from obert.foundation.errors import UserError
 from obert.records.progress import Progress
 from obert.records.record import read_record
 from obert.training.pace import Pace
@@ -77,10 +78,15 @@ def test_the_answer_has_its_runs_and_they_are_made_once(project, capsys):
     assert f"accuracy {sum(scores) / 2:.2f} [" in accurate and "with 2 fresh seeds" in accurate
     [timed] = [read_record(r.folder / "metrics.json") for r in plan.of_stage("benchmark") if r.key.method]
     assert f"{timed.metrics['sparse_speedup'].value:.2f} [" in fast
+    assert "1 thread of " in fast
+    deployed = next(line for line in said.splitlines() if line.startswith("For deployment: "))
+    assert Path(deployed.removeprefix("For deployment: ")).is_file()
     assert said.count("sure to be at most 100") == 3 and "not sure" not in said
     assert Path("results/compress/asked/answer.txt").read_text() in said
     held_out = Plan.load("results/compress/asked/search.yaml")
     assert held_out.teacher("movie_reviews").task.held_out == 0.2
+    assert said.count(" teacher/movie_reviews/") == 2, "each run is named once, when it is made"
+    assert len(list(Path("results/logs/asked_search").rglob("*.log"))) == 4
     before = len(project.calls)
     assert compress("--max-drop", "100") == 0
     assert len(project.calls) == before, "all of it is there"
@@ -88,11 +94,26 @@ def test_the_answer_has_its_runs_and_they_are_made_once(project, capsys):
     assert "answers another question. Give another --name, or delete" in capsys.readouterr().err
 
 
+def test_obert_draws_no_more_gradients_than_the_search_has_examples(project, monkeypatch):
+    """By default it would take 1,024, or all of the 96 examples, of which the search holds a part out."""
+    monkeypatch.setattr("obert.commands.compress.Trials", lambda decision, _: raised(UserError("decided")))
+    assert compress("--max-drop", "1", "--method", "obert") == 2
+    task = Plan.load("configs/own.yaml").teacher("movie_reviews").task
+    left = len(task.model_copy(update={"held_out": 0.2}).load()["train"])
+    recipe = Path("configs/recipes/asked.yaml").read_text()
+    assert yaml.safe_load(recipe)["methods"]["obert"]["num_gradients"] == left < 96
+    assert f"the search has {left} examples to draw from" in " ".join(recipe.replace("#", "").split())
+
+
 def test_no_sparsity_is_an_error_that_says_what_was_tried(project, capsys, monkeypatch):
     monkeypatch.setattr("obert.compression.verdict.Verdict.within", lambda *_: False)
     assert compress("--max-drop", "0", "--minutes", "1000") == 2
     said = capsys.readouterr().err
     assert "no sparsity that was tried is sure to lose at most 0 points" in said and "  90 %: " in said
+
+
+def raised(error):
+    raise error
 
 
 def test_a_file_that_is_there_is_not_overwritten(project, capsys):
@@ -199,20 +220,20 @@ def test_what_another_process_makes_is_waited_for(tmp_path, monkeypatch, capsys)
 
     timer = threading.Timer(0.2, end)
     timer.start()
-    assert Runs(None, tmp_path).make(run) == "record", "no second process is started"
+    assert Runs(None).make(run) == "record", "no second process is started"
     assert capsys.readouterr().out == f"process {here.pid} on {platform.node()} makes it already: waiting\n"
     timer.join()
 
 
 def test_a_failed_run_names_its_log(project, monkeypatch, capsys):
     def fails(command, stdout, **_):
-        stdout.write(b"obert teacher: it is broken\n")
+        stdout.write(b"obert teacher: it is broken.\n")
         return SimpleNamespace(returncode=2)
 
     monkeypatch.setattr(subprocess, "run", _only(fails, lambda *_, **__: SimpleNamespace(returncode=1, stdout="")))
     assert compress("--max-drop", "1") == 2
     said = capsys.readouterr().err
-    assert "failed: obert teacher: it is broken. All that it printed is in results/compress/asked/logs/teacher_" in said
+    assert "failed: obert teacher: it is broken. All that it printed is in results/logs/asked_search/teacher/" in said
 
 
 def test_a_fine_tuned_model_is_taken_as_it_is(project, capsys, tmp_path):

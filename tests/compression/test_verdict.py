@@ -4,9 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from obert.compression.verdict import Verdict
+from obert.compression.verdict import Verdict, weakness
 from obert.experiment.keys import RunKey
 from obert.foundation.errors import UserError
+from obert.tables._chance import Scale
 
 DENSE = RunKey("teacher", "sst2", ("finetune",), 0)
 PRUNED = [RunKey("downstream", "sst2", ("short",), seed, "obert", 0.9) for seed in (1, 2)]
@@ -45,3 +46,15 @@ def test_it_is_the_paired_difference_over_seeds_and_examples():
 def test_without_predictions_there_is_no_verdict():
     with pytest.raises(UserError, match="keep no predictions"):
         Verdict.of(Known({DENSE: np.ones(3)}), DENSE, PRUNED)
+
+
+@pytest.mark.parametrize(
+    ("dense", "chance", "warned"), [(23.1, 53.8, True), (50.0, 50.0, True), (50.1, 50.0, False), (23.1, np.nan, False)]
+)
+def test_a_dense_model_that_has_learnt_nothing_is_told(monkeypatch, dense, chance, warned):
+    """Else any sparsity "loses nothing"."""
+    monkeypatch.setattr("obert.compression.verdict.Scale.of", lambda *_: Scale(dense, chance))
+    said = weakness(None, "sst2")
+    assert (said is not None) == warned
+    if warned:
+        assert f"scores {dense:.2f}, and one answer to everything {chance:.2f}" in said
