@@ -116,3 +116,9 @@ def test_tests_that_scripts_name_are_there():
     for script in (root / ".ci" / "run", root / ".ci" / "newest", root / "tests" / "gpu" / "run.sh"):
         for name in re.findall(r"\btests/[\w/]+(?:\.\w+)?", script.read_text(encoding="utf-8")):
             assert (root / name).exists(), f"{script.name} names {name}"
+
+
+def test_no_two_test_modules_have_one_name():
+    """pytest imports those that lie in no package by their names alone."""
+    files = [path for path in Path(__file__).parent.rglob("test_*.py") if not (path.parent / "__init__.py").exists()]
+    assert sorted(path.name for path in files) == sorted({path.name for path in files})

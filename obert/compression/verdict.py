@@ -12,6 +12,8 @@ from obert.statistics.formatting import format_number
 from obert.tables import Results
 from obert.tables._chance import Scale
 
+UNSEEN = 3  # examples that may differ though none was seen to, at 95 %
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -43,8 +45,12 @@ class Verdict:
         return cls(found.mean, found.interval(), (reference - found).interval(), len(terms[0]))
 
     def within(self, points: float) -> bool:
-        """Whether it is sure that no more is lost: the whole interval says so."""
-        return self.drop.high <= points
+        """Whether it is sure that no more is lost: the whole interval says so, and the examples are many enough.
+
+        Where none of n examples differs, up to 3 / n of all others may: the rule of three, Hanley and Lippman-Hand
+        1983, "If nothing goes wrong, is everything all right?". A bootstrap cannot tell: its interval has no width.
+        """
+        return max(self.drop.high, 100 * UNSEEN / self.examples) <= points
 
     def __str__(self) -> str:
         return f"{format_number(self.score)}, {format_drop(self.drop)}"

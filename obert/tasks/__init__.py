@@ -79,7 +79,7 @@ class Task(BaseModel):
         chosen = [hashed(unit) < self.held_out for unit in self.units(examples)]
         if all(chosen) or not any(chosen):
             raise UserError(f"held_out {self.held_out:g} of {len(examples)} training examples leaves one part empty")
-        return tuple(examples.select(i for i, held in enumerate(chosen) if held is part) for part in (False, True))
+        return tuple(examples.select([i for i, held in enumerate(chosen) if held is part]) for part in (False, True))
 
     def units(self, examples: Dataset) -> Iterable[str]:
         """For each example what it shares with others that it must not be separated from; its id by default."""

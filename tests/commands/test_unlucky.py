@@ -127,10 +127,10 @@ def test_a_read_only_folder_is_told_before_any_work(root, tmp_path, monkeypatch)
 
 
 @pytest.mark.slow
-def test_ctrl_c_in_training_and_the_same_command_goes_on(root, tmp_path, initialized):
+def test_ctrl_c_in_training_and_the_same_command_goes_on(root, tmp_path, uri):
     """The signal itself, sent to a process that trains: status 130, and a rerun from the checkpoint."""
     content = yaml.safe_load((root / "configs/smoke.yaml").read_text(encoding="utf-8"))
-    content["tracking_uri"] = f"sqlite:///{initialized}"
+    content["tracking_uri"] = uri
     content["model"]["source"] = str(root / "tests/data/tiny_bert")
     for name, options in content["tasks"].items():
         options["source"] = str(root / "tests/data" / name)

@@ -24,7 +24,7 @@ ASKED = ["compress", "--task", "movie_reviews", "--name", "asked", "--method", "
 
 
 @pytest.fixture
-def project(root, tmp_path, monkeypatch, initialized):
+def project(root, tmp_path, monkeypatch, uri):
     """A folder with the configurations and data that the command needs, and no more; stages run in this process."""
     (tmp_path / "configs/recipes").mkdir(parents=True)
     for recipe in (root / "configs/recipes").iterdir():
@@ -34,7 +34,7 @@ def project(root, tmp_path, monkeypatch, initialized):
     content = yaml.safe_load((root / "configs/smoke.yaml").read_text(encoding="utf-8"))
     for section in ("upstream", "quantize", "benchmark", "sweeps"):
         del content[section]
-    content |= {"downstream": [], "tracking_uri": f"sqlite:///{initialized}"}
+    content |= {"downstream": [], "tracking_uri": uri}
     (tmp_path / "configs/own.yaml").write_text(yaml.safe_dump(content))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("obert.compression.draft.measure", lambda *_: Pace(0.1, 0.1, 4, 0))

@@ -43,6 +43,14 @@ def test_it_is_the_paired_difference_over_seeds_and_examples():
     assert found.within(found.drop.high) and not found.within(found.drop.high - 0.01)
 
 
+def test_few_equal_examples_make_nothing_sure():
+    """Of 300 examples none differs: up to 1 % may, so that a drop of one point is the least that is sure."""
+    scores = {key: np.full(300, 100.0) for key in (DENSE, *PRUNED)}
+    found = Verdict.of(Known(scores), DENSE, PRUNED)
+    assert (found.drop.low, found.drop.high) == (0, 0)
+    assert found.within(1) and not found.within(0.99)
+
+
 def test_without_predictions_there_is_no_verdict():
     with pytest.raises(UserError, match="keep no predictions"):
         Verdict.of(Known({DENSE: np.ones(3)}), DENSE, PRUNED)
