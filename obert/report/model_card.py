@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from obert.experiment.plan import PlannedRun
 
 NAME = "README.md"
+FOLDER = 'folder = "."  # where this card is, or the model\'s name on the Hub'
 
 
 def write_model_card(planned: PlannedRun) -> Path | None:
@@ -128,16 +129,17 @@ def _origin(trained: PlannedRun, record: Record) -> str:
 def _loading(task: Task, quantized: bool) -> str:
     name = task.head.pipeline
     if quantized:
-        code = "import obert\n\nmodel, tokenizer = obert.load(folder)"
+        code = f"import obert\n\n{FOLDER}\nmodel, tokenizer = obert.load(folder)"
         return (
             "It rounds weights and activations to 8 bits as it computes, which Transformers alone does not do. This "
             f"needs the package `obert`:\n\n```python\n{code}\n```"
         )
     if name is None:
         auto = task.head.auto_model
-        code = f"from transformers import AutoTokenizer, {auto}\n\nmodel = {auto}.from_pretrained(folder)"
+        code = f"from transformers import AutoTokenizer, {auto}\n\n{FOLDER}\nmodel = {auto}.from_pretrained(folder)"
         return f"```python\n{code}\ntokenizer = AutoTokenizer.from_pretrained(folder)\n```"
-    return f'```python\nfrom transformers import pipeline\n\nmodel = pipeline("{name}", model=folder)\n```'
+    code = f'from transformers import pipeline\n\n{FOLDER}\nmodel = pipeline("{name}", model=folder)'
+    return f"```python\n{code}\n```"
 
 
 def _scores(trained: PlannedRun, record: Record) -> str:

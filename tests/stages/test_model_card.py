@@ -1,6 +1,7 @@
 """The card that goes with a model, and that the model can be loaded as the card says."""
 
 import re
+from contextlib import chdir
 
 import pytest
 import torch
@@ -40,8 +41,9 @@ def test_a_pruned_model_loads_as_its_card_says(pruned):
     low, high = map(float, re.search(r"([\d.]+) to ([\d.]+)", text).groups())
     assert low <= record.metrics[record.primary_metric].value <= high
     [code] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    names = {"folder": str(pruned.folder / "model")}
-    exec(code, names)
+    names = {}
+    with chdir(pruned.folder / "model"):
+        exec(code, names)
     network = load_trained(pruned.folder / "model")
     [found] = names["model"](["a lovely film"])
     tokenizer = transformers.AutoTokenizer.from_pretrained(pruned.folder / "model")
@@ -73,8 +75,9 @@ def test_a_model_in_8_bits_is_loaded_in_8_bits(plan, pruned):
 def test_a_task_without_a_pipeline_says_how_else(plan):
     teacher = next(run for run in plan.of_stage("teacher") if run.task.head.pipeline is None)
     [code] = re.findall(r"```python\n(.*?)```", page(teacher), re.DOTALL)
-    names = {"folder": str(teacher.folder / "model")}
-    exec(code, names)
+    names = {}
+    with chdir(teacher.folder / "model"):
+        exec(code, names)
     assert type(names["model"]).__name__ == names["model"].config.architectures[0]
 
 
