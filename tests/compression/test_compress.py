@@ -199,6 +199,7 @@ def test_a_recipe_may_be_edited(project):
 def test_seconds_are_those_that_pass(monkeypatch):
     """A process that takes long to start counts; of a run that was made before, its record tells."""
     run = SimpleNamespace(key=SimpleNamespace(path="teacher/x"))
+    monkeypatch.setattr("obert.compression.trials.finished", lambda _: None)
     clock = iter([0.0, 40.0, 100.0, 100.1])
     monkeypatch.setattr("obert.compression.trials.time.monotonic", lambda: next(clock))
     runs = SimpleNamespace(make=lambda _: SimpleNamespace(wall_time_seconds=5.0))
