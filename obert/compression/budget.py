@@ -16,8 +16,21 @@ SEARCHED = 0.95  # sparsity that a run is counted at
 DENSE_SHARE = 0.2  # of the minutes, at most, for the two dense models
 OTHER_SHARE = 0.15  # for loading, scoring, export and timing
 FEWEST = 500  # training examples: with fewer no sparsity could be told from another
-CUTS = ((1.0, 1.0), (1.0, 0.5), (1.0, 0.25), (0.5, 0.25), (0.5, 0.125), (0.25, 0.125), (0.125, 0.125))
-"""Shares of the dense schedule that a cycle is, and of an event's gradients, the best first."""
+CUTS = (
+    (1.0, 1.0, 1.0),
+    (1.0, 0.5, 1.0),
+    (1.0, 0.25, 0.5),
+    (0.5, 0.25, 0.5),
+    (0.5, 0.125, 0.25),
+    (0.25, 0.125, 0.25),
+    (0.125, 0.125, 0.25),
+)
+"""Shares of the dense schedule that a cycle is, of an event's gradients, and of a cycle's events, the best first."""
+SHORT = {
+    "start": Value("start", "teacher", "a short schedule is not spent on what the dense model has learnt", "ours"),
+    "scaling.dense_cycles": Value("scaling.dense_cycles", 0.0, "for the same reason", "ours"),
+}
+"""In place of values of a recipe whose cycles are cut."""
 WHY = "cut to {share:g} of it, so that all fits into {minutes:g} minutes"
 
 
@@ -43,8 +56,12 @@ class Fitted:
         """What was cut of the whole recipe, in words; nothing if nothing was."""
         before = {value.key: value.value for value in whole.values}
         cut = [v for v in self.draft.values if v.value != before[v.key]]
-        named = ", ".join(f"{value.key} {value.value:g} in place of {before[value.key]:g}" for value in cut)
+        named = ", ".join(f"{value.key} {_told(value.value)} in place of {_told(before[value.key])}" for value in cut)
         return [f"To fit, it has {named}: expect a lower score than with all of it."] if cut else []
+
+
+def _told(value: str | float) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
 
 
 def fit(draft: Draft, pace: Pace, minutes: float | None, held_out: float) -> Fitted:
@@ -120,20 +137,24 @@ def _fitted(draft: Draft, pace: Pace, minutes: float, held_out: float) -> Fitted
 
 def _cuts(draft: Draft, pace: Pace, minutes: float, share: float) -> Iterator[Fitted]:
     """The draft as it is and cut ever more, on a share of the training examples."""
+    whole = next((value.value for value in draft.values if value.key == GRADIENTS), 0)
     for cut in CUTS:
-        event = cut[1] * pace.event if pace.gradients else pace.event
+        event = pace.event - (1 - cut[1]) * whole * pace.per_gradient
         yield Fitted(_cut(draft, cut, minutes), share, replace(pace, event=event))
 
 
-def _cut(draft: Draft, cut: tuple[float, float], minutes: float) -> Draft:
-    """The draft with a share of its schedule and of its gradients."""
-    schedule, gradients = cut
+def _cut(draft: Draft, cut: tuple[float, float, float], minutes: float) -> Draft:
+    """The draft with a share of its schedule, of its gradients, and of its events."""
+    schedule, gradients, events = cut
     shares = {
         "scaling.unit_epochs": schedule,
         "training.learning_rate.warmup_epochs": schedule,
         GRADIENTS: gradients,
+        "scaling.events_per_cycle": events,
     }
     values = tuple(_cut_value(value, shares.get(value.key, 1.0), minutes) for value in draft.values)
+    if schedule < 1:
+        values = tuple(SHORT.get(value.key, value) for value in values)
     return replace(draft, values=values)
 
 

@@ -32,12 +32,15 @@ class Pace:
         event: of a pruning event.
         steps: how many were timed.
         gradients: how many the longest event that was timed drew; 0 for a method that draws none.
+        per_gradient: seconds of an event that each of its gradients takes; the rest is the solving, which takes as long
+            with fewer. 0 where one number of gradients alone was timed.
     """
 
     step: float
     event: float
     steps: int
     gradients: int
+    per_gradient: float = 0.0
 
 
 def measure(
@@ -59,13 +62,13 @@ def measure(
         UserError: an event draws more features than there are, or training diverges.
     """
     pruner = Pruner.of(recipe, network, method, data, seeds, teacher)
-    event, gradients = _event(pruner)
+    event, gradients, per_gradient = _event(pruner)
     step, steps = _step(pruner, teacher, recipe, seeds)
-    return Pace(step, event, steps, gradients)
+    return Pace(step, event, steps, gradients, per_gradient)
 
 
-def _event(pruner: Pruner) -> tuple[float, int]:
-    """Seconds of an event, and the gradients of the longest that was timed.
+def _event(pruner: Pruner) -> tuple[float, int, float]:
+    """Seconds of an event, the gradients of the longest that was timed, and the seconds of each.
 
     Events with ever more gradients are timed until they have all, or have taken their time. From the last two of those
     the seconds of one with all are extrapolated: they grow in a straight line.
@@ -85,10 +88,11 @@ def _event(pruner: Pruner) -> tuple[float, int]:
             break
         count = min(2 * count, target)
     pruner.method = whole
-    if count == target:
-        return timed[-1][1], count
+    if len(timed) == 1:
+        return timed[0][1], count, 0.0
     (fewer, less), (more, longer) = timed[-2:]
-    return longer + max(longer - less, 0.0) / (more - fewer) * (target - more), count
+    each = max(longer - less, 0.0) / (more - fewer)
+    return longer + each * (target - more), count, each
 
 
 def _step(pruner: Pruner, teacher: PreTrainedModel | None, recipe: Recipe, seeds: dict[str, int]) -> tuple[float, int]:

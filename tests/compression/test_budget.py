@@ -1,17 +1,18 @@
 """What fits into a number of minutes."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
-from obert.compression.budget import CUTS, fit, fit_run
+from obert.compression.budget import CUTS, _cuts, fit, fit_run
 from obert.compression.draft import Draft
 from obert.experiment.keys import RunKey
 from obert.experiment.recipes import load_recipe
 from obert.foundation.errors import UserError
 from obert.training.pace import Pace
 
-PACE = Pace(step=0.1, event=30.0, steps=40, gradients=1024)
+PACE = Pace(step=0.1, event=30.0, steps=40, gradients=1024, per_gradient=20 / 1024)  # 10 s for solving
 
 
 @pytest.fixture
@@ -23,6 +24,15 @@ def draft(root):
         model=SimpleNamespace(source="wheel:minilm"),
     )
     return Draft.by_guidelines(run, "obert", 6, 20_000)
+
+
+def shares(recipe):
+    """Of the guidelines' schedule, gradients and events."""
+    return (
+        recipe.scaling.unit_epochs,
+        recipe.methods["obert"]["num_gradients"] / 1024,
+        recipe.scaling.events_per_cycle / 4,
+    )
 
 
 def minutes(fitted):
@@ -41,17 +51,19 @@ def test_it_fits_and_the_next_better_one_would_not(draft, limit):
     fitted = fit(draft, PACE, limit, 0.2)
     assert minutes(fitted) <= 0.85 * limit + 0.01
     recipe = fitted.draft.recipe
-    kept = recipe.scaling.unit_epochs, recipe.methods["obert"]["num_gradients"] / 1024
+    kept = shares(recipe)
     assert kept in CUTS
     if kept != CUTS[0]:
         assert f"cut to {kept[1]:g} of it, so that all fits into {limit:g} minutes" in " ".join(
             fitted.draft.file().split()
         ).replace("# ", "")
         better = CUTS[CUTS.index(kept) - 1]
-        work = fitted.draft.work(0.95)
-        steps, event = work.steps * better[0] / kept[0], PACE.event * better[1]
-        dense = 1.8 * fitted.draft.features / 8 * 0.1 / 60
-        assert dense + 6 * (steps * PACE.step + work.events * event) / 60 > 0.85 * limit
+        [before] = [
+            each
+            for each in _cuts(fit(draft, PACE, None, 0.2).draft, PACE, limit, 1.0)
+            if shares(each.draft.recipe) == better
+        ]
+        assert minutes(replace(before, draft=replace(before.draft, features=fitted.draft.features))) > 0.85 * limit
 
 
 def test_more_minutes_never_do_worse(draft):
@@ -70,7 +82,7 @@ def test_one_run_is_cut_until_it_fits(draft):
         fitted = fit_run(draft, PACE, limit, 0.9)
         assert fitted.minutes(0.9) <= limit
         recipe = fitted.draft.recipe
-        kept = recipe.scaling.unit_epochs, recipe.methods["obert"]["num_gradients"] / 1024
+        kept = shares(recipe)
         assert kept in CUTS[1:]
         (said,) = fitted.cuts(draft)
         assert f"methods.obert.num_gradients {1024 * kept[1]:g} in place of 1024" in said
@@ -84,3 +96,12 @@ def test_too_few_minutes_are_told_with_how_many_would_do(draft):
         fit(draft, PACE, 2, 0.2)
     enough = float(str(told.value).split(": about ")[1].split()[0])
     assert fit(draft, PACE, 1.1 * enough, 0.2)
+
+
+def test_fewer_gradients_save_no_solving_and_a_short_schedule_starts_from_the_dense_model(draft):
+    whole, *_, last = _cuts(draft, PACE, 60, 1.0)
+    assert whole.pace.event == 30 and last.pace.event == pytest.approx(10 + 20 / 8)
+    assert whole.draft.recipe.start == "pretrained" and whole.draft.recipe.scaling.dense_cycles == 1
+    assert last.draft.recipe.start == "teacher" and last.draft.recipe.scaling.dense_cycles == 0
+    assert last.draft.recipe.at(0.9).schedule.start_epoch == 0
+    assert last.draft.work(0.9).events == 4, "three cycles of pruning, one event each, and the first"
