@@ -54,7 +54,7 @@ def _accurate(dense: Record, verdict: Verdict, seeds: int) -> str:
     return (
         f"{metric} {format_number(verdict.score)} [{low}, {high}], {format_drop(verdict.drop)} "
         f"({format_number(dense.metrics[metric].value)}), on {verdict.examples:,} validation examples with {seeds} "
-        "fresh seeds; 95 % intervals over examples"
+        "fresh seeds; 95 % intervals over seeds and examples"
     )
 
 
