@@ -10,8 +10,6 @@ from obert.compression.budget import fit
 from obert.compression.draft import WHENCE, Draft, start_of
 from obert.compression.question import HELD_OUT, Question
 from obert.experiment.plan import Plan
-from obert.experiment.reading import validate
-from obert.experiment.schema import Experiment
 from obert.experiment.strict import Strict
 from obert.foundation.errors import UserError
 from obert.foundation.files import write_text
@@ -61,20 +59,15 @@ def decide(question: Question, folder: Path) -> Decision:
     search.task.load()  # a few examples may leave none to judge by
     print(f"timing {dense.model.source} on {question.task}", flush=True)
     network, data = start_of(dense)
-    features, examples = len(data.features), len(dense.task.load()["train"])
+    features, examples = len(data.features), len(data.examples)
     draft = Draft.by_guidelines(dense, question.method, network.config.num_hidden_layers, features)
     fitted = fit(draft, draft.measure(network, data), question.minutes, HELD_OUT)
     used = None if fitted.share == 1 else int(fitted.share * examples)
     if used is not None:
         print(f"{used:,} of {examples:,} training examples are used: all is to fit into {question.minutes:g} minutes")
-    draft = fitted.draft.drawing_from(_searched(question, used))
+    trained = Plan.of(question.searched(used), "the command line").teacher(question.task).task.load()["train"]
+    draft = fitted.draft.drawing_from(len(trained))
     recipe = draft.file(HEADER.format(task=question.task) + WHENCE)
     decision = Decision(question=question, train_examples=used, recipe=recipe)
     write_text(folder / FILE_NAME, decision.model_dump_json(indent=1) + "\n")
     return decision
-
-
-def _searched(question: Question, used: int | None) -> int:
-    """How many examples the search trains on."""
-    search = validate(Experiment, question.search([], used), "the command line")
-    return len(Plan.of(search, "the command line").teacher(question.task).task.load()["train"])

@@ -98,13 +98,13 @@ class Question(Strict):
         """
         return validate(Experiment, {"description": "", **self._shared(self.name, None)}, "the command line")
 
-    def searched(self) -> Experiment:
-        """The experiment of the dense model that the search compares with, on all training examples.
+    def searched(self, train_examples: int | None = None) -> Experiment:
+        """The experiment of the dense model that the search compares with.
 
         Raises:
             UserError: as `dense`.
         """
-        return validate(Experiment, self.search((), None), "the command line")
+        return validate(Experiment, self.search((), train_examples), "the command line")
 
     def _shared(self, name: str, train_examples: int | None, **options: Any) -> dict[str, Any]:
         fewer = {} if train_examples is None else {"train_examples": train_examples}

@@ -42,15 +42,7 @@ def load_pretrained(
         UserError: no such model, no safetensors in it, damaged ones or such as lack a weight, an architecture that is
             not understood, a tokenizer of another model, or a layer it does not have.
     """
-    location = resolve_model(model.source)
-    where = f"model.source '{model.source}'"
-    config = read_config(location, where, **head.settings(classes))
-    tokenizer = load_tokenizer(location)
-    network = load_weights(_model_class(head.auto_model), location, where, new_head=True, config=config)
-    understood(network, tokenizer)
-    if model.layers is not None:
-        keep_layers(network, model.layers)
-    return network, tokenizer
+    return _load(model, head, classes, new_head=True)
 
 
 def load_given(model: Model, head: Head, classes: Sequence[str]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -59,9 +51,8 @@ def load_given(model: Model, head: Head, classes: Sequence[str]) -> tuple[PreTra
     Raises:
         UserError: as `load_pretrained`; also where it has no such head, or names the task's classes in another order.
     """
-    location = resolve_model(model.source)
-    where = f"model.source '{model.source}'"
-    own = read_config(location, where).id2label or {}
+    where = _where(model)
+    own = read_config(resolve_model(model.source), where).id2label or {}
     names = [str(own[i]).lower() for i in sorted(own)]
     expected = [name.lower() for name in classes]
     if sorted(names) == sorted(expected) and names != expected:
@@ -69,13 +60,24 @@ def load_given(model: Model, head: Head, classes: Sequence[str]) -> tuple[PreTra
             f"{where} has classes {', '.join(names)}, in this order, and the task {', '.join(expected)}: its answers "
             "would be taken for others. Take a model that was trained on this task"
         )
+    return _load(model, head, classes, new_head=False)
+
+
+def _load(
+    model: Model, head: Head, classes: Sequence[str], new_head: bool
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    location, where = resolve_model(model.source), _where(model)
     config = read_config(location, where, **head.settings(classes))
     tokenizer = load_tokenizer(location)
-    network = load_weights(_model_class(head.auto_model), location, where, new_head=False, config=config)
+    network = load_weights(_model_class(head.auto_model), location, where, new_head=new_head, config=config)
     understood(network, tokenizer)
     if model.layers is not None:
         keep_layers(network, model.layers)
     return network, tokenizer
+
+
+def _where(model: Model) -> str:
+    return f"model.source '{model.source}'"
 
 
 def _model_class(auto_model: str) -> type:
