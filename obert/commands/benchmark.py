@@ -18,6 +18,7 @@ from obert.experiment.schema import Benchmark, Scenario
 from obert.foundation import registry
 from obert.foundation.errors import UserError, say
 from obert.foundation.files import check_folder
+from obert.foundation.nodes import granted_cores
 from obert.records.load import BUSY, Load
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def run(arguments: argparse.Namespace) -> str | None:
 def _chosen(paths: Sequence[Path], options: dict[str, Any]) -> tuple[_Chosen, list[str]]:
     """The options checked, with notes on engines that do not run here."""
     from obert.deployment.given import look_at
-    from obert.deployment.latency import granted_cores, require_cores
+    from obert.deployment.latency import require_cores
 
     settings = {name: options[name] for name in ("warmup", "iterations") if options[name] is not None}
     settings = validate(Benchmark, settings, "the command line")

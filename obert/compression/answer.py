@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 from obert.compression.question import HELD_OUT, Question
 from obert.compression.verdict import Verdict, format_drop, weakness
-from obert.records.load import is_busy
+from obert.records.load import load_beside
 from obert.records.record import MODEL, Record
 from obert.statistics.formatting import format_number
 from obert.tables import Results
 
-ENGINE, REFERENCE = "sparse", "onnxruntime"
+ENGINE = "sparse"
 
 
 def answer(results: Results, question: Question, tried: Sequence[str]) -> str:
@@ -67,13 +67,12 @@ def _fast(timed: Record) -> str:
     scenario, engine = timed.details["scenarios"][0], timed.details["engines"][ENGINE]
     low, high = engine["speedup_interval"]
     latency = timed.metrics[f"{ENGINE}_latency_p50_ms"].value
-    machine, load = timed.environment, timed.details.get("load_average_before") or 0.0
-    busy = is_busy(load, machine.get("cores"))
-    note = f". The machine was not idle (load average {load:.1f}): take this with care" if busy else ""
+    load = load_beside(timed)
+    note = "" if load is None else f". The machine was not idle (load average {load:.1f}): take this with care"
     return (
         f"{speedup.value:.2f} [{low:.2f}, {high:.2f}] times as fast as the dense model in ONNX Runtime: "
         f"{latency:.1f} ms for {scenario['batch_size']} x {scenario['sequence_length']} tokens in the engine "
-        f"`{ENGINE}`, {_threads(scenario['threads'])} of {machine.get('cpu')}{note}"
+        f"`{ENGINE}`, {_threads(scenario['threads'])} of {timed.environment.get('cpu')}{note}"
     )
 
 

@@ -1,6 +1,5 @@
 """Timing on a CPU: all engines in one process, warmed up, interleaved, raw samples kept."""
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from scipy.stats import bootstrap
 
 from obert.engines import Engine
 from obert.foundation.errors import UserError
+from obert.foundation.nodes import granted_cores
 
 CONFIDENCE = 0.95
 RESAMPLES = 9999
@@ -31,12 +31,6 @@ def random_inputs(vocabulary: int, batch_size: int, length: int, seed: int) -> d
     """A batch of random token ids without padding: three int64 arrays [batch_size, length]."""
     ids = np.random.default_rng(seed).integers(vocabulary, size=(batch_size, length), dtype=np.int64)
     return {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
-
-
-def granted_cores() -> int:
-    """How many processors this process may use."""
-    # The affinity mask is what a batch scheduler grants; not every platform has one.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def require_cores(threads: int, option: str = "benchmark.threads") -> None:

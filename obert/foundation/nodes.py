@@ -22,12 +22,17 @@ class Node:
     gpus: int = 0
 
 
+def granted_cores() -> int:
+    """How many processors this process may use."""
+    # The affinity mask is what a batch scheduler grants; not every platform has one.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def this_machine() -> Node:
     """What this process may use of this machine."""
     import psutil
 
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return Node(cpus or 1, psutil.virtual_memory().total >> 20, gpu_count())
+    return Node(granted_cores(), psutil.virtual_memory().total >> 20, gpu_count())
 
 
 def slurm_nodes(partition: str | None = None) -> tuple[Node, ...]:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from obert.records.record import Record
 
 BUSY = 0.5  # processes a core: with more beside the one that measures, its timings are not of one model alone
 
@@ -11,6 +15,12 @@ BUSY = 0.5  # processes a core: with more beside the one that measures, its timi
 def is_busy(processes: float, cores: int | None) -> bool:
     """Whether that many running processes, such as a load average, are too many to time a model beside."""
     return processes > BUSY * (cores or 1)
+
+
+def load_beside(timed: Record) -> float | None:
+    """The load average before a benchmark, where it was too much to time a model beside; None where it was not."""
+    load = timed.details.get("load_average_before")
+    return load if load is not None and is_busy(load, timed.environment.get("cores")) else None
 
 
 @dataclass(frozen=True)

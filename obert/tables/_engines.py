@@ -7,7 +7,7 @@ import pandas as pd
 
 from obert.experiment.keys import RunKey
 from obert.foundation import registry
-from obert.records.load import is_busy
+from obert.records.load import load_beside
 from obert.records.record import Record
 from obert.statistics.formatting import DASH
 from obert.tables import Note, Results
@@ -70,8 +70,7 @@ def speedup_interval(timed: Record | None, engine: str) -> tuple[float, float]:
 
 def was_under_load(timed: Record) -> bool:
     """Whether the machine was busy with something else when the timing began."""
-    load = timed.details.get("load_average_before")
-    return load is not None and is_busy(load, timed.environment.get("cores"))
+    return load_beside(timed) is not None
 
 
 def marked(text: str, under_load: object) -> str:

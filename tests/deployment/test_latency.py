@@ -1,7 +1,8 @@
+import os
+
 import numpy as np
 import pytest
 
-from obert.deployment import latency
 from obert.deployment.latency import (
     random_inputs,
     require_cores,
@@ -140,15 +141,15 @@ def test_inputs_are_random_tokens_without_padding():
 
 
 def test_more_threads_than_granted_cores_are_refused(monkeypatch):
-    monkeypatch.setattr(latency.os, "sched_getaffinity", lambda _: {0, 5}, raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 5}, raising=False)
     require_cores(2)
     with pytest.raises(UserError, match=r"benchmark\.threads 3: this process may use 2 CPU cores"):
         require_cores(3)
 
 
 def test_without_affinity_all_cores_count(monkeypatch):
-    monkeypatch.delattr(latency.os, "sched_getaffinity", raising=False)
-    monkeypatch.setattr(latency.os, "cpu_count", lambda: 4)
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
     require_cores(4)
     with pytest.raises(UserError, match="may use 4 CPU cores"):
         require_cores(5)
