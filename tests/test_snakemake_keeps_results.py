@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from copied import copy_project
 from mlflow import MlflowClient
-from test_workflow import PARTS, run
+from test_workflow import run
 
 from obert.records.record import read_record
 
@@ -27,13 +28,7 @@ if 'teacher' in sys.orig_argv:
 @pytest.fixture
 def project(tmp_path, initialized):
     """A copy of the project with one run, whose files MLflow is to keep on S3."""
-    root, copy = Path(__file__).parent.parent, tmp_path / "project"
-    copy.mkdir()
-    for part in PARTS:
-        if (root / part).is_dir():
-            shutil.copytree(root / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(root / part, copy / part)
+    copy = copy_project(tmp_path / "project")
     content = yaml.safe_load((copy / "configs/smoke.yaml").read_text())
     kept = {name: content[name] for name in ("description", "model", "seeds", "threads", "teacher")}
     tasks = {"movie_reviews": content["tasks"]["movie_reviews"]}

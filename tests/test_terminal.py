@@ -1,12 +1,11 @@
 """What Snakemake's terminal shows of runs: how far they are and what failed, and not its own lines for each job."""
 
-import shutil
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
-from test_workflow import PARTS, run
+from copied import copy_project
+from test_workflow import run
 
 LOG = "results/logs/diverging/teacher/movie_reviews/smoke_finetune/dense/seed0.log"
 
@@ -14,12 +13,7 @@ LOG = "results/logs/diverging/teacher/movie_reviews/smoke_finetune/dense/seed0.l
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     """A copy of the project with an experiment of two runs, of which the first diverges."""
-    root, copy = Path(__file__).parent.parent, tmp_path_factory.mktemp("project")
-    for part in PARTS:
-        if (root / part).is_dir():
-            shutil.copytree(root / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(root / part, copy / part)
+    copy = copy_project(tmp_path_factory.mktemp("project"))
     content = yaml.safe_load((copy / "configs/smoke.yaml").read_text())
     kept = {name: content[name] for name in ("description", "model", "seeds", "threads", "teacher")}
     kept |= {"name": "diverging", "tasks": {"movie_reviews": content["tasks"]["movie_reviews"]}, "tables": []}

@@ -1,7 +1,6 @@
 """The smoke DAG as a user runs it, in a copy of the project to which one method was added."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from copied import copy_project
 
 from obert.experiment.plan import Plan
 from obert.records.record import read_record
@@ -17,7 +17,6 @@ from obert.tracking import fetch
 
 METHODS = ("last_rows", "magnitude", "obert")  # in one shot; tests/stages has all of them
 ENGINES = "[pytorch, onnxruntime, sparse"
-PARTS = ("Snakefile", "configs", "obert", "profiles", "workflow", "tests/data")
 NEW_METHOD = '''
 """Prunes the weights of the last rows first; a stranger's method, in one file."""
 
@@ -61,14 +60,7 @@ def planned(project: Path, *arguments: str) -> set[str]:
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     """A copy of the project with one more method, after the smoke DAG has run in it; one engine cannot be had."""
-    root = Path(__file__).parent.parent
-    copy = tmp_path_factory.mktemp("project")
-    for part in PARTS:
-        source = root / part
-        if source.is_dir():
-            shutil.copytree(source, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, copy / part)
+    copy = copy_project(tmp_path_factory.mktemp("project"))
     (copy / "obert" / "pruning" / "last_rows.py").write_text(NEW_METHOD)
     config = copy / "configs/smoke.yaml"
     text = config.read_text()

@@ -1,32 +1,24 @@
 """The tutorial as a newcomer follows it, and a how-to page that is a whole example: every command, in a copy."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from blocks import Command, File, agrees, blocks
+from copied import copy_project
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 TUTORIAL = ("tutorial/first_run", "tutorial/own_model", "tutorial/own_data", "tutorial/own_method")
 PAGES = (*TUTORIAL, "howto/add_stage")
-PARTS = ("Snakefile", "configs", "obert", "profiles", "workflow", "tests/data", "examples")
 
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory) -> Path:
     """What a clone holds of what the tutorial needs."""
-    folder = tmp_path_factory.mktemp("clone") / "obert"
-    for part in PARTS:
-        if (ROOT / part).is_dir():
-            shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
-        elif (ROOT / part).exists():
-            folder.mkdir(exist_ok=True)
-            shutil.copy(ROOT / part, folder)
-    return folder
+    return copy_project(tmp_path_factory.mktemp("clone") / "obert", "examples")
 
 
 def test_every_page_of_the_tutorial_is_run():
