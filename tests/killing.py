@@ -1,9 +1,11 @@
 """kill -9 at a moment of one's choice: the command runs in a fork of the test, which ends itself there."""
 
+import gc
 import os
 import random
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -28,13 +30,21 @@ def killed_before_change(command: Callable[[], object], folder: Path, number: in
 
 
 def killed_after(command: Callable[[], object], seconds: float) -> bool:
-    """The same by the clock: wherever the command is then, in the middle of a write as well."""
+    """The same by the clock, from outside: wherever the command is then, in the middle of a write as well."""
+    child = _fork(command, lambda: None)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return _was_killed(os.waitstatus_to_exitcode(status))
+        time.sleep(0.001)
+    os.kill(child, signal.SIGKILL)
+    return _was_killed(_status(child))
 
-    def start() -> None:
-        signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
-        signal.setitimer(signal.ITIMER_REAL, seconds)
 
-    return _is_killed(command, start)
+def killed_by_itself(command: Callable[[], object]) -> bool:
+    """The same for a command that kills its own process, at a moment that only it knows."""
+    return _is_killed(command, lambda: None)
 
 
 def calls(command: Callable[[], object], module: str) -> int:
@@ -112,13 +122,16 @@ def _count(command: Callable[[], object], moments: Callable[[int], _Moments]) ->
         child = _fork(command, moments(writing))
         os.close(writing)
         counted = len(said.read())
-    assert _status(child) == 0, "the command fails"
+    assert (status := _status(child)) == 0, f"the command fails with status {status}"
     return counted
 
 
 def _is_killed(command: Callable[[], object], start: Callable[[], object]) -> bool:
-    status = _status(_fork(command, start))
-    assert status in (0, -signal.SIGKILL), "the command fails"
+    return _was_killed(_status(_fork(command, start)))
+
+
+def _was_killed(status: int) -> bool:
+    assert status in (0, -signal.SIGKILL), f"the command fails with status {status}"
     return status != 0
 
 
@@ -128,6 +141,7 @@ def _fork(command: Callable[[], object], start: Callable[[], object]) -> int:
     sys.stderr.flush()
     child = os.fork()
     if child == 0:
+        gc.freeze()  # what other tests left is not to be collected here, where its threads are not
         status = 1
         try:
             start()

@@ -3,11 +3,12 @@
 import json
 import os
 import platform
+import signal
 import time
 from types import SimpleNamespace
 
 import pytest
-from killing import changes, killed_after, killed_before_change
+from killing import changes, killed_before_change, killed_by_itself
 
 from obert.foundation.errors import UserError
 from obert.records import progress
@@ -118,12 +119,13 @@ def test_a_run_that_fails_says_why(run, error, ended, message):
 
 
 def test_a_run_that_is_killed_is_told_from_one_that_is_made(run):
-    def endless():
+    def killed_when_it_has_told():
         with shown(run):
             listener().stepped([line(5)])
-            time.sleep(60)
+            seen_when(run, lambda told: told.step == 5)
+            os.kill(os.getpid(), signal.SIGKILL)
 
-    assert killed_after(endless, 0.5)
+    assert killed_by_itself(killed_when_it_has_told)
     seen = look(run.checkpoints)
     assert not seen.alive and (seen.progress.step, seen.progress.ended) == (5, None)
 
