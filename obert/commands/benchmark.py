@@ -91,7 +91,7 @@ def run(arguments: argparse.Namespace) -> str | None:
     load = Load.now()
     if load.is_busy and not options["busy"]:
         raise UserError(
-            f"this machine does something else: {load}. With more than {BUSY:g} processes a core, timings would be of "
+            f"this machine does something else: {load}. With more than {100 * BUSY:g} % in use, timings would be of "
             "both. Wait until the other work has ended, or say --busy: then the result says so too"
         )
     from obert.records.provenance import environment

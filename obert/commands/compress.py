@@ -58,7 +58,7 @@ def _finish(config: Path, folder: Path, search: Trials) -> str:
     runs = Runs(plan)
     for run in _in_order(plan):
         make(runs, run)
-    found = answer(results_of(plan, config), search.question, search.told())
+    found = answer(results_of(plan, config), search.question, search.told(), search.judged)
     write_text(folder / "answer.txt", found + "\n")
     return found
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from obert.compression.question import HELD_OUT, Question
+from obert.compression.question import Question
 from obert.compression.verdict import Verdict, format_drop, weakness
-from obert.records.load import load_beside
+from obert.records.load import busy_before
 from obert.records.record import MODEL, Record
 from obert.statistics.formatting import format_number
 from obert.tables import Results
@@ -15,12 +15,13 @@ from obert.tables import Results
 ENGINE = "sparse"
 
 
-def answer(results: Results, question: Question, tried: Sequence[str]) -> str:
+def answer(results: Results, question: Question, tried: Sequence[str], judged: int) -> str:
     """What was found, and where it is.
 
     Args:
         results: of the final experiment, whose runs have been made.
         tried: the search's trials, a line each.
+        judged: held-out training examples that judged them.
 
     Raises:
         UserError: predictions of a run are missing or damaged.
@@ -32,8 +33,8 @@ def answer(results: Results, question: Question, tried: Sequence[str]) -> str:
     exported = next(record for record in results.of_stage("export") if record.key.method is not None)
     lines = [
         f"how far: {100 * pruned[0].key.sparsity:g} % of the encoder's weights are zero, pruned by {question.method}: "
-        f"the most of what was tried that is sure to lose at most {question.max_drop:g} points, by the "
-        f"{100 * HELD_OUT:g} % of the training examples that were held out",
+        f"the most of what was tried that is sure to lose at most {question.max_drop:g} points, by "
+        f"{judged:,} held-out training examples",
         f"how accurate: {_accurate(dense, verdict, len(pruned))}",
         f"how fast: {_fast(timed)}",
         *filter(None, [weakness(results, question.task)]),
@@ -67,8 +68,8 @@ def _fast(timed: Record) -> str:
     scenario, engine = timed.details["scenarios"][0], timed.details["engines"][ENGINE]
     low, high = engine["speedup_interval"]
     latency = timed.metrics[f"{ENGINE}_latency_p50_ms"].value
-    load = load_beside(timed)
-    note = "" if load is None else f". The machine was not idle (load average {load:.1f}): take this with care"
+    in_use = busy_before(timed)
+    note = "" if in_use is None else f". The machine was not idle ({in_use:.1f} cores in use): take this with care"
     return (
         f"{speedup.value:.2f} [{low:.2f}, {high:.2f}] times as fast as the dense model in ONNX Runtime: "
         f"{latency:.1f} ms for {scenario['batch_size']} x {scenario['sequence_length']} tokens in the engine "

@@ -15,6 +15,9 @@ TRIALS = 4  # pruned models that are counted with in the search
 SEARCHED = 0.95  # sparsity that a run is counted at
 DENSE_SHARE = 0.2  # of the minutes, at most, for the two dense models
 OTHER_SHARE = 0.15  # for loading, scoring, export and timing
+JUDGED = 8000  # held-out examples: of 5 % that one model alone gets right, the interval is then 1 point wide
+JUDGED_SHARE = 0.01  # of the minutes, at most, for judging one model by them
+FORWARD = 0.25  # of a step with distillation: a pass of the teacher's, and about three of the model's
 FEWEST = 500  # training examples: with fewer no sparsity could be told from another
 CUTS = (
     (1.0, 1.0, 1.0),
@@ -51,6 +54,13 @@ class Fitted:
     def minutes(self, sparsity: float) -> float:
         """Of one run."""
         return self.draft.work(sparsity).minutes(self.pace)
+
+    def judged(self, minutes: float | None) -> int:
+        """The held-out examples to judge a model by, at most: more are slow, and tell little more."""
+        if minutes is None:
+            return JUDGED
+        example = FORWARD * self.pace.step / self.draft.recipe.training.batch_size
+        return min(JUDGED, int(60 * JUDGED_SHARE * minutes / example))
 
     def cuts(self, whole: Draft) -> list[str]:
         """What was cut of the whole recipe, in words; nothing if nothing was."""

@@ -22,7 +22,9 @@ class Decision(Strict):
     """How a question is answered."""
 
     question: Question
-    train_examples: int | None = Field(gt=0, description="that are used, so that all fits; None for all")
+    train_examples: int | None = Field(gt=0, description="of the final models, so that all fits; None for all")
+    search_examples: int = Field(gt=0, description="of the search, those that judge it included")
+    held_out: float = Field(gt=0, lt=1, description="share of the search's examples that judge it")
     recipe: str = Field(description="its file, as it was written")
 
 
@@ -65,9 +67,13 @@ def decide(question: Question, folder: Path) -> Decision:
     used = None if fitted.share == 1 else int(fitted.share * examples)
     if used is not None:
         print(f"{used:,} of {examples:,} training examples are used: all is to fit into {question.minutes:g} minutes")
-    trained = Plan.of(question.searched(used), "the command line").teacher(question.task).task.load()["train"]
-    draft = fitted.draft.drawing_from(len(trained))
+    trained = (1 - HELD_OUT) * (used or examples)
+    searched = min(examples, int(trained + max(HELD_OUT / (1 - HELD_OUT) * trained, fitted.judged(question.minutes))))
+    share = round(1 - trained / searched, 6)
+    of_search = Plan.of(question.searched(searched, share), "the command line").teacher(question.task).task.load()
+    print(f"the search is judged by {len(of_search['validation']):,} other training examples")
+    draft = fitted.draft.drawing_from(len(of_search["train"]))
     recipe = draft.file(HEADER.format(task=question.task) + WHENCE)
-    decision = Decision(question=question, train_examples=used, recipe=recipe)
+    decision = Decision(question=question, train_examples=used, search_examples=searched, held_out=share, recipe=recipe)
     write_text(folder / FILE_NAME, decision.model_dump_json(indent=1) + "\n")
     return decision

@@ -17,7 +17,7 @@ from obert.foundation.errors import UserError, unknown_name
 from obert.foundation.nodes import this_machine
 from obert.foundation.passwords import masked
 
-HELD_OUT = 0.2  # of the training examples, on which the search judges: never the validation examples
+HELD_OUT = 0.2  # of the examples that final models are trained on, the search does without
 SEARCH_SEED, SEEDS = 0, (1, 2)  # of the search, and of the final models
 GIVEN = "given"  # the recipe of a model that is taken as it is
 ENGINES = ("onnxruntime", "sparse")
@@ -72,9 +72,16 @@ class Question(Strict):
             shared["recipe_overrides"] = {task: {dense: changed}}
         return cls(task=task, shared=shared, **asked)
 
-    def search(self, sparsities: Iterable[float], train_examples: int | None) -> dict[str, Any]:
-        """The experiment whose runs are judged on held-out training examples."""
-        content = self._shared(f"{self.name}_search", train_examples, held_out=HELD_OUT)
+    def search(
+        self, sparsities: Iterable[float], examples: int | None = None, held_out: float = HELD_OUT
+    ) -> dict[str, Any]:
+        """The experiment whose runs are judged on held-out training examples, never on the validation examples.
+
+        Args:
+            examples: for training, those held out included; None for all.
+            held_out: share of them.
+        """
+        content = self._shared(f"{self.name}_search", examples, held_out=held_out)
         about = f"How far {self.task} can be pruned with {self.method}: the search of `obert compress`."
         return {"description": about, **content, "seeds": [SEARCH_SEED], "downstream": self._pruned(sparsities)}
 
@@ -98,13 +105,13 @@ class Question(Strict):
         """
         return validate(Experiment, {"description": "", **self._shared(self.name, None)}, "the command line")
 
-    def searched(self, train_examples: int | None = None) -> Experiment:
+    def searched(self, examples: int | None = None, held_out: float = HELD_OUT) -> Experiment:
         """The experiment of the dense model that the search compares with.
 
         Raises:
             UserError: as `dense`.
         """
-        return validate(Experiment, self.search((), train_examples), "the command line")
+        return validate(Experiment, self.search((), examples, held_out), "the command line")
 
     def _shared(self, name: str, train_examples: int | None, **options: Any) -> dict[str, Any]:
         fewer = {} if train_examples is None else {"train_examples": train_examples}

@@ -65,6 +65,11 @@ class Trials:
             )
         return kept
 
+    @property
+    def judged(self) -> int:
+        """Held-out examples that judge it."""
+        return min(verdict.examples for verdict in self.tried.values())
+
     def told(self) -> list[str]:
         """What was tried, a line each."""
         return [f"  {100 * sparsity:g} %: {verdict}" for sparsity, verdict in sorted(self.tried.items())]
@@ -85,7 +90,8 @@ class Trials:
         return self.seconds[last] * self.cycles(sparsity) / self.cycles(last)
 
     def _try(self, sparsity: float) -> Verdict:
-        content = self.question.search([*self.tried, sparsity], self.decision.train_examples)
+        chosen = self.decision
+        content = self.question.search([*self.tried, sparsity], chosen.search_examples, chosen.held_out)
         write_text(self.path, as_file(content))
         plan = Plan.load(self.path)
         runs, dense = Runs(plan), plan.teacher(self.question.task)

@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from obert.records.record import Record
 
-BUSY = 0.5  # processes a core: with more beside the one that measures, its timings are not of one model alone
+BUSY = 0.5  # of the cores: with more in use before it begins, a timing is not of one model alone
+IN_USE = "cores_in_use_before"  # in what is written of a timing
 
 
-def is_busy(processes: float, cores: int | None) -> bool:
-    """Whether that many running processes, such as a load average, are too many to time a model beside."""
-    return processes > BUSY * (cores or 1)
+def is_busy(in_use: float, cores: int | None) -> bool:
+    """Whether that many cores in use are too many to time a model beside."""
+    return in_use > BUSY * (cores or 1)
 
 
-def load_beside(timed: Record) -> float | None:
-    """The load average before a benchmark, where it was too much to time a model beside; None where it was not."""
-    load = timed.details.get("load_average_before")
-    return load if load is not None and is_busy(load, timed.environment.get("cores")) else None
+def busy_before(timed: Record) -> float | None:
+    """The cores in use before a benchmark, where they were too many to time a model beside; None where not."""
+    in_use = timed.details.get(IN_USE)
+    return in_use if in_use is not None and is_busy(in_use, timed.environment.get("cores")) else None
 
 
 @dataclass(frozen=True)

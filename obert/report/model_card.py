@@ -16,7 +16,7 @@ from tabulate import tabulate
 from obert.data.wheels import PREFIX, find_asset
 from obert.foundation.files import write_text
 from obert.models.encoders import QUANTIZED
-from obert.records.load import load_beside
+from obert.records.load import busy_before
 from obert.records.record import FILE_NAME, MODEL, PREDICTIONS, Record, read_record
 from obert.statistics.estimates import CONFIDENCE, bootstrap
 from obert.statistics.formatting import format_number
@@ -202,8 +202,8 @@ def _speeds(timing: Record) -> str:
     machine, scenarios = timing.environment, timing.details.get("scenarios", [{}])
     setting = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in scenarios[0].items())
     flags = ", ".join(machine.get("isa_flags", []))
-    load = load_beside(timing)
-    note = "" if load is None else f" The machine was not idle (load average {load:.1f}): take them with care."
+    in_use = busy_before(timing)
+    note = "" if in_use is None else f" The machine was not idle ({in_use:.1f} cores in use): take them with care."
     columns = ("engine", "median latency of a batch, ms", "speed-up over dense float32 in ONNX Runtime")
     return f"{setting}. {machine.get('cpu')}, {machine.get('cores')} cores ({flags}).{note}\n\n{_table(rows, columns)}"
 

@@ -18,7 +18,7 @@ from tabulate import tabulate
 from obert.deployment.comparison import Comparison, Timing
 from obert.deployment.latency import speedup, summarize_latency
 from obert.foundation.files import atomic_path, plain, write_text
-from obert.records.load import Load
+from obert.records.load import IN_USE, Load
 from obert.statistics.formatting import DASH, format_number
 from obert.tables import _figures
 from obert.tables._speeds import draw_speeds
@@ -92,7 +92,7 @@ class Measured:
         return {
             "machine": self.machine,
             "load_average_before": self.load.average,
-            "cores_in_use_before": self.load.in_use,
+            IN_USE: self.load.in_use,
             "busy": self.load.is_busy,
             "base": self.found.base,
             "models": models,

@@ -6,7 +6,6 @@ import argparse
 import importlib
 import json
 import logging
-import os
 from collections.abc import Iterator
 from dataclasses import asdict
 from types import ModuleType
@@ -80,6 +79,7 @@ class Benchmark(Stage):
         from obert.deployment.latency import CONFIDENCE, require_cores, speedup, summarize_latency
         from obert.deployment.timing import CANDIDATE, check_lengths, speeds, time_engine
         from obert.engines import failure
+        from obert.records.load import IN_USE, Load
         from obert.records.record import Score
         from obert.records.recording import Recording
 
@@ -99,7 +99,7 @@ class Benchmark(Stage):
         skipped = {name: reason for name, reason in reasons.items() if reason}
         if len(skipped) == len(classes):
             raise UserError(f"no engine of benchmark.engines runs here: {'; '.join(skipped.values())}")
-        load_average = os.getloadavg()[0]
+        load = Load.now()
         data = _validation(planned, source, models[CANDIDATE])
 
         samples, metrics, engines, failed = {}, {}, {}, {}
@@ -146,7 +146,8 @@ class Benchmark(Stage):
                 "scenarios": [scenario.model_dump() for scenario in scenarios],
                 "warmup": settings.warmup,
                 "confidence": CONFIDENCE,
-                "load_average_before": load_average,
+                "load_average_before": load.average,
+                IN_USE: load.in_use,
                 "engines": engines,
                 "skipped": skipped,
                 "failed": failed,

@@ -7,7 +7,7 @@ import pandas as pd
 
 from obert.experiment.keys import RunKey
 from obert.foundation import registry
-from obert.records.load import load_beside
+from obert.records.load import IN_USE, busy_before
 from obert.records.record import Record
 from obert.statistics.formatting import DASH
 from obert.tables import Note, Results
@@ -70,7 +70,7 @@ def speedup_interval(timed: Record | None, engine: str) -> tuple[float, float]:
 
 def was_under_load(timed: Record) -> bool:
     """Whether the machine was busy with something else when the timing began."""
-    return load_beside(timed) is not None
+    return busy_before(timed) is not None
 
 
 def marked(text: str, under_load: object) -> str:
@@ -100,7 +100,7 @@ def engine_notes(results: Results) -> tuple[Note, ...]:
             runs.setdefault(text, []).append(record.key.path.as_posix())
     notes = [Note(text, tuple(paths) if len(paths) < len(records) else ()) for text, paths in runs.items()]
     loads = tuple(
-        f"{record.key.path.as_posix()}: load average {record.details['load_average_before']:.1f}"
+        f"{record.key.path.as_posix()}: {record.details[IN_USE]:.1f} cores in use"
         for record in records
         if was_under_load(record)
     )

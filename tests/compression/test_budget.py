@@ -105,3 +105,11 @@ def test_fewer_gradients_save_no_solving_and_a_short_schedule_starts_from_the_de
     assert last.draft.recipe.start == "teacher" and last.draft.recipe.scaling.dense_cycles == 0
     assert last.draft.recipe.at(0.9).schedule.start_epoch == 0
     assert last.draft.work(0.9).events == 4, "three cycles of pruning, one event each, and the first"
+
+
+def test_a_search_is_judged_by_as_many_examples_as_there_is_time_for(draft):
+    """A step of 8 examples takes 0.1 s, and judging an example a quarter of an eighth of that: 3.1 ms."""
+    assert fit(draft, PACE, None, 0.2).judged(None) == 8000
+    fitted = fit(draft, PACE, 30, 0.2)
+    assert fitted.judged(30) == 5760, "of 18 s"
+    assert fitted.judged(600) == 8000

@@ -31,7 +31,7 @@ def timing(load, seed, **chosen):
     return record(
         "benchmark",
         metrics={f"pytorch_{name}": Score(value=value, count=20) for name, value in metrics.items()},
-        details={"engines": {"pytorch": said}, "load_average_before": load},
+        details={"engines": {"pytorch": said}, "cores_in_use_before": load},
         environment=MACHINE,
         threads=4,
         **chosen,
@@ -75,7 +75,7 @@ def test_what_was_measured_under_load_is_marked(timed):
     models = Table17()
     assert sum(MARK in text for text in models.display(models.build(timed))["pytorch", "speedup"]) == 1
     (note,) = [note for note in board.notes(timed) if note.text.startswith(MARK)]
-    assert note.lines == ("benchmark/movie_reviews/gradual/magnitude-0.9/seed0: load average 4.1",)
+    assert note.lines == ("benchmark/movie_reviews/gradual/magnitude-0.9/seed0: 4.1 cores in use",)
 
 
 @pytest.mark.parametrize("table", [Leaderboard, Latency, ParetoSpeed, Table17, Components])
