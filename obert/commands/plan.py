@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from tabulate import tabulate
 
-from obert.commands import estimate
+from obert.commands import estimate, power
 from obert.experiment.plan import Plan, PlannedRun
 from obert.foundation.errors import UserError
 from obert.foundation.files import atomic_path, check_place
@@ -134,7 +134,7 @@ def run(plan: Plan, chosen: dict[str, Any], figure: Path | None = None, cores: i
         tables = [group[0] for group in _grouped(tables, lambda table: (table.run.key.task, table.sparsity))]
         parts.append(_recipe(same, tables))
         drawn += [table for table in tables if table.sparsity is not None and table.events]
-    parts.insert(2, estimate.run(plan, runs, cores))
+    parts[2:2] = filter(None, (estimate.run(plan, runs, cores), power.run(runs)))
     if any(run.key.task not in features for run in trained):
         parts.append(_wrapped(UNCOUNTED))
     if figure is not None:

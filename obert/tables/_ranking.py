@@ -16,15 +16,17 @@ from obert.statistics.estimates import (
     check_same_examples,
 )
 from obert.statistics.formatting import format_number
+from obert.statistics.simultaneous import are_positive
 from obert.tables import Note, Results
 from obert.tables._engines import machine_text
 from obert.tables._measured import Group, epochs_of, epochs_text, groups
 
 RULE = (
-    "A method's rank is 1 plus the number of methods that are better than it. A method is better if the 95 % "
-    "paired-bootstrap interval of the difference, over the seeds that both have and the examples, lies above 0; "
-    "methods that cannot be told apart share a rank. One seed: another seed may give another order, as the interval is "
-    "over examples alone. Ranks are not corrected for multiple comparisons."
+    "A method's rank is 1 plus the number of methods that are better than it. A method is better if the "
+    "paired-bootstrap interval of the difference, over the seeds that both have and the examples, lies above 0; all "
+    "such intervals of a recipe and sparsity hold at once with 95 % confidence. Methods that cannot be told apart "
+    "share a rank. One seed: another seed may give another order, as the interval is over examples alone. A shown "
+    "interval is of its difference alone."
 )
 DIFFERENCE = ("difference", "difference_low", "difference_high")  # to the best, as columns
 Pairs = dict[tuple[int, int], Resampled]
@@ -85,8 +87,8 @@ def _mean_score(terms: np.ndarray) -> np.ndarray:
 
 
 def ranks(count: int, pairs: Pairs) -> list[int]:
-    """Of each position in a block: 1 plus the number of those that are better than it."""
-    is_better = {pair: difference.interval().is_positive for pair, difference in pairs.items()}
+    """Of each position in a block: 1 plus the number of those that are better than it, judged all at once."""
+    is_better = dict(zip(pairs, are_positive(list(pairs.values())), strict=True))
     return [1 + sum(is_better[i, j] for i in range(count) if i != j) for j in range(count)]
 
 

@@ -127,6 +127,22 @@ def test_what_is_left_is_estimated_from_finished_runs(config, capsys):
     assert "estimate: nothing is left to be made" in text
 
 
+def test_power_is_planned_where_methods_are_compared(config, capsys):
+    """Three methods on 872 examples with 3 seeds: 2.80 standard errors of the square root of 1000 / 872 + 0.25 / 3."""
+    assert "power:" not in printed(capsys, "--config", config), "one method"
+    experiment = yaml.safe_load(Path(config).read_text())
+    block = {**DOWNSTREAM[2], "methods": ["magnitude", "random", "obert"]}
+    content = experiment | {"downstream": [block], "seeds": [0, 1, 2]}
+    for examples, said in (
+        (872, "  movie_reviews: 3.1 points with 872 examples and 3 seeds; 22,690 for 1\n"),
+        (None, "  movie_reviews: 3 seeds; `obert check` counts the examples; 22,690 for 1\n"),
+    ):
+        content["tasks"]["movie_reviews"]["eval_examples"] = examples
+        Path(config).write_text(yaml.safe_dump(content))
+        text = printed(capsys, "--config", config)
+        assert "found 80 times in a hundred, if two models differ on 10 % of the examples" in text and said in text
+
+
 def test_a_stated_rate_is_named_as_one(config, capsys):
     assert main(["check", "--config", config]) == 0
     text = printed(capsys, "--config", config, "--cores", "2")

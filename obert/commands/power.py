@@ -1,0 +1,54 @@
+"""How small a difference between two methods the runs of a plan will show, task by task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from obert.experiment.plan import PlannedRun
+from obert.experiment.sizes import Sizes
+from obert.statistics.power import DIFFERING, POWER, SPREAD, detectable, examples_for, standard_error
+
+POINTS = 1.0  # a difference that people ask for
+
+
+def run(runs: Sequence[PlannedRun]) -> str | None:
+    """A line a task; None where nothing is compared.
+
+    Args:
+        runs: the chosen ones, of one experiment.
+    """
+    lines = list(_lines(runs))
+    if not lines:
+        return None
+    assumed = (
+        f"power: differences that are found {100 * POWER:g} times in a hundred, if two models differ on "
+        f"{100 * DIFFERING:g} % of the examples, and by {SPREAD:g} points more or less over seeds:"
+    )
+    return "\n".join([assumed, *lines])
+
+
+def _lines(runs: Sequence[PlannedRun]) -> Iterator[str]:
+    blocks: dict[str, dict[tuple, dict[str, set[int]]]] = {}
+    first: dict[str, PlannedRun] = {}
+    for each in runs:
+        key = each.key
+        if key.method is not None and key.sparsity and each.recipe is not None:
+            first.setdefault(key.task, each)
+            block = blocks.setdefault(key.task, {}).setdefault((key.stage, key.recipe, key.sparsity), {})
+            block.setdefault(key.method, set()).add(key.seed)
+    for task, of_task in blocks.items():
+        counts = [len(set.intersection(*block.values())) for block in of_task.values() if len(block) > 1]
+        if counts and min(counts) > 0:
+            yield _line(task, first[task], min(counts))
+
+
+def _line(task: str, run: PlannedRun, seeds: int) -> str:
+    counted = Sizes.of(run.experiment).data_of(run)
+    examples = run.task.eval_examples or (counted.validation if counted else None)
+    needed = examples_for(POINTS, seeds)
+    enough = f"no number of examples is enough for {POINTS:g}" if needed is None else f"{needed:,} for {POINTS:g}"
+    named = f"{seeds} seed{'' if seeds == 1 else 's'}"
+    if examples is None:
+        return f"  {task}: {named}; `obert check` counts the examples; {enough}"
+    smallest = detectable(standard_error(examples, seeds))
+    return f"  {task}: {smallest:.1f} points with {examples:,} examples and {named}; {enough}"
