@@ -16,6 +16,7 @@ from obert.stages import TRAINING, Sources, Stage
 if TYPE_CHECKING:
     from obert.engines import ModelFiles
     from obert.experiment.plan import Plan, PlannedRun
+    from obert.experiment.schema import Benchmark
     from obert.masks.counts import Sparsity
     from obert.records.record import Record
 
@@ -39,7 +40,7 @@ class Export(Stage):
     files = {ONNX: "model.onnx"}
 
     def plan(self, plan: Plan) -> Iterator[tuple[RunKey, Sources]]:
-        """Each task's teacher, then what `benchmark` selects, first seed only."""
+        """What `benchmark` selects, first seed only, after the teachers of the tasks that it is on."""
         chosen = plan.experiment.benchmark
         if chosen is None:
             return
@@ -49,17 +50,13 @@ class Export(Stage):
                 raise unknown_name("recipe", name, known, f"{plan.where}, benchmark.recipes")
         for name in chosen.methods:
             registry.require("pruning", name, f"{plan.where}, benchmark.methods")
+        models = [run for run in plan.on_tasks if _is_chosen(run.key, chosen, plan.experiment.seeds[0])]
+        tasks = {run.key.task for run in models} if chosen.recipes else set(plan.experiment.tasks)
         for run in plan.of_stage("teacher"):
+            if run.key.task in tasks:
+                yield run.key.at(self.name), {MODEL: run}
+        for run in models:
             yield run.key.at(self.name), {MODEL: run}
-        for run in plan.on_tasks:
-            key = run.key
-            if (
-                key.seed == plan.experiment.seeds[0]
-                and key.lineage[0] in chosen.recipes
-                and (not chosen.methods or key.method in chosen.methods)
-                and (not chosen.sparsities or key.sparsity in chosen.sparsities)
-            ):
-                yield key.at(self.name), {MODEL: run}
 
     def code(self, planned: PlannedRun) -> str:
         return code_hash(stages=self.name, tasks=planned.task_kind, engines=REFERENCE_ENGINE, **architectures.code())
@@ -158,3 +155,13 @@ def _fits(measured: Sparsity, recorded: Sparsity, quantized: bool) -> bool:
     if not quantized:
         return measured.layers == recorded.layers
     return all(measured.layers[name].zeros >= layer.zeros for name, layer in recorded.layers.items())
+
+
+def _is_chosen(key: RunKey, chosen: Benchmark, seed: int) -> bool:
+    """Whether the model of a run is to be exported and timed."""
+    return (
+        key.seed == seed
+        and key.lineage[0] in chosen.recipes
+        and (not chosen.methods or key.method in chosen.methods)
+        and (not chosen.sparsities or key.sparsity in chosen.sparsities)
+    )
