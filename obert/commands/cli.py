@@ -25,6 +25,7 @@ from obert.stages import stage, stages
 _COMPRESS = "prune a model as far as it is sure to lose at most so many points; export it, time it, and say how far"
 DEFAULT = "configs/default.yaml"
 INTERRUPTED = 130  # 128 and the number of the signal, as shells have it
+OF_LIBRARIES = ("HF_DATASETS_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_PROGRESS_BARS")
 RUN = ("task", "recipe", "seed", "method", "sparsity")  # what names a run
 
 
@@ -299,6 +300,8 @@ def main(argv: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # where the terminal has no dashes and blocks
+    if not sys.stderr.isatty():  # nobody watches the bars of loading, and a log would hold each of their states
+        os.environ |= {name: "1" for name in OF_LIBRARIES if name not in os.environ}
     try:
         _use_extensions(argv)
         arguments = parser().parse_args(argv)

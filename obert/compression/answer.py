@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 
 from obert.compression.question import Question
-from obert.compression.verdict import Verdict, format_drop, weakness
+from obert.compression.verdict import Verdict, format_drop, surprise, weakness
 from obert.records.load import busy_before
 from obert.records.record import MODEL, Record
 from obert.statistics.formatting import format_number
@@ -37,7 +37,7 @@ def answer(results: Results, question: Question, tried: Sequence[str], judged: i
         f"{judged:,} held-out training examples",
         f"how accurate: {_accurate(dense, verdict, len(pruned))}",
         f"how fast: {_fast(timed)}",
-        *filter(None, [weakness(results, question.task)]),
+        *filter(None, [weakness(results, question.task), surprise(verdict, question.max_drop)]),
         "",
         "Tried on held-out training examples, one seed each:",
         *tried,

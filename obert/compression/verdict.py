@@ -62,6 +62,16 @@ def format_drop(drop: Difference) -> str:
     return f"{format_number(drop.mean)} [{low}, {high}] points below the dense model"
 
 
+def surprise(judged: Verdict, points: float) -> str | None:
+    """What to say where validation contradicts the search, as it does if it is of another kind than training."""
+    if judged.drop.low <= points:
+        return None
+    return (
+        f"take care: on the validation examples more than {points:g} points are lost. They are harder than the "
+        "held-out training examples, or of another kind: ask for a smaller drop"
+    )
+
+
 def weakness(results: Results, task: str) -> str | None:
     """What to say of a dense model that is no better than chance: it has nothing that pruning could lose."""
     scale = Scale.of(results, task)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from obert.foundation.errors import UserError
+from obert.second_order import compiled
 from obert.second_order.gradients import DenseGradients, Gradients
 
 # What is worked on at a time: within the caches of a CPU, large enough to fill a GPU.
@@ -193,7 +194,7 @@ class RecursiveFisher(_Blocks):
 
 
 def spd_inverse(matrices: Tensor, name: str) -> Tensor:
-    """Inverses of symmetric positive definite matrices [n, a, a], by Cholesky in blocks of order `LEAF`.
+    """Inverses of symmetric positive definite matrices [n, a, a], compiled or by Cholesky in blocks of order `LEAF`.
 
     Args:
         name: the tensor they belong to, for the message.
@@ -201,14 +202,14 @@ def spd_inverse(matrices: Tensor, name: str) -> Tensor:
     Raises:
         UserError: one is not positive definite, which dampening mends.
     """
+    if compiled.takes(matrices):
+        inverse, failed = compiled.inverses(matrices)
+        require_inverses(failed, name)
+        return inverse
     order = matrices.shape[-1]
     if order <= LEAF:
-        factor, failed = torch.linalg.cholesky_ex(matrices)
-        if failed.any():
-            raise UserError(
-                f"the Fisher of tensor '{name}' has {int((failed > 0).sum())} blocks that cannot be inverted: raise "
-                "the dampening"
-            )
+        factor, failures = torch.linalg.cholesky_ex(matrices)
+        require_inverses(int((failures > 0).sum()), name)
         return _inverse_of_factored(factor)
     half = order // 2
     upper = matrices[:, :half, half:]
@@ -222,6 +223,14 @@ def spd_inverse(matrices: Tensor, name: str) -> Tensor:
     result[:, half:, :half] = -corner.transpose(1, 2)
     result[:, half:, half:] = second
     return result
+
+
+def require_inverses(failed: int, name: str) -> None:
+    """Raise UserError if some blocks of a tensor are not positive definite."""
+    if failed:
+        raise UserError(
+            f"the Fisher of tensor '{name}' has {failed} blocks that cannot be inverted: raise the dampening"
+        )
 
 
 def _inverse_of_factored(factor: Tensor) -> Tensor:

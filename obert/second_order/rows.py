@@ -7,7 +7,8 @@ from torch import Tensor
 
 from obert.foundation.errors import UserError
 from obert.masks.patterns import Pattern
-from obert.second_order.solvers import NOT_CHOSEN, remove_in_turn
+from obert.second_order.compiled import NOT_CHOSEN
+from obert.second_order.solvers import remove_in_turn
 
 LIMIT = 128  # removals before the inverse is written anew, cut to what is left
 BYTES = {"cpu": 3e8, "cuda": 4e9}  # of the rows' own matrices that are worked on at a time

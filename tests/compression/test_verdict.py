@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from obert.compression.verdict import Verdict, weakness
+from obert.compression.verdict import Verdict, surprise, weakness
 from obert.experiment.keys import RunKey
 from obert.foundation.errors import UserError
 from obert.tables._chance import Scale
@@ -49,6 +49,16 @@ def test_few_equal_examples_make_nothing_sure():
     found = Verdict.of(Known(scores), DENSE, PRUNED)
     assert (found.drop.low, found.drop.high) == (0, 0)
     assert found.within(1) and not found.within(0.99)
+
+
+def test_a_validation_that_is_sure_of_more_is_a_surprise():
+    """Ten of 100 examples are lost: some 4 to 16 points."""
+    scores = {key: np.full(100, 100.0) for key in (DENSE, *PRUNED)}
+    for key in PRUNED:
+        scores[key][:10] = 0
+    found = Verdict.of(Known(scores), DENSE, PRUNED)
+    assert 3 < found.drop.low < 6 and surprise(found, found.drop.low) is None
+    assert "on the validation examples more than 3 points are lost" in surprise(found, 3)
 
 
 def test_without_predictions_there_is_no_verdict():

@@ -9,8 +9,9 @@ import torch
 
 from obert.foundation.errors import UserError
 from obert.masks.patterns import Pattern
+from obert.second_order.compiled import NOT_CHOSEN
 from obert.second_order.fisher import Slab
-from obert.second_order.solvers import NOT_CHOSEN, scores, update
+from obert.second_order.solvers import scores, update
 
 PATTERNS = ["unstructured", "1x4", "2:4", "1:4"]
 EXACT = ["joint", "greedy"]
