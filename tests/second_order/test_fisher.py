@@ -181,6 +181,7 @@ def test_the_papers_recursion_without_dampening_is_refused():
         RecursiveFisher({"w": torch.ones(2, 2, dtype=torch.bool)}, 2, 0.0, num_gradients=4)
 
 
+@pytest.mark.usefixtures("way")
 def test_inverse_equals_the_general_one_at_every_order():
     generator = torch.Generator().manual_seed(0)
     for order in range(1, 61):
@@ -192,6 +193,7 @@ def test_inverse_equals_the_general_one_at_every_order():
         assert torch.equal(matrices, before)
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("order", [1, 25, 26, 60])
 @pytest.mark.parametrize("place", ["first", "last"])
 def test_matrix_that_is_not_positive_definite_names_its_tensor(order, place):

@@ -14,6 +14,8 @@ from obert.second_order.fisher import Slab
 from obert.second_order.solvers import scores, update
 
 PATTERNS = ["unstructured", "1x4", "2:4", "1:4"]
+
+pytestmark = pytest.mark.usefixtures("way")
 EXACT = ["joint", "greedy"]
 CLOSE = {"rtol": 1e-8, "atol": 1e-10}
 
