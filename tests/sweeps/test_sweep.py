@@ -115,10 +115,10 @@ def test_mistakes_are_named(edited, changes, expected):
 
 
 def test_tasks_with_other_overrides_are_swept_apart(edited):
-    block = {"recipes": ["gradual"], "methods": ["obert"], "sparsities": [0.8]}
+    block = {"recipes": ["gradual_1x4"], "methods": ["obert"], "sparsities": [0.8]}
     with pytest.raises(UserError, match=r"downstream\.tasks: .*other recipe_overrides on 'city_qa' than on"):
-        load_sweep(edited(experiment="configs/default.yaml", downstream=block))
-    one = load_sweep(edited(experiment="configs/default.yaml", downstream={**block, "tasks": ["city_qa"]}))
+        load_sweep(edited(experiment="configs/tour.yaml", downstream=block))
+    one = load_sweep(edited(experiment="configs/tour.yaml", downstream={**block, "tasks": ["city_qa"]}))
     content = one.recipe_content({"methods.obert.dampening": 1e-5}, "the test")
     assert content["training"] == {"learning_rate": {"initial": 3e-4, "final": 3e-5}}  # as the experiment runs it
 
@@ -168,7 +168,7 @@ def test_runs_come_by_sparsity_and_only_the_values_differ(root):
 def test_a_transferred_model_is_quantised_after_what_it_is_made_from(edited):
     block = {"recipe": "quantize", "models": ["transfer@upstream_equal_terms"], "tasks": ["movie_reviews"]}
     space = {"distillation.hardness": {"values": [0.9, 1.0]}}
-    search = load_sweep(edited(experiment="configs/default.yaml", downstream=None, quantize=block, space=space))
+    search = load_sweep(edited(experiment="configs/tour.yaml", downstream=None, quantize=block, space=space))
     stages = [run.stage.name for run in search.sources]
     assert stages == ["upstream", "teacher", "transfer", "upstream", "transfer"]  # of oBERT, then of Prune OFA
     assert {(run.stage.upstream, run.key.seed) for run in search.sources} == {(False, 100), (True, 0)}
