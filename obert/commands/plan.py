@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -38,10 +38,12 @@ class Timetable:
 
     Attributes:
         features: training features, where a finished run on the same data has counted them.
+        methods: whose it is, where other methods of the recipe have another one; empty where it is all methods'.
     """
 
     run: PlannedRun
     features: int | None
+    methods: tuple[str, ...] = ()
 
     @property
     def sparsity(self) -> float | None:
@@ -130,8 +132,7 @@ def run(plan: Plan, chosen: dict[str, Any], figure: Path | None = None, cores: i
     drawn = []
     trained = [run for run in runs if run.recipe is not None]
     for same in _grouped(trained, lambda run: (run.key.stage, run.key.recipe)):
-        tables = [Timetable(run, features.get(run.key.task)) for run in same if not run.recipe.is_one_shot]
-        tables = [group[0] for group in _grouped(tables, lambda table: (table.run.key.task, table.sparsity))]
+        tables = list(_timetables([run for run in same if not run.recipe.is_one_shot], features))
         parts.append(_recipe(same, tables))
         drawn += [table for table in tables if table.sparsity is not None and table.events]
     parts[2:2] = filter(None, (estimate.run(plan, runs, cores), power.run(runs)))
@@ -140,6 +141,16 @@ def run(plan: Plan, chosen: dict[str, Any], figure: Path | None = None, cores: i
     if figure is not None:
         parts.append(_save(figure, drawn))
     return "\n\n".join(parts)
+
+
+def _timetables(runs: Sequence[PlannedRun], features: dict[str, int]) -> Iterator[Timetable]:
+    """Of a recipe, one for each task and target, or for each of its schedules."""
+    tables = [Timetable(run, features.get(run.key.task)) for run in runs]
+    for same in _grouped(tables, lambda table: (table.run.key.task, table.sparsity)):
+        groups = _grouped(same, lambda table: table.run.recipe.schedule)
+        for group in groups:
+            methods = _distinct(table.run.key.method for table in group) if len(groups) > 1 else ()
+            yield replace(group[0], methods=tuple(methods))
 
 
 def _distinct(values: Iterable[Any]) -> list[Any]:
@@ -231,6 +242,7 @@ def _row(table: Timetable) -> tuple[str, ...]:
     window = f"{schedule.start_epoch:g} to {schedule.end_epoch:g}"
     events = DASH if table.events is None else str(len(table.events))
     target, first = f"{100 * table.sparsity:g}", f"{100 * schedule.initial_sparsity:g}"
+    target += f" ({', '.join(table.methods)})" if table.methods else ""
     return (table.run.key.task, target, *trained, window, events, first)
 
 

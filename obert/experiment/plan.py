@@ -184,7 +184,7 @@ class Plan:
             if stage.trains:
                 recipe = self.definitions.recipe(key.lineage[0], key.task)
                 if key.method is not None:
-                    recipe = recipe.at(key.sparsity)
+                    recipe = recipe.at(key.sparsity, key.method)
                     method = self.definitions.method(key.method, recipe, f"recipe {key.recipe}, methods.{key.method}")
             task = self.definitions.task(key.task)
             self.runs[key] = PlannedRun(self.experiment, key, stage, sources, task, recipe, method, self.config)

@@ -191,6 +191,19 @@ class SparsitySchedule(Strict):
         return self
 
 
+class Interval(Strict):
+    """Between the pruning events of one method, in place of the schedule's."""
+
+    every_epochs: float | None = Field(None, gt=0)
+    every_steps: int | None = Field(None, gt=0, description="optimiser steps, in place of every_epochs")
+
+    @model_validator(mode="after")
+    def _one(self):
+        if (self.every_steps is None) == (self.every_epochs is None):
+            raise ValueError("give every_epochs or every_steps, one of them")
+        return self
+
+
 class Recipe(Strict):
     """How a model is trained or pruned. One file, one row of a table (times methods and sparsities)."""
 
@@ -209,6 +222,11 @@ class Recipe(Strict):
     )
     training: Training | None = Field(None, description="none for pruning in one shot, and for a teacher that is given")
     schedule: SparsitySchedule | None = Field(None, description="of gradual pruning; none for pruning in one shot")
+    intervals: dict[Name, Interval] = Field(
+        default_factory=dict,
+        exclude_if=lambda intervals: not intervals,
+        description="by method: of its own between pruning events, for methods that need another than the schedule's",
+    )
     scaling: Scaling | None = Field(
         None,
         exclude_if=lambda scaling: scaling is None,
@@ -262,6 +280,8 @@ class Recipe(Strict):
             raise ValueError("scope.embeddings prunes what training.freeze_embeddings keeps as it is: set one of them")
         if self.schedule is not None and self.training is None:
             raise ValueError("a gradual recipe ('schedule') needs 'training'; leave both out for one-shot pruning")
+        if self.intervals and self.schedule is None:
+            raise ValueError("'intervals' are of a schedule's pruning events: give 'schedule', or leave them out")
         if self.schedule and self.schedule.end_epoch >= self.training.epochs:
             raise ValueError(
                 f"schedule.end_epoch {self.schedule.end_epoch:g} must be before training.epochs "
@@ -286,16 +306,20 @@ class Recipe(Strict):
         parse_pattern(value)
         return value
 
-    def at(self, sparsity: float) -> Self:
-        """The recipe of a run with this target sparsity: what `scaling` decides is there in plain numbers.
+    def at(self, sparsity: float, method: str | None = None) -> Self:
+        """The recipe of a run: what `scaling` decides for its target, and `intervals` for its method, is there in plain
+        numbers.
 
         Raises:
             ValueError: the numbers cannot be.
         """
-        if self.scaling is None:
+        if self.scaling is not None:
+            return type(self).model_validate(merge(self.model_dump(), self.scaling.plain(sparsity)))
+        if not self.intervals:
             return self
-        plain = merge(self.model_dump(), self.scaling.plain(sparsity))
-        return type(self).model_validate(plain)
+        own = self.intervals.get(method)
+        schedule = self.schedule.model_copy(update=own.model_dump()) if own else self.schedule
+        return self.model_copy(update={"schedule": schedule, "intervals": {}})
 
     @property
     def is_one_shot(self) -> bool:

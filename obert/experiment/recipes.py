@@ -58,6 +58,8 @@ def load_recipe(name: str, where: str = "", overrides: dict[str, Any] | None = N
         raise UserError(f"{place}: {error}") from None
     for method, parameters in recipe.methods.items():
         load_method(method, parameters, f"{place}, methods.{method}")
+    for method in recipe.intervals:
+        registry.require("pruning", method, f"{place}, intervals")
     return recipe
 
 

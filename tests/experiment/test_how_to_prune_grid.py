@@ -179,7 +179,9 @@ def test_the_whole_grid_has_the_expected_runs(plan):
         4 * 4 * 3 + (4 * 4 + 4) * 3
     )  # four scopes at four sparsities; on SQuAD the encoder alone at four of T2's too
     rules, classic = 5 * 4 * 3, 3 * 2 * 3 * 3
-    exported = 4 + 16 + 16 + 2 * 2  # teachers of what is timed, models of both encoders' parts, MNLI's and QQP's at 80 and 90 %
+    exported = (
+        4 + 16 + 16 + 2 * 2
+    )  # teachers of what is timed, models of both encoders' parts, MNLI's and QQP's at 80 and 90 %
     assert of_smc + guidelines + ladder + parts + rules + classic == 1236
     assert Counter(run.stage.name for run in plan) == {
         "teacher": 6,
