@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 
 from obert.experiment.plan import PlannedRun
@@ -9,6 +10,7 @@ from obert.experiment.sizes import Sizes
 from obert.statistics.power import DIFFERING, POWER, SPREAD, detectable, examples_for, standard_error
 
 POINTS = 1.0  # a difference that people ask for
+WIDTH = 80  # of text
 
 
 def run(runs: Sequence[PlannedRun]) -> str | None:
@@ -24,7 +26,7 @@ def run(runs: Sequence[PlannedRun]) -> str | None:
         f"power: differences that are found {100 * POWER:g} times in a hundred, if two models differ on "
         f"{100 * DIFFERING:g} % of the examples, and by {SPREAD:g} points more or less over seeds:"
     )
-    return "\n".join([assumed, *lines])
+    return "\n".join([textwrap.fill(assumed, WIDTH, subsequent_indent="    "), *lines])
 
 
 def _lines(runs: Sequence[PlannedRun]) -> Iterator[str]:
@@ -46,7 +48,7 @@ def _line(task: str, run: PlannedRun, seeds: int) -> str:
     counted = Sizes.of(run.experiment).data_of(run)
     examples = run.task.eval_examples or (counted.validation if counted else None)
     needed = examples_for(POINTS, seeds)
-    enough = f"no number of examples is enough for {POINTS:g}" if needed is None else f"{needed:,} for {POINTS:g}"
+    enough = f"{POINTS:g} point would take {'more seeds' if needed is None else f'{needed:,} examples'}"
     named = f"{seeds} seed{'' if seeds == 1 else 's'}"
     if examples is None:
         return f"  {task}: {named}; `obert check` counts the examples; {enough}"
