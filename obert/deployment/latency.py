@@ -10,8 +10,8 @@ from scipy.stats import bootstrap
 from obert.engines import Engine
 from obert.foundation.errors import UserError
 from obert.foundation.nodes import granted_cores
+from obert.statistics import CONFIDENCE
 
-CONFIDENCE = 0.95
 RESAMPLES = 9999
 Interval = tuple[float, float]
 

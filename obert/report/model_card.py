@@ -18,7 +18,8 @@ from obert.foundation.files import write_text
 from obert.models.encoders import QUANTIZED
 from obert.records.load import busy_before
 from obert.records.record import FILE_NAME, MODEL, PREDICTIONS, Record, read_record
-from obert.statistics.estimates import CONFIDENCE, bootstrap
+from obert.statistics import CONFIDENCE
+from obert.statistics.estimates import bootstrap
 from obert.statistics.formatting import format_number
 from obert.tasks import Task
 

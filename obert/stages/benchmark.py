@@ -20,6 +20,7 @@ from obert.models import architectures
 from obert.records.record import DECIDED, MODEL
 from obert.stages import Sources, Stage
 from obert.stages.export import REFERENCE_ENGINE, model_files
+from obert.statistics import CONFIDENCE
 
 if TYPE_CHECKING:
     from obert.engines import ModelFiles
@@ -76,7 +77,7 @@ class Benchmark(Stage):
             UserError: more threads than cores, no engine runs here or all fail, an export is missing, the model is too
                 short for a scenario, or an engine does not keep to the number of threads.
         """
-        from obert.deployment.latency import CONFIDENCE, require_cores, speedup, summarize_latency
+        from obert.deployment.latency import require_cores, speedup, summarize_latency
         from obert.deployment.timing import CANDIDATE, check_lengths, speeds, time_engine
         from obert.engines import failure
         from obert.records.load import IN_USE, Load

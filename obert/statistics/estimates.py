@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from obert.foundation.errors import UserError
+from obert.statistics import CONFIDENCE
 
-CONFIDENCE = 0.95
 RESAMPLES = 2000
 ROUNDING = 1e-9  # what sums of scores in another order may differ by
 BATCH_ELEMENTS = 4_000_000  # counts of examples held in memory at a time

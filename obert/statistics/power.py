@@ -6,10 +6,9 @@ Card et al. 2020, "With Little Power Comes Great Responsibility" (arXiv 2010.065
 """
 
 import math
+from statistics import NormalDist
 
-from scipy.stats import norm
-
-from obert.statistics.estimates import CONFIDENCE
+from obert.statistics import CONFIDENCE
 
 POWER = 0.8
 DIFFERING = 0.1  # share of the examples that one of two models alone gets right, before anything is known
@@ -32,7 +31,8 @@ def standard_error(examples: int, seeds: int, differing: float = DIFFERING, spre
 
 def detectable(error: float) -> float:
     """The difference that is found with probability `POWER`, by its standard error; in the same unit."""
-    return float(norm.ppf((1 + CONFIDENCE) / 2) + norm.ppf(POWER)) * error
+    quantile = NormalDist().inv_cdf
+    return (quantile((1 + CONFIDENCE) / 2) + quantile(POWER)) * error
 
 
 def examples_for(points: float, seeds: int, differing: float = DIFFERING, spread: float = SPREAD) -> int | None:

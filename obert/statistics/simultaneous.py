@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from obert.statistics.estimates import CONFIDENCE, ROUNDING, Resampled
+from obert.statistics import CONFIDENCE
+from obert.statistics.estimates import ROUNDING, Resampled
 
 
 def critical_value(differences: Sequence[Resampled]) -> float:

@@ -220,7 +220,7 @@ def test_pruning_depends_on_its_method_and_what_that_imports():
     with_magnitude = names(stages="downstream", pruning="magnitude", tasks="movie_reviews")
     own = {"pruning/obert.py", "pruning/shared/block_fisher.py", "pruning/shared/gradient_based.py"}
     own |= {"pruning/shared/fisher_sharing.py", "pruning/shared/process_shares.py"}
-    own |= {"second_order/fisher.py", "second_order/solvers.py", "second_order/gradients.py"}
+    own |= {f"second_order/{name}.py" for name in ("compiled", "fisher", "gradients", "solvers")}
     assert own == with_obert - with_magnitude - {"pruning/magnitude.py"}
     shared = {"training/trainer.py", "masks/selection.py", "tasks/_classification.py"}
     assert shared | {"pruning/__init__.py"} <= with_magnitude

@@ -41,6 +41,7 @@ NOT_COVERED = {
     "models/positions.py": "the device is `meta`",
     "pruning/shared/process_shares.py": SEVERAL,
     "records/provenance.py": "asks the driver for the GPU's name",
+    "second_order/compiled.py": "for CPUs alone: a GPU has the batched way",
     "stages/_trained.py": TRAINED,
     "training/checkpoints.py": TRAINED,
     "training/padding.py": TRAINED,
