@@ -142,9 +142,10 @@ def runs(tmp_path):
 
 def test_a_run_is_seen_while_it_is_made_and_the_record_finishes_it(uri, runs):
     run = told(runs, uri)
+    seen(uri, "RUNNING")
+    wait_for(lambda: runs_in(uri)[0].data.params.get("recipe.training.epochs") == "10.0")  # told after the run is made
     begun = seen(uri, "RUNNING")
     assert begun.info.run_name.startswith("dense teacher")
-    assert begun.data.params["recipe.training.epochs"] == "10.0"
     assert begun.data.tags["status"] == "running" and HASH_TAG not in begun.data.tags
     run.stepped(lines(1, 5))
     seen(uri, "RUNNING", steps=5)
