@@ -38,14 +38,15 @@ def _lines(runs: Sequence[PlannedRun]) -> Iterator[str]:
             first.setdefault(key.task, each)
             block = blocks.setdefault(key.task, {}).setdefault((key.stage, key.recipe, key.sparsity), {})
             block.setdefault(key.method, set()).add(key.seed)
+    sizes = Sizes.of(runs[0].experiment)
     for task, of_task in blocks.items():
         counts = [len(set.intersection(*block.values())) for block in of_task.values() if len(block) > 1]
         if counts and min(counts) > 0:
-            yield _line(task, first[task], min(counts))
+            yield _line(first[task], sizes, min(counts))
 
 
-def _line(task: str, run: PlannedRun, seeds: int) -> str:
-    counted = Sizes.of(run.experiment).data_of(run)
+def _line(run: PlannedRun, sizes: Sizes, seeds: int) -> str:
+    task, counted = run.key.task, sizes.data_of(run)
     examples = run.task.eval_examples or (counted.validation if counted else None)
     needed = examples_for(POINTS, seeds)
     enough = f"{POINTS:g} point would take {'more seeds' if needed is None else f'{needed:,} examples'}"

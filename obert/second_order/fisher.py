@@ -235,9 +235,7 @@ def require_inverses(failed: int, name: str) -> None:
 
 def _inverse_of_factored(factor: Tensor) -> Tensor:
     """Inverses of L L' [n, a, a]."""
-    if factor.device.type == "cpu":
-        return torch.cholesky_inverse(factor)
-    # On a GPU `cholesky_inverse` may solve a batch one matrix at a time; triangular solutions are always batched.
+    # `cholesky_inverse` may solve a GPU's batch one matrix at a time; triangular solutions are always batched.
     identity = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device)
     inverse = torch.linalg.solve_triangular(factor, identity.expand_as(factor), upper=False)
     return torch.bmm(inverse.mT, inverse)

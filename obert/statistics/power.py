@@ -1,4 +1,4 @@
-"""How small a difference between two pruned models an experiment can show: planned before it, and told after it.
+"""How small a difference between two pruned models an experiment can show, planned before it.
 
 The difference of two scores varies with the examples and with the seeds, and the two add up. A difference is found with
 probability `POWER` if it is so many standard errors as its test takes, and as many again as that probability does; see
