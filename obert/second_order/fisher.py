@@ -20,6 +20,7 @@ from obert.second_order.gradients import DenseGradients, Gradients
 # What is worked on at a time: within the caches of a CPU, large enough to fill a GPU.
 GRADIENT_SLAB_BYTES = {"cpu": 8 << 20, "cuda": 256 << 20}
 BLOCK_SLAB_BYTES = {"cpu": 3 << 20, "cuda": 512 << 20}
+FLOOR = 1e-30  # of a relative dampening: without any gradient, magnitude decides
 LEAF = 25  # LAPACK's small Cholesky factorisations are several times slower per operation above this order
 
 
@@ -41,15 +42,13 @@ class Slab:
 class _Blocks:
     """B x B blocks along each flattened row-major tensor; they straddle rows, the last one is padded (paper, 3.2)."""
 
-    def __init__(self, masks: Mapping[str, Tensor], block_size: int, dampening: float):
+    def __init__(self, masks: Mapping[str, Tensor], block_size: int):
         """
         Args:
             masks: by tensor, in its shape, True where a weight is kept. Pruned weights are decoupled.
             block_size: B.
-            dampening: lambda.
         """
         self.block_size = block_size
-        self.dampening = dampening
         self.masks = dict(masks)
         self._blocks = {
             name: torch.zeros(-(-mask.numel() // block_size), block_size, block_size, device=mask.device)
@@ -107,8 +106,14 @@ class BlockFisher(_Blocks):
     recursion. Memory: d * B * 4 bytes for d weights.
     """
 
-    def __init__(self, masks: Mapping[str, Tensor], block_size: int, dampening: float):
-        super().__init__(masks, block_size, dampening)
+    def __init__(self, masks: Mapping[str, Tensor], block_size: int, dampening: float | str):
+        """
+        Args:
+            dampening: lambda, or a share as in "1%": of the mean of the tensor's diagonal of 1/m sum_i g_i g_i', over
+                the weights that are kept.
+        """
+        super().__init__(masks, block_size)
+        self.dampening = dampening
         self._count = dict.fromkeys(masks, 0)
 
     def add(self, name: str, gradients: Gradients | DenseGradients) -> None:
@@ -129,11 +134,19 @@ class BlockFisher(_Blocks):
                 blocks[-1, : tail.shape[1], : tail.shape[1]].addmm_(tail.T, tail)
         self._count[name] += len(gradients)
 
-    def dampened(self, dampening: float) -> BlockFisher:
+    def dampened(self, dampening: float | str) -> BlockFisher:
         """The same sums under another dampening. The blocks are shared with this one, not copied."""
         other = copy.copy(self)
         other.dampening = dampening
         return other
+
+    def added(self, name: str) -> float:
+        """What is added to a tensor's diagonal: lambda."""
+        if not isinstance(self.dampening, str):
+            return self.dampening
+        sums = self._blocks[name].diagonal(dim1=1, dim2=2)[self.as_blocks(self.masks[name])]
+        mean = float(sums.mean(dtype=torch.float64)) / max(self._count[name], 1) if len(sums) else 0.0
+        return max(float(self.dampening.removesuffix("%")) / 100 * mean, FLOOR)
 
     def slabs(self, name: str, group: int = 1) -> Iterator[Slab]:
         """The tensor's blocks, some at a time.
@@ -144,11 +157,12 @@ class BlockFisher(_Blocks):
         Raises:
             UserError: a gradient was not finite; the tensor is named.
         """
+        dampening = self.added(name)
         for sums, positions, kept in self._slabs(name, group):
             if not torch.isfinite(sums.sum()):  # float64 cannot overflow on a sum of finite float32 values
                 raise UserError(f"gradients of tensor '{name}' are not finite: the Fisher cannot be estimated")
             fisher = sums.div_(max(self._count[name], 1))
-            fisher.diagonal(dim1=1, dim2=2).add_(self.dampening)
+            fisher.diagonal(dim1=1, dim2=2).add_(dampening)
             yield Slab(_decoupled(fisher, kept), positions, kept)
 
 
@@ -162,6 +176,7 @@ class RecursiveFisher(_Blocks):
     def __init__(self, masks: Mapping[str, Tensor], block_size: int, dampening: float, num_gradients: int):
         """
         Args:
+            dampening: lambda.
             num_gradients: m, which the recursion needs from its first step on.
 
         Raises:
@@ -169,7 +184,7 @@ class RecursiveFisher(_Blocks):
         """
         if dampening <= 0:
             raise UserError("accumulation: recursion starts from I / dampening: set a dampening above 0")
-        super().__init__(masks, block_size, dampening)
+        super().__init__(masks, block_size)
         self.num_gradients = num_gradients
         for blocks in self._blocks.values():
             blocks.diagonal(dim1=1, dim2=2).fill_(1 / dampening)

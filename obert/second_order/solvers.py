@@ -103,10 +103,8 @@ def _solve_small(matrices: Tensor, vectors: Tensor) -> Tensor:
     system = torch.cat([matrices, vectors.unsqueeze(-1)], dim=-1)
     for i in range(order):
         row = system[..., i, :] / system[..., i, i, None]
-        column = system[..., :, i].clone()
-        column[..., i] -= 1
-        # Rows other than i lose their entry in column i; row i itself becomes `row`.
-        system = system - column.unsqueeze(-1) * row.unsqueeze(-2)
+        system = system - system[..., :, i].unsqueeze(-1) * row.unsqueeze(-2)
+        system[..., i, :] = row  # by no difference, which would lose it where the matrix is far from 1
     return system[..., -1]
 
 

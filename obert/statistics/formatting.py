@@ -12,6 +12,11 @@ def format_number(value: float | None, digits: int = 2, signed: bool = False) ->
     return f"{value:{'+' if signed else ''},.{digits}f}"
 
 
+def format_setting(value: float | str) -> str:
+    """A number as short as it can be written, e.g. "1e-07"; text, e.g. "1%", as it is."""
+    return value if isinstance(value, str) else f"{value:g}"
+
+
 def format_summary(mean: float, std: float, n: float, digits: int = 2) -> str:
     """E.g. "88.24 ± 0.41 (n=3)"; without ± for one run; a dash for none."""
     if pd.isna(mean):

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from obert.statistics.formatting import format_setting
 from obert.tables import Note, Results, Table
 from obert.tables._figures import MARKERS, STYLE, shades
 from obert.tables._panels import empty_figure, panels, score_axes, some_panels
@@ -90,9 +91,8 @@ class Ablation(Table):
                 lines = list(part.groupby("value", sort=True))
                 for index, (colour, (value, line)) in enumerate(zip(shades(len(lines)), lines, strict=True)):
                     look = {"color": colour, "marker": MARKERS[index % len(MARKERS)]}
-                    axis.plot(
-                        100 * line["sparsity"], line["score"], label=f"{part['symbol'].iloc[0]} = {value:g}", **look
-                    )
+                    label = f"{part['symbol'].iloc[0]} = {format_setting(value)}"
+                    axis.plot(100 * line["sparsity"], line["score"], label=label, **look)
                 axis.set_title(f"{sweep}, {task}")
                 axis.set_xticks(sorted(100 * part["sparsity"].unique()))
                 axis.xaxis.set_major_formatter("{x:g}")

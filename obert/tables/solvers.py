@@ -5,7 +5,7 @@ import math
 
 import pandas as pd
 
-from obert.statistics.formatting import format_number, format_summary
+from obert.statistics.formatting import format_number, format_setting, format_summary
 from obert.tables import Note, Results, Table
 from obert.tables._measured import Group, epochs_of, epochs_text, groups, metric_of, scale_text, score
 
@@ -48,7 +48,7 @@ class Solvers(Table):
         shown = {name: row[name] for name in ("task", "metric", "training", "pattern")}
         shown["sparsity %"] = [format_number(100 * value, 1) for value in row["sparsity"]]
         shown |= {name: [format_number(v, 0) for v in row[name]] for name in ("gradients", "block")}
-        shown["dampening"] = [f"{value:g}" for value in row["dampening"]]
+        shown["dampening"] = list(map(format_setting, row["dampening"]))
         shown["dense"] = [format_number(value) for value in row["dense"]]
         for label in dict.fromkeys(label for label, _ in content.columns if label != ROW):
             shown[label] = [format_summary(*v) for v in content[label][list(MEASURED)].itertuples(index=False)]

@@ -58,6 +58,7 @@ class TimedProposal(FisherProposal):
 class Timed(OptimalBertSurgeon):
     """oBERT with a clock on each part and, beside its own Fisher, the recursion on some layers, timed by itself."""
 
+    dampening: float = 1e-7  # the recursion starts from its inverse
     recursion_layers: int = 0
 
     _clocks: dict[str, Clock] = PrivateAttr(default_factory=dict)

@@ -174,20 +174,66 @@ def test_blocks_of_one_are_optimal_brain_damage(setting_of, solver):
         assert torch.equal(weight, before[name] * expected[name])
 
 
-@pytest.mark.parametrize("loss_scale", [1, 0, 1e-30], ids=["huge dampening", "zero gradients", "underflowing squares"])
+@pytest.mark.parametrize(
+    ("dampening", "loss_scale"),
+    [(1e7, 1), (1e-7, 0), (1e-7, 1e-30), ("1%", 0), ("1%", 1e-30)],
+    ids=["huge", "no gradients", "squares underflow", "share, no gradients", "share, squares underflow"],
+)
 @pytest.mark.parametrize("pattern", SPARSITIES)
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_where_dampening_is_all_there_is_magnitude_decides_and_nothing_moves(setting_of, solver, pattern, loss_scale):
+def test_where_dampening_is_all_there_is_magnitude_decides_and_nothing_moves(
+    setting_of, solver, pattern, dampening, loss_scale
+):
     setting = resized(setting_of())
     before = weights_of(setting)
     squares = {name: weight.double() ** 2 for name, weight in before.items()}
     expected = global_masks(squares, setting.masks, SPARSITIES[pattern][1], Pattern.parse(pattern))
     losses = setting.context().losses
-    method = small(solver=solver, dampening=1e7 if loss_scale == 1 else 1e-7)
+    method = small(solver=solver, dampening=dampening)
     event(setting, method, SPARSITIES[pattern][1], pattern, losses=lambda batch: losses(batch) * loss_scale)
     for name, weight in weights_of(setting).items():
         assert torch.equal(setting.masks[name], expected[name])
         torch.testing.assert_close(weight, before[name] * expected[name], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("pattern", SPARSITIES)
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_by_default_the_scale_of_the_loss_does_not_matter(setting_of, solver, pattern):
+    """With a number as dampening it does: next to small gradients it is all there is."""
+
+    def pruned(dampening, scale):
+        setting = resized(setting_of())
+        losses = setting.context().losses
+        method = small(solver=solver, dampening=dampening)
+        event(setting, method, SPARSITIES[pattern][1], pattern, losses=lambda batch: losses(batch) * scale)
+        return setting.masks, weights_of(setting)
+
+    default, scale = OptimalBertSurgeon().dampening, 2.0**-24  # a power of two rounds the same
+    for first, second in zip(pruned(default, 1), pruned(default, scale), strict=True):
+        torch.testing.assert_close(first, second)
+    (first, _), (second, _) = pruned(1e-3, 1), pruned(1e-3, scale)
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+
+
+def test_the_recursion_is_refused_where_it_has_no_start():
+    for dampening in ({}, {"dampening": 0}, {"dampening": "1%"}):
+        with pytest.raises(ValueError, match="recursion starts from I / dampening: set 'dampening' to a number above"):
+            OptimalBertSurgeon(accumulation="recursion", **dampening)
+
+
+@pytest.mark.parametrize("given", [1e-3, "1e-3", 0, "1%", "0.50 %", 100])
+def test_dampening_is_a_number_or_a_share(given):
+    kept = OptimalBertSurgeon(dampening=given).dampening
+    assert kept == {"1%": "1%", "0.50 %": "0.5%"}.get(given, kept)
+    assert OptimalBertSurgeon(dampening=kept).dampening == kept
+    if not str(given).endswith("%"):
+        assert kept == float(given)
+
+
+@pytest.mark.parametrize("given", [-1, "-1%", "abc", "1%%", "%", True, None, "inf", float("nan"), [1]])
+def test_dampening_that_is_neither_is_refused(given):
+    with pytest.raises(ValueError, match=r"greater than or equal to 0, or a share as in '1%'"):
+        OptimalBertSurgeon(dampening=given)
 
 
 def test_recursion_prunes_what_the_sum_prunes(setting_of):

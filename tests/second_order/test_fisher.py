@@ -131,6 +131,26 @@ def test_gradients_in_factors_equal_the_same_gradients_as_they_are(block_size, s
     torch.testing.assert_close(found, explicit(values, block_size, 0.0), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("kept_share", [1.0, 0.6])
+@pytest.mark.parametrize("block_size", BLOCK_SIZES)
+def test_a_relative_dampening_is_of_the_mean_square_of_the_gradients_of_kept_weights(block_size, kept_share):
+    gradients, mask = random_gradients((5, 7)) * 1e-4, random_mask((5, 7), kept_share)
+    absolute = 0.03 * float((gradients.double() ** 2).mean(dim=0)[mask].mean())
+    fisher = BlockFisher({"w": mask}, block_size, 1e9).dampened("3%")
+    fisher.add("w", DenseGradients(gradients))
+    assert fisher.added("w") == pytest.approx(absolute, rel=1e-5)
+    expected = explicit(gradients, block_size, absolute, mask)
+    torch.testing.assert_close(assembled(fisher, "w", mask), expected, rtol=1e-4, atol=1e-14)
+
+
+def test_a_relative_dampening_without_gradients_is_above_zero():
+    mask = torch.ones(2, 3, dtype=torch.bool)
+    zeros = BlockFisher({"w": mask, "gone": ~mask}, 3, "1%")
+    zeros.add("w", DenseGradients(torch.zeros(4, 2, 3)))
+    assert zeros.added("w") == zeros.added("gone") == fisher_module.FLOOR > 0
+    assert list(zeros.slabs("gone")) == []
+
+
 def test_reading_the_slabs_leaves_the_sums_as_they_are():
     mask = random_mask((4, 6), 0.8)
     fisher = BlockFisher({"w": mask}, 10, 0.1)

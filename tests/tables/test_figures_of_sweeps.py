@@ -56,6 +56,13 @@ def test_figure_3_has_m_fac_beside_the_block_sizes(make_results, example_runs):
     assert labels == {"blocks": ["B = 10", "B = 20"], "mfac": ["M-FAC, m = 50", "M-FAC, m = 100"]}
 
 
+def test_a_dampening_may_be_a_share(make_results, example_runs):
+    tried = trials().astype({"methods.obert.dampening": object}).replace({"methods.obert.dampening": {1e-3: "1%"}})
+    built = figure(5, make_results(example_runs, sweeps={"ablation": tried}))
+    labels = [line.get_label() for line in built.figure.axes[0].get_lines()]
+    assert labels == ["dense", "\N{GREEK SMALL LETTER LAMDA} = 1e-07", "\N{GREEK SMALL LETTER LAMDA} = 1%"]
+
+
 def test_a_sweep_without_trials_gives_its_command(make_results, example_runs):
     built = figure(5, make_results(example_runs, sweeps={"ablation": pd.DataFrame()}))
     assert built.content.empty

@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, PlainValidator, model_validator
 from torch import Tensor
 
 from obert.foundation import processes
@@ -29,6 +30,21 @@ from obert.second_order.gradients import DenseGradients, Gradients
 from obert.second_order.solvers import Solver
 
 AnyFisher = BlockFisher | RecursiveFisher
+
+
+def _checked(value: object) -> float | str:
+    """A number as float, a share as in '1%'."""
+    text = str(value).strip()
+    try:
+        number = float(text.removesuffix("%"))
+    except ValueError:
+        number = -1.0
+    if isinstance(value, bool) or not 0 <= number < math.inf:
+        raise ValueError("should be greater than or equal to 0, or a share as in '1%'")
+    return f"{number:g}%" if text.endswith("%") else number
+
+
+Dampening = Annotated[float | str, PlainValidator(_checked)]
 
 
 @dataclass(frozen=True)
@@ -81,7 +97,7 @@ class BlockFisherMethod(GradientBased):
     """
 
     fisher_block_size: int = Field(50, gt=0, description="B")
-    dampening: float = Field(1e-7, ge=0, description="lambda")
+    dampening: Dampening = Field("1%", description="lambda, or a share of the mean of a tensor's Fisher diagonal")
     fisher_memory: float | None = Field(
         None, gt=0, description="GB that the blocks may take; more passes over the gradients where they need more"
     )
@@ -94,6 +110,12 @@ class BlockFisherMethod(GradientBased):
     """Fields that the scores depend on, and the sums of the Fisher do not."""
     used_elsewhere: ClassVar[frozenset[str]] = frozenset({"recomputations", "recomputation_spacing"})
     """Fields that neither the sums nor the scores of a first step depend on."""
+
+    @model_validator(mode="after")
+    def _recursion_starts_somewhere(self):
+        if self.accumulation == "recursion" and (isinstance(self.dampening, str) or self.dampening == 0):
+            raise ValueError("accumulation: recursion starts from I / dampening: set 'dampening' to a number above 0")
+        return self
 
     @property
     def update_scale(self) -> float:

@@ -1,0 +1,93 @@
+"""Score oBERT's one-shot pruning over a grid of dampening and kind of gradient: the evidence for the default.
+
+    python tests/benchmarks/dampening.py results/dampening.jsonl --config configs/real_tasks.yaml --task sst2 --draw 0
+
+Starts from the experiment's teacher of the task, which must have been made. Each line is one model: a draw of gradients
+and a dampening at one sparsity, scored on the task's validation examples. What stands in the file is not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from obert.experiment.plan import Plan, PlannedRun
+from obert.masks.patterns import parse_pattern
+from obert.models.encoders import load_tokenizer, load_trained
+from obert.pruning.obert import OptimalBertSurgeon
+from obert.pruning.shared.fisher_sharing import SharedFisher, sharing
+from obert.records.record import MODEL
+from obert.stages._trained import EVALUATION_BATCH, Prepared, prepare
+from obert.training.prediction import predict_logits
+from obert.training.pruner import Pruner
+
+DAMPENINGS = (1e-7, "0.1%", "1%", "3%", "10%")
+SPARSITIES = (0.7, 0.8)
+IDENTITY = ("task", "gradients", "draw", "dampening", "sparsity")
+GRADIENTS: dict[str, dict[str, Any]] = {
+    "1024 examples": {"num_gradients": 1024, "gradients": "per_example", "gradient_batch_size": 32},
+    "128 minibatches of 8": {"num_gradients": 128, "gradients": "minibatch", "gradient_batch_size": 8},
+    "256 minibatches of 8": {"num_gradients": 256, "gradients": "minibatch", "gradient_batch_size": 8},
+    "2048 examples": {"num_gradients": 2048, "gradients": "per_example", "gradient_batch_size": 32},
+}
+
+
+def score(prepared: Prepared) -> float:
+    """The primary metric on the validation examples."""
+    task, data = prepared.task, prepared.validation
+    predictions = task.predict(predict_logits(prepared.network, data, EVALUATION_BATCH), data.features, data.examples)
+    return task.score(predictions, data.examples)[task.primary_metric].value
+
+
+def grid(teacher: PlannedRun, kind: str, draw: int, known: set[tuple]) -> Iterator[dict[str, Any]]:
+    """Scores of a draw of gradients, one Fisher for all of them."""
+    folder = teacher.folder / MODEL
+    network = load_trained(folder, teacher.task.head)
+    prepared = prepare(teacher, teacher.task.load(), network, load_tokenizer(folder))
+    dense = {name: value.clone() for name, value in network.state_dict().items()}
+    kept, seeds = SharedFisher(), {"pruning": draw, "gradients": 1_000_003 * (draw + 1)}
+    for dampening in DAMPENINGS:
+        for sparsity in SPARSITIES:
+            identity = (teacher.key.task, kind, draw, str(dampening), sparsity)
+            if identity in known:
+                continue
+            started = time.perf_counter()
+            network.load_state_dict(dense)
+            method = OptimalBertSurgeon(**GRADIENTS[kind], fisher_block_size=50, dampening=dampening)
+            pruner = Pruner(network, method, prepared.train, seeds, parse_pattern("unstructured"))
+            with sharing(kept, identity[:3]):
+                pruner.prune(sparsity)
+            pruner.hook.finish()
+            yield dict(zip(IDENTITY, identity, strict=True)) | {
+                "score": score(prepared),
+                "predicted_loss_increase": sum(pruner.events[-1]["predicted_loss_increase"].values()),
+                "seconds": round(time.perf_counter() - started, 1),
+            }
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path, help="lines of JSON; those of earlier calls stay")
+    parser.add_argument("--config", default="configs/real_tasks.yaml", help="experiment with the task and its teacher")
+    parser.add_argument("--task", required=True, help="one of the experiment's")
+    parser.add_argument("--gradients", nargs="+", choices=GRADIENTS, default=list(GRADIENTS)[:2])
+    parser.add_argument("--draw", type=int, nargs="+", default=[0, 1, 2], help="numbers of draws of gradients")
+    arguments = parser.parse_args(argv)
+    teacher = Plan.load(arguments.config).teacher(arguments.task)
+    lines = arguments.file.read_text().splitlines() if arguments.file.exists() else []
+    known = {tuple(json.loads(line)[name] for name in IDENTITY) for line in lines}
+    arguments.file.parent.mkdir(parents=True, exist_ok=True)
+    for draw, kind in product(arguments.draw, arguments.gradients):
+        for found in grid(teacher, kind, draw, known):
+            print(json.dumps(found), flush=True)
+            with arguments.file.open("a") as file:
+                file.write(json.dumps(found) + "\n")
+
+
+if __name__ == "__main__":
+    main()
