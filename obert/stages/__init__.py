@@ -133,14 +133,14 @@ class TrainingStage(Stage):
     minutes = 1440
 
     def settings(self, planned: PlannedRun) -> dict[str, Any]:
-        """The model, the seed that others are derived from, the recipe, and the method's own parameters."""
+        """The model, the seed that others are derived from, the recipe, and what its method prunes with."""
         experiment = planned.experiment
         settings: dict[str, Any] = {
             "model": planned.model.model_dump(mode="json"),
             "base_seed": experiment.base_seed,
             "recipe": planned.recipe.model_dump(mode="json", exclude={"description", "source", "methods", "family"}),
         }
-        if planned.method is not None:
+        if planned.method is not None and self.prunes:
             settings["method"] = planned.method.model_dump(mode="json")
         return settings
 

@@ -55,6 +55,14 @@ def test_what_a_run_starts_from_is_in_its_lineage(root):
             assert run.key.origin == model.key.lineage
 
 
+def test_parameters_of_a_method_stand_where_it_prunes_alone(root):
+    """Training that holds a pattern would be made anew, and its record say what nothing was pruned with."""
+    runs = [run for run in Plan.load("configs/smoke.yaml") if run.key.method is not None and run.stage.trains]
+    assert {run.stage.name for run in runs} >= {"upstream", "transfer", "downstream", "quantize"}
+    for run in runs:
+        assert ("method" in run.specification) == run.stage.prunes, run.key.path
+
+
 def test_records_hold_the_lineage_as_a_label():
     key = RunKey("quantize", "sst2", ("quantize", "transfer", "upstream"), 0, "obert", 0.9)
     fields = {"experiment": "e", "spec": {}, "spec_hash": "", "code_hash": "", "environment": {}, "threads": 1}
