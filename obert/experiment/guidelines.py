@@ -156,7 +156,6 @@ def _method(method: str, features: int) -> list[Value]:
     return [
         Value("methods.obert.num_gradients", count, f"gradients of an event{fewer}", "oBERT"),
         Value("methods.obert.fisher_block_size", published["fisher_block_size"], "weights of a block", "oBERT"),
-        Value("methods.obert.dampening", published["dampening"], "added to the Fisher's diagonal", "oBERT"),
         Value("methods.obert.gradients", ours["gradients"], "one of each example, as the formula has it", "ours"),
         Value("methods.obert.gradient_batch_size", ours["gradient_batch_size"], "examples of a pass", "ours"),
     ]

@@ -4,6 +4,7 @@
 
 Starts from the experiment's teacher of the task, which must have been made. Each line is one model: a draw of gradients
 and a dampening at one sparsity, scored on the task's validation examples. What stands in the file is not made again.
+Printed in the end: means over the draws, of all that stands in the file.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from obert.experiment.plan import Plan, PlannedRun
 from obert.masks.patterns import parse_pattern
@@ -70,6 +73,15 @@ def grid(teacher: PlannedRun, kind: str, draw: int, known: set[tuple]) -> Iterat
             }
 
 
+def table(file: Path) -> pd.DataFrame:
+    """Mean scores over the draws, and how many these are; a column a sparsity and dampening."""
+    lines = pd.read_json(file, lines=True, dtype={"dampening": str})
+    kinds = ["task", "gradients"]
+    means = lines.pivot_table("score", kinds, ["sparsity", "dampening"], sort=False)
+    means["draws", ""] = lines.groupby(kinds)["draw"].nunique()
+    return means
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, help="lines of JSON; those of earlier calls stay")
@@ -87,6 +99,7 @@ def main(argv: list[str] | None = None) -> None:
             print(json.dumps(found), flush=True)
             with arguments.file.open("a") as file:
                 file.write(json.dumps(found) + "\n")
+    print(table(arguments.file).round(2).to_string())
 
 
 if __name__ == "__main__":

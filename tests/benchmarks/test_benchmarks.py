@@ -3,6 +3,7 @@
 import json
 
 import cpu_inference
+import dampening
 import estimates
 import fisher
 import live_tracking
@@ -106,6 +107,35 @@ def test_missing_teacher_says_how_to_make_it(root, tmp_path, monkeypatch):
     monkeypatch.setattr("obert.experiment.folders.RESULTS", tmp_path)
     with pytest.raises(SystemExit, match="python -m obert teacher --config"):
         prune_step.main(["--config", "configs/smoke.yaml"])
+
+
+def test_a_grid_of_dampenings_is_scored_once(root, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("obert.experiment.folders.RESULTS", tmp_path)
+    few = {"num_gradients": 12, "gradients": "per_example", "gradient_batch_size": 4}
+    monkeypatch.setattr(dampening, "GRADIENTS", {"few": few})
+    monkeypatch.setattr(dampening, "DAMPENINGS", (1e-7, "10%"))
+    teacher = Plan.load("configs/smoke.yaml").teacher("movie_reviews")
+    tiny = root / "tests/data/tiny_bert"
+    network = with_new_head(tiny, HEADS["sequence_classification"])
+    save(network, load_tokenizer(tiny), teacher.folder / "model")
+    file = tmp_path / "grid.jsonl"
+    arguments = [str(file), "--config", "configs/smoke.yaml", "--task", "movie_reviews", "--gradients", "few", "--draw"]
+    dampening.main([*arguments, "0"])
+    first = file.read_text()
+    dampening.main([*arguments, "0", "1"])
+    assert file.read_text().startswith(first)
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    found = {tuple(line[name] for name in dampening.IDENTITY[2:]): line for line in lines}
+    assert len(found) == len(lines) == 8
+    for (draw, added, sparsity), line in found.items():
+        assert 0 <= line["score"] <= 100
+        cost = line["predicted_loss_increase"]
+        assert sparsity == 0.7 or cost > found[draw, added, 0.7]["predicted_loss_increase"]
+    costs = {draw: found[draw, "10%", 0.7]["predicted_loss_increase"] for draw in (0, 1)}
+    assert costs[0] != costs[1]
+    means = dampening.table(file).loc[("movie_reviews", "few")]
+    scores = [found[draw, "10%", 0.8]["score"] for draw in (0, 1)]
+    assert (means[0.8, "10%"], means["draws"].item()) == (pytest.approx(sum(scores) / 2), 2)
 
 
 TINY = BertConfig(vocab_size=200, hidden_size=32, num_attention_heads=2, intermediate_size=64)
