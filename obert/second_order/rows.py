@@ -7,6 +7,7 @@ from torch import Tensor
 
 from obert.foundation.errors import UserError
 from obert.masks.patterns import Pattern
+from obert.second_order import compiled
 from obert.second_order.compiled import NOT_CHOSEN
 from obert.second_order.solvers import remove_in_turn
 
@@ -110,4 +111,6 @@ def _scores(hessian: Tensor, inverse: Tensor, weights: Tensor, kept: Tensor, pat
 
 def _cut(matrices: Tensor, columns: Tensor) -> Tensor:
     """Rows and columns `columns` [n, b] of each of the matrices [n, a, a]: [n, b, b]."""
+    if matrices.device.type == "cpu":
+        return compiled.cut(matrices, columns)
     return torch.stack([m[c].index_select(1, c) for m, c in zip(matrices, columns, strict=True)])

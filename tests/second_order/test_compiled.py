@@ -55,3 +55,12 @@ def test_large_blocks_are_halved_first(monkeypatch):
     matrices = blocks(2, compiled.LARGEST + 1)[0]
     torch.testing.assert_close(spd_inverse(matrices, "w"), torch.linalg.inv(matrices))
     assert asked == [48, 49] and compiled.LARGEST == 96
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["each its own", "one for all"])
+def test_what_is_cut_is_what_indexing_gives(shared):
+    generator = torch.Generator().manual_seed(0)
+    matrices = torch.randn(1 if shared else 4, 9, 9, dtype=torch.float64, generator=generator).expand(4, -1, -1)
+    columns = torch.stack([torch.randperm(9, generator=generator) for _ in range(4)])[:, ::2]
+    expected = torch.stack([matrix[own][:, own] for matrix, own in zip(matrices, columns, strict=True)])
+    assert torch.equal(compiled.cut(matrices, columns), expected)
