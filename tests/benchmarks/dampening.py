@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from torch import Tensor
 
 from obert.experiment.plan import Plan, PlannedRun
 from obert.masks.patterns import parse_pattern
@@ -47,16 +48,21 @@ def score(prepared: Prepared) -> float:
     return task.score(predictions, data.examples)[task.primary_metric].value
 
 
-def grid(teacher: PlannedRun, kind: str, draw: int, known: set[tuple]) -> Iterator[dict[str, Any]]:
-    """Scores of a draw of gradients, one Fisher for all of them."""
+def start(teacher: PlannedRun) -> Prepared:
+    """The fine-tuned model and its task's encoded examples."""
     folder = teacher.folder / MODEL
-    network = load_trained(folder, teacher.task.head)
-    prepared = prepare(teacher, teacher.task.load(), network, load_tokenizer(folder))
-    dense = {name: value.clone() for name, value in network.state_dict().items()}
+    return prepare(teacher, teacher.task.load(), load_trained(folder, teacher.task.head), load_tokenizer(folder))
+
+
+def grid(
+    prepared: Prepared, dense: dict[str, Tensor], task: str, kind: str, draw: int, known: set[tuple]
+) -> Iterator[dict[str, Any]]:
+    """Scores of a draw of gradients, one Fisher for all of them. Each model starts from the weights `dense`."""
+    network = prepared.network
     kept, seeds = SharedFisher(), {"pruning": draw, "gradients": 1_000_003 * (draw + 1)}
     for dampening in DAMPENINGS:
         for sparsity in SPARSITIES:
-            identity = (teacher.key.task, kind, draw, str(dampening), sparsity)
+            identity = (task, kind, draw, str(dampening), sparsity)
             if identity in known:
                 continue
             started = time.perf_counter()
@@ -90,12 +96,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--gradients", nargs="+", choices=GRADIENTS, default=list(GRADIENTS)[:2])
     parser.add_argument("--draw", type=int, nargs="+", default=[0, 1, 2], help="numbers of draws of gradients")
     arguments = parser.parse_args(argv)
-    teacher = Plan.load(arguments.config).teacher(arguments.task)
+    prepared = start(Plan.load(arguments.config).teacher(arguments.task))
+    dense = {name: value.clone() for name, value in prepared.network.state_dict().items()}
     lines = arguments.file.read_text().splitlines() if arguments.file.exists() else []
     known = {tuple(json.loads(line)[name] for name in IDENTITY) for line in lines}
     arguments.file.parent.mkdir(parents=True, exist_ok=True)
     for draw, kind in product(arguments.draw, arguments.gradients):
-        for found in grid(teacher, kind, draw, known):
+        for found in grid(prepared, dense, arguments.task, kind, draw, known):
             print(json.dumps(found), flush=True)
             with arguments.file.open("a") as file:
                 file.write(json.dumps(found) + "\n")
