@@ -34,7 +34,7 @@ def test_zeros_are_those_of_the_pruned_model_and_scales_are_frozen(plan, runs):
     before, after = (prunable_weights(model_of(k)) for k in runs)
     for name, weight in before.items():
         assert (after[name][weight == 0] == 0).all()
-        assert not torch.equal(after[name], weight)  # it has trained
+        assert not weight.any() or not torch.equal(after[name], weight)  # what is left has trained
     assert record.details["pattern"]["zeros_kept"] == record.details["pattern"]["zeros_before"]
     assert record.inputs.keys() == {str(source.key.path), str(plan.teacher(TASK).key.path)}
     for module in model_of(run).modules():
