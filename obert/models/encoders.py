@@ -60,6 +60,11 @@ def load_given(model: Model, head: Head, classes: Sequence[str]) -> tuple[PreTra
             f"{where} has classes {', '.join(names)}, in this order, and the task {', '.join(expected)}: its answers "
             "would be taken for others. Take a model that was trained on this task"
         )
+    if expected and names != expected and not all(name.startswith("label_") for name in names):
+        print(
+            f"{where} calls the task's classes {', '.join(names)}; they are taken by number for {', '.join(expected)}",
+            flush=True,
+        )
     return _load(model, head, classes, new_head=False)
 
 

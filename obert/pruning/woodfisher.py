@@ -21,7 +21,7 @@ class WoodFisher(BlockFisherMethod):
 
     num_gradients: int = Field(400, gt=0, description="m")
     fisher_block_size: int = Field(1000, gt=0, description="B")
-    dampening: Dampening = Field(1e-5, description="lambda, or a share of the mean of a tensor's Fisher diagonal")
+    dampening: Dampening = 1e-5
     scale_prune_update: float = Field(1.0, ge=0, description="factor of the update; 0 leaves the other weights alone")
 
     @property

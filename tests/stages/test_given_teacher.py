@@ -44,9 +44,17 @@ def test_it_scores_as_where_it_was_trained_and_keeps_its_weights(plan, elsewhere
     assert own["classifier.weight"].equal(load_file(elsewhere / "model.safetensors")["classifier.weight"])
 
 
-def test_labels_without_names_are_taken_by_number(plan, elsewhere):
+def test_labels_without_names_are_taken_by_number(plan, elsewhere, capsys):
     edit(elsewhere, id2label={"0": "LABEL_0", "1": "LABEL_1"}, label2id={"LABEL_0": 0, "LABEL_1": 1})
     assert make(given(plan, elsewhere).teacher(TASK)).metrics
+    assert "by number" not in capsys.readouterr().out
+
+
+def test_labels_of_other_names_are_taken_by_number_and_told(plan, elsewhere, capsys):
+    edit(elsewhere, id2label={"0": "Bad", "1": "Good"}, label2id={"Bad": 0, "Good": 1})
+    assert make(given(plan, elsewhere).teacher(TASK)).metrics
+    told = capsys.readouterr().out
+    assert "calls the task's classes bad, good; they are taken by number for unfavourable, favourable" in told
 
 
 def test_labels_in_another_order_are_refused(plan, elsewhere):

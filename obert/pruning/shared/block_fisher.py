@@ -44,7 +44,11 @@ def _checked(value: object) -> float | str:
     return f"{number:g}%" if text.endswith("%") else number
 
 
-Dampening = Annotated[float | str, PlainValidator(_checked)]
+Dampening = Annotated[
+    float | str,
+    PlainValidator(_checked),
+    Field(description="lambda, or a share of the mean of a tensor's Fisher diagonal"),
+]
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,7 @@ class BlockFisherMethod(GradientBased):
     """
 
     fisher_block_size: int = Field(50, gt=0, description="B")
-    dampening: Dampening = Field("1%", description="lambda, or a share of the mean of a tensor's Fisher diagonal")
+    dampening: Dampening = "1%"
     fisher_memory: float | None = Field(
         None, gt=0, description="GB that the blocks may take; more passes over the gradients where they need more"
     )
