@@ -1,0 +1,51 @@
+"""The grid of `configs/real_tasks.yaml`: the terms are equal, and the longer control is as long as it says."""
+
+from collections import Counter
+
+import pytest
+
+from obert.experiment.plan import Plan
+from obert.foundation import registry
+
+METHODS = ("lottery_ticket", "magnitude", "movement", "obert", "platon", "prune_ofa", "random")
+BATCH = 16
+EXAMPLES = {"sst2": 16000, "stsb": 5743}  # of STS-B's 5,749, without those that its validation examples repeat
+
+
+@pytest.fixture
+def runs(root):
+    return list(Plan.load("configs/real_tasks.yaml").of_stage("downstream"))
+
+
+def steps(run):
+    return run.recipe.training.epochs * EXAMPLES[run.key.task] / BATCH
+
+
+def of(runs, recipe):
+    return [run for run in runs if run.key.recipe == recipe]
+
+
+def test_every_method_is_there_at_both_sparsities_with_three_seeds_on_both_tasks(runs):
+    keys = [run.key for run in of(runs, "real_equal_terms")]
+    found = Counter((key.method, key.sparsity, key.task) for key in keys)
+    assert found == {(m, s, task): 3 for m in METHODS for s in (0.9, 0.97) for task in EXAMPLES}
+
+
+def test_all_train_as_many_steps_and_have_their_events_in_the_first_half(runs):
+    apart = {"lottery_ticket": 1 / 5, "movement": None}  # in epochs; movement pruning has an event every step
+    for run in [*of(runs, "real_equal_terms"), *of(runs, "real_equal_terms_papers_solver")]:
+        assert steps(run) == pytest.approx(500, abs=3), run.key
+        window, epochs = run.recipe.schedule, run.recipe.training.epochs
+        assert window.end_epoch == pytest.approx(epochs / 2)
+        assert window.start_epoch == pytest.approx(epochs / 10)
+        share = apart.get(run.key.method, 1 / 10)
+        assert window.every_epochs == (pytest.approx(epochs * share) if share else None), run.key
+
+
+def test_the_control_trains_longer_by_the_examples_that_obert_draws_gradients_of(runs):
+    pruned_by_obert = [run for run in of(runs, "real_equal_terms") if run.key.method == "obert"]
+    for task in EXAMPLES:
+        longer = next(run for run in of(runs, "real_equal_terms_longer") if run.key.task == task)
+        run = next(run for run in pruned_by_obert if run.key.task == task)
+        drawn = registry.load("pruning", "obert")(**run.recipe.methods["obert"]).gradient_examples()
+        assert (steps(longer) - steps(run)) * BATCH == pytest.approx(5 * drawn, rel=0.01)
