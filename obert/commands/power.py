@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from obert.experiment.plan import PlannedRun
 from obert.experiment.sizes import Sizes
 from obert.statistics.power import DIFFERING, POWER, SPREAD, detectable, examples_for, standard_error
+from obert.tasks import Task
 
 POINTS = 1.0  # a difference that people ask for
 WIDTH = 80  # of text
@@ -47,6 +48,8 @@ def _lines(runs: Sequence[PlannedRun]) -> Iterator[str]:
 
 def _line(run: PlannedRun, sizes: Sizes, seeds: int) -> str:
     task, counted = run.key.task, sizes.data_of(run)
+    if type(run.task).from_terms is not Task.from_terms:
+        return f"  {task}: not planned, as {run.task.primary_metric} is no mean over the examples"
     examples = run.task.eval_examples or (counted.validation if counted else None)
     needed = examples_for(POINTS, seeds)
     enough = f"{POINTS:g} point would take {'more seeds' if needed is None else f'{needed:,} examples'}"

@@ -144,6 +144,14 @@ def test_power_is_planned_where_methods_are_compared(config, capsys):
         assert said in text
 
 
+def test_power_is_not_planned_for_what_is_no_mean_over_examples(config, capsys):
+    block = {**DOWNSTREAM[2], "methods": ["magnitude", "random"], "tasks": ["stsb"]}
+    content = yaml.safe_load(Path(config).read_text())
+    content["tasks"] = {"stsb": {"source": "anywhere", "eval_examples": 100}}
+    Path(config).write_text(yaml.safe_dump(content | {"downstream": [block]}))
+    assert "  stsb: not planned, as pearson is no mean over the examples\n" in printed(capsys, "--config", config)
+
+
 def test_a_stated_rate_is_named_as_one(config, capsys):
     assert main(["check", "--config", config]) == 0
     text = printed(capsys, "--config", config, "--cores", "2")
