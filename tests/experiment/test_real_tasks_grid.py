@@ -7,7 +7,10 @@ import pytest
 from obert.experiment.plan import Plan
 from obert.foundation import registry
 
-METHODS = ("lottery_ticket", "magnitude", "movement", "obert", "platon", "prune_ofa", "random")
+METHODS = (
+    "lottery_ticket", "magnitude", "mfac", "movement", "obd", "obert", "platon", "prune_ofa", "random", "rigl", "snip",
+    "soft_movement",
+)  # fmt: skip
 BATCH = 16
 EXAMPLES = {"sst2": 16000, "stsb": 5743}  # of STS-B's 5,749, without those that its validation examples repeat
 
@@ -32,7 +35,7 @@ def test_every_method_is_there_at_both_sparsities_with_three_seeds_on_both_tasks
 
 
 def test_all_train_as_many_steps_and_have_their_events_in_the_first_half(runs):
-    apart = {"lottery_ticket": 1 / 5, "movement": None}  # in epochs; movement pruning has an event every step
+    apart = {"lottery_ticket": 1 / 5, "movement": None, "soft_movement": None}  # in epochs; None: each step
     for run in [*of(runs, "real_equal_terms"), *of(runs, "real_equal_terms_papers_solver")]:
         assert steps(run) == pytest.approx(500, abs=3), run.key
         window, epochs = run.recipe.schedule, run.recipe.training.epochs
@@ -40,6 +43,16 @@ def test_all_train_as_many_steps_and_have_their_events_in_the_first_half(runs):
         assert window.start_epoch == pytest.approx(epochs / 10)
         share = apart.get(run.key.method, 1 / 10)
         assert window.every_epochs == (pytest.approx(epochs * share) if share else None), run.key
+
+
+def test_methods_that_look_at_examples_look_at_as_many(runs):
+    looked_at = {}
+    for run in of(runs, "real_equal_terms"):
+        method = registry.load("pruning", run.key.method)(**run.recipe.methods.get(run.key.method, {}))
+        examples = method.gradient_examples() * getattr(method, "recomputations", 1) + method.forward_examples()
+        if examples:
+            looked_at[run.key.method] = examples
+    assert looked_at == dict.fromkeys(("mfac", "obd", "obert", "rigl", "snip"), 256)
 
 
 def test_the_control_trains_longer_by_the_examples_that_obert_draws_gradients_of(runs):
