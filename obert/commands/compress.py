@@ -16,7 +16,7 @@ from obert.experiment.plan import Plan, PlannedRun
 from obert.experiment.recipes import RECIPES
 from obert.foundation import registry
 from obert.foundation.files import check_place, write_text
-from obert.foundation.locks import locked
+from obert.foundation.locks import is_held, locked
 
 CONFIGS = Path("configs")
 
@@ -40,7 +40,10 @@ def run(question: Question) -> str:
     files = (recipe, final)
     for path in files:
         check_place(path, f"--name {question.name}")
-    with locked(folder / ".lock"):
+    lock = folder / ".lock"
+    if is_held(lock):
+        print(f"another process makes '{question.name}' already: waiting", flush=True)
+    with locked(lock):
         decision = decided(question, folder, files)  # before prepare writes anything of an experiment of that name
         prepare.run(Plan.of(question.dense(), "the command line"))
         decision = decision or decide(question, folder)

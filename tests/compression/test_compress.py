@@ -16,6 +16,7 @@ from obert.compression.runs import Runs
 from obert.compression.trials import Trials, make
 from obert.experiment.plan import Plan
 from obert.foundation.errors import UserError
+from obert.foundation.locks import locked
 from obert.records.progress import Progress
 from obert.records.record import read_record
 from obert.training.pace import Pace
@@ -224,6 +225,25 @@ def test_what_another_process_makes_is_waited_for(tmp_path, monkeypatch, capsys)
     assert Runs(None).make(run) == "record", "no second process is started"
     assert capsys.readouterr().out == f"process {here.pid} on {platform.node()} makes it already: waiting\n"
     timer.join()
+
+
+def test_a_second_command_of_a_name_says_that_it_waits(project, capsys):
+    lock = Path("results/compress/own/.lock")
+    lock.parent.mkdir(parents=True)
+    holds, ends = threading.Event(), threading.Event()
+
+    def first():
+        with locked(lock):
+            holds.set()
+            ends.wait(60)
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    assert holds.wait(60)
+    threading.Timer(0.2, ends.set).start()
+    compress("--max-drop", "1", "--name", "own")
+    assert capsys.readouterr().out == "another process makes 'own' already: waiting\n"
+    thread.join()
 
 
 def test_a_failed_run_names_its_log(project, monkeypatch, capsys):
