@@ -50,7 +50,8 @@ def _line(run: PlannedRun, sizes: Sizes, seeds: int) -> str:
     task, counted = run.key.task, sizes.data_of(run)
     if type(run.task).from_terms is not Task.from_terms:
         return f"  {task}: not planned, as {run.task.primary_metric} is no mean over the examples"
-    examples = run.task.eval_examples or (counted.validation if counted else None)
+    known = [run.task.eval_examples, counted and counted.validation]  # at most so many; features, one each or more
+    examples = min(filter(None, known), default=None)
     needed = examples_for(POINTS, seeds)
     enough = f"{POINTS:g} point would take {'more seeds' if needed is None else f'{needed:,} examples'}"
     named = f"{seeds} seed{'' if seeds == 1 else 's'}"

@@ -12,6 +12,7 @@ from tables.examples import record
 from obert.commands.cli import main
 from obert.experiment.plan import Plan
 from obert.experiment.reading import merge
+from obert.experiment.sizes import DataSize, Sizes
 from obert.records.record import write_record
 from obert.statistics.formatting import DASH
 
@@ -142,6 +143,19 @@ def test_power_is_planned_where_methods_are_compared(config, capsys):
         text = printed(capsys, "--config", config)
         assert "found 80 times in a hundred, if two models differ on 10 % of the examples" in " ".join(text.split())
         assert said in text
+
+
+def test_power_is_that_of_the_examples_there_are_not_of_those_allowed(config, capsys):
+    content = yaml.safe_load(Path(config).read_text())
+    content |= {"downstream": [{**DOWNSTREAM[2], "methods": ["magnitude", "random"]}], "seeds": [0, 1, 2]}
+    content["tasks"]["movie_reviews"]["eval_examples"] = 1000
+    Path(config).write_text(yaml.safe_dump(content))
+    plan = Plan.load(config)
+    sizes = Sizes.of(plan.experiment)
+    counted = DataSize(train=100, validation=872, sequences=1, tokens=20.0, longest=32)
+    sizes.add_data(next(iter(plan.of_stage("downstream"))), counted)
+    sizes.save(plan.experiment)
+    assert "  movie_reviews: 3.1 points with 872 examples and 3 seeds" in printed(capsys, "--config", config)
 
 
 def test_power_is_not_planned_for_what_is_no_mean_over_examples(config, capsys):
