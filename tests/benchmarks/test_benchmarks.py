@@ -7,6 +7,7 @@ import dampening
 import estimates
 import fisher
 import live_tracking
+import movement_scores
 import numpy as np
 import prune_step
 import pytest
@@ -109,15 +110,38 @@ def test_missing_teacher_says_how_to_make_it(root, tmp_path, monkeypatch):
         prune_step.main(["--config", "configs/smoke.yaml"])
 
 
-def test_a_grid_of_dampenings_is_scored_once(root, tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def teacher(root, tmp_path, monkeypatch):
+    """The planned teacher of a task, a tiny model with a new head in its place."""
     monkeypatch.setattr("obert.experiment.folders.RESULTS", tmp_path)
+    planned = Plan.load("configs/smoke.yaml").teacher("movie_reviews")
+    tiny = root / "tests/data/tiny_bert"
+    save(with_new_head(tiny, HEADS["sequence_classification"]), load_tokenizer(tiny), planned.folder / "model")
+    return planned
+
+
+def test_removals_by_movement_scores_are_of_the_weights_that_are_said(teacher, monkeypatch):
+    removed = []
+
+    def kept(prepared):
+        masks = [layer.weight == 0 for layer in movement_scores.prunable_layers(prepared.network).values()]
+        removed.append(torch.cat([mask.flatten() for mask in masks]))
+        return float(removed[-1].float().mean())
+
+    monkeypatch.setattr(movement_scores, "score", kept)
+    found = movement_scores.measured(teacher, 3, [0]).set_index(["removed", "share"])["score"]
+    for end in ("lowest", "highest", "random"):
+        assert [found[end, share] for share in movement_scores.SHARES] == pytest.approx(
+            movement_scores.SHARES, abs=1e-3
+        )
+    none, lowest, _, more, highest, *_ = removed
+    assert not none.any() and not (lowest & highest).any() and (more | ~lowest).all()
+
+
+def test_a_grid_of_dampenings_is_scored_once(teacher, tmp_path, monkeypatch):
     few = {"num_gradients": 12, "gradients": "per_example", "gradient_batch_size": 4}
     monkeypatch.setattr(dampening, "GRADIENTS", {"few": few})
     monkeypatch.setattr(dampening, "DAMPENINGS", (1e-7, "10%"))
-    teacher = Plan.load("configs/smoke.yaml").teacher("movie_reviews")
-    tiny = root / "tests/data/tiny_bert"
-    network = with_new_head(tiny, HEADS["sequence_classification"])
-    save(network, load_tokenizer(tiny), teacher.folder / "model")
     file = tmp_path / "grid.jsonl"
     arguments = [str(file), "--config", "configs/smoke.yaml", "--task", "movie_reviews", "--gradients", "few", "--draw"]
     dampening.main([*arguments, "0"])
