@@ -9,7 +9,9 @@ the scores are learned. Printed: its score after that, and without a share of it
 from __future__ import annotations
 
 import argparse
+import copy
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pandas as pd
 import torch
@@ -38,21 +40,21 @@ def by_end(scores: dict[str, Tensor], draw: int) -> dict[str, dict[str, Tensor]]
 
 def measured(teacher: PlannedRun, steps: int, draws: Iterable[int]) -> pd.DataFrame:
     """The score [draw, end, share] after `steps` steps and a removal; of no removal beside it."""
-    lines = []
+    dense, lines = start(teacher), []
+    dense.network.eval()
     for draw in draws:
-        taught, prepared = start(teacher), start(teacher)
+        prepared = replace(dense, network=copy.deepcopy(dense.network))
         network, head = prepared.network, prepared.task.head
         layers = prunable_layers(network)
         hook = Movement().training_hook(network, layers)
         weights = [parameter for name, parameter in network.named_parameters() if not name.endswith(".scores")]
         optimizer = torch.optim.AdamW([{"params": weights}, *hook.parameter_groups()], lr=RATE, weight_decay=0.0)
-        taught.network.eval()
         torch.manual_seed(draw)
         data = TrainingFeatures(prepared.train, 1_000_003 * (draw + 1), torch.device("cpu"))
         for batch in data.minibatches(steps, BATCH, draw):
             network.train()
             with torch.no_grad():
-                wanted = head.forward(taught.network, batch)
+                wanted = head.forward(dense.network, batch)
             optimizer.zero_grad()
             head.distillation_losses(head.forward(network, batch), wanted, TEMPERATURE, batch).mean().backward()
             torch.nn.utils.clip_grad_norm_(weights, 1.0)
