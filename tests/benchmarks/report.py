@@ -47,10 +47,10 @@ def experiment(uri: str) -> Experiment:
         seeds=(0, 1, 2),
         teacher="finetune",
         downstream=(
-            Downstream(recipes=("equal_terms",), methods="all", sparsities=(0.5, 0.6, 0.7, 0.8, 0.9, 0.97)),
+            Downstream(recipes=("real_equal_terms",), methods="all", sparsities=(0.5, 0.6, 0.7, 0.8, 0.9, 0.97)),
             Downstream(recipes=("one_shot",), methods=("magnitude", "obd", "obert"), sparsities=(0.5, 0.6, 0.7)),
         ),
-        benchmark=Benchmark(recipes=("equal_terms",), sparsities=(0.9,)),
+        benchmark=Benchmark(recipes=("real_equal_terms",), sparsities=(0.9,)),
         tracking_uri=uri,
     )
 
