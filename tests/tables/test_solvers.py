@@ -12,9 +12,9 @@ def spec(solver=None, pattern="unstructured", **changes):
     return content | ({"method": FISHER | {"solver": solver} | changes} if solver else {})
 
 
-def run(value, recipe, method="obert", seed=0, **options):
+def run(value, recipe, method="obert", seed=0, scores=None, **options):
     made = record("downstream", value, recipe=recipe, method=method, sparsity=0.5, seed=seed, spec=spec(**options))
-    return made, None, 0
+    return made, scores, 0
 
 
 def table(make_results, *runs):
@@ -56,3 +56,27 @@ def test_other_patterns_and_numbers_of_gradients_get_rows_of_their_own(make_resu
     assert found.to_dict() == {("unstructured", 256): 70.0, ("unstructured", 1024): 75.0, ("1x4", 256): 65.0}
     magnitude = content.set_index(("row", "pattern"))["magnitude", "mean"]
     assert magnitude["unstructured"].tolist() == [60.0, 60.0] and math.isnan(magnitude["1x4"])
+
+
+def test_another_solver_is_compared_with_the_papers_example_by_example(make_results):
+    content = table(
+        make_results,
+        run(100.0, "plain", method="magnitude", scores=(100,) * 4),
+        run(75.0, "ours", solver="greedy", scores=(100, 100, 100, 0)),
+        run(50.0, "paper", solver="independent", scores=(100, 100, 0, 0)),
+        run(25.0, "exact", solver="joint", scores=(0, 0, 100, 0)),
+    )
+    labels = {label for label, name in content.columns if name == "difference"}
+    assert labels == {"obert, greedy", "obert, joint"}  # neither magnitude nor the paper's solver itself
+    greedy, joint = (content.iloc[0][f"obert, {solver}"] for solver in ("greedy", "joint"))
+    assert (greedy["difference"], greedy["difference_low"], greedy["difference_high"]) == (25, 0, 75)
+    assert joint["difference"] == -25 and joint["difference_low"] < 0 < joint["difference_high"]
+    shown = Solvers().display(content).iloc[0]
+    assert shown["obert, greedy less independent"] == "+25.00 [+0.00, +75.00]"
+
+
+def test_a_solver_without_the_papers_beside_it_has_no_difference(make_results):
+    content = table(
+        make_results, run(80.0, "ours", solver="greedy"), run(70.0, "paper", solver="independent", pattern="1x4")
+    )
+    assert "difference" not in content.columns.get_level_values(1)
