@@ -216,6 +216,7 @@ def run(folder: Path, site: Path, *arguments: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_an_installed_method_is_on_the_leaderboard_with_no_change_in_the_project(tmp_path):
     content = yaml.safe_load((EXAMPLE / "experiment.yaml").read_text(encoding="utf-8"))
     del content["extensions"]

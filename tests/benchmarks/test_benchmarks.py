@@ -165,6 +165,7 @@ def test_a_grid_of_dampenings_is_scored_once(teacher, tmp_path, monkeypatch):
 TINY = BertConfig(vocab_size=200, hidden_size=32, num_attention_heads=2, intermediate_size=64)
 
 
+@pytest.mark.slow
 def test_cpu_inference_times_all_models_in_all_engines_in_one_run(capsys):
     """One layer against twelve; 32 and 64 features have 8,192 weights, of which 1,638 are left, on 16 tokens."""
     arguments = ["--models", "1:0.8:1x4", "1:0.8:1x4:int8", "--batch", "2", "--length", "8", "--threads", "1"]
@@ -233,6 +234,7 @@ def test_live_tracking_compares_steps_that_are_told_with_steps_that_are_not(caps
     assert found["steps"] == 3 and found["steps_in_database"] in (0, 3)  # 0 where the worker took too long to start
 
 
+@pytest.mark.slow
 def test_nothing_is_imported_before_the_first_step_that_comes_after_it(tmp_path):
     startup.prepare(tmp_path)
     found = startup.first_step(tmp_path)

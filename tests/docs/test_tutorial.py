@@ -25,6 +25,7 @@ def test_every_page_of_the_tutorial_is_run():
     assert {f"tutorial/{page.stem}" for page in (DOCS / "tutorial").glob("*.md")} == {"tutorial/index", *TUTORIAL}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_the_pages_commands_do_what_it_says(page, clone):
     steps = blocks(DOCS / f"{page}.md")

@@ -148,6 +148,7 @@ def test_infinities_and_nan_spread_as_in_onnx_runtime(place, value):
     np.testing.assert_allclose(found, session.run(None, inputs)[0], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHECKED, reason="this is the run with checks")
 def test_no_kernel_reaches_beyond_its_arrays():
     environment = {**os.environ, "OBERT_SPARSE_BOUNDS": "1"}

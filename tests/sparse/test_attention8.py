@@ -231,6 +231,7 @@ def test_a_sequence_with_every_key_masked_attends_to_all_alike(lanes):
     np.testing.assert_array_equal(found, np.tile(np.float32(10 * (operands[2] - 90).sum(0)) * value, (25, 1)))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHECKED, reason="this is the run with checks")
 def test_no_kernel_reaches_beyond_its_arrays():
     environment = {**os.environ, "OBERT_SPARSE_BOUNDS": "1"}

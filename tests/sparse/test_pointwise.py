@@ -265,6 +265,7 @@ def test_a_token_does_not_depend_on_the_others_of_its_tile(name):
     np.testing.assert_array_equal(*found)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHECKED, reason="this is the run with checks")
 def test_no_kernel_reaches_beyond_its_arrays():
     environment = {**os.environ, "OBERT_SPARSE_BOUNDS": "1"}

@@ -216,6 +216,7 @@ def training_of(**settings):
     return Training(epochs=1, learning_rate={"initial": 1e-4}, **settings)
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(root, tmp_path, monkeypatch):
     """The command line under torchrun: without dropout, two processes and one end with the same model."""
     for name in ("configs", "tests/data"):
