@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import astuple
 from itertools import permutations
 
 import numpy as np
@@ -84,6 +85,11 @@ def _bootstrap(results: Results, block: list[Group], pooled: list[list[pd.DataFr
 
 def _mean_score(terms: np.ndarray) -> np.ndarray:
     return terms[..., 0]
+
+
+def difference_columns(resampled: Resampled) -> dict[str, float]:
+    """A difference with its interval, by the columns that hold it."""
+    return dict(zip(DIFFERENCE, astuple(resampled.interval()), strict=True))
 
 
 def ranks(count: int, pairs: Pairs) -> list[int]:

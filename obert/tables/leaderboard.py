@@ -1,7 +1,6 @@
 """The leaderboard: every method ranked on equal terms, with its cost, size and speed."""
 
 import math
-from dataclasses import astuple
 from functools import partial
 
 import pandas as pd
@@ -27,6 +26,7 @@ from obert.tables._ranking import (
     DIFFERENCE,
     RULE,
     blocks,
+    difference_columns,
     differences,
     fewest_seeds,
     pool_notes,
@@ -168,5 +168,5 @@ def _block_rows(results: Results, block: list[Group], scale: Scale, engines: lis
         for position, (rank, seeds) in enumerate(placed):
             rows[position] |= {"rank": rank, "rank_seeds": seeds}
             if position:
-                rows[position] |= dict(zip(DIFFERENCE, astuple(pairs[position, 0].interval()), strict=True))
+                rows[position] |= difference_columns(pairs[position, 0])
     return rows

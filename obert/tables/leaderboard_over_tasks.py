@@ -1,6 +1,5 @@
 """The leaderboard over all tasks: methods that were run on each of them, by mean recovery."""
 
-from dataclasses import astuple
 from functools import partial
 from itertools import permutations
 
@@ -16,6 +15,7 @@ from obert.tables._ranking import (
     DIFFERENCE,
     RULE,
     blocks,
+    difference_columns,
     differences,
     fewest_seeds,
     pool_notes,
@@ -131,7 +131,7 @@ def _rows(results: Results, found: dict[str, list[Group]]) -> list[dict]:
                 "mean_rank": sum(of_task[i] for of_task in single) / len(single),
             }
             if i != order[0]:
-                row |= dict(zip(DIFFERENCE, astuple(over_tasks[i, order[0]].interval()), strict=True))
+                row |= difference_columns(over_tasks[i, order[0]])
     return [rows[i] for i in order]
 
 

@@ -2,14 +2,13 @@
 
 import json
 import math
-from dataclasses import astuple
 
 import pandas as pd
 
 from obert.statistics.formatting import format_difference, format_number, format_setting, format_summary
 from obert.tables import Note, Results, Table
-from obert.tables._measured import Group, epochs_of, epochs_text, groups, metric_of, scale_text, score
-from obert.tables._ranking import DIFFERENCE, differences
+from obert.tables._measured import Group, epochs_of, epochs_text, groups, metric_of, recipe_of, scale_text, score
+from obert.tables._ranking import DIFFERENCE, difference_columns, differences
 
 ROW = "row"
 ROW_COLUMNS = ("task", "metric", "training", "pattern", "sparsity", "gradients", "block", "dampening", "dense")
@@ -32,7 +31,7 @@ class Solvers(Table):
     def build(self, results: Results) -> pd.DataFrame:
         rows: dict[tuple, dict[str, Group]] = {}  # the groups of a row by their column
         for task in results.tasks:
-            found = [g for g in groups(results, task) if _method(g).get("solver")]
+            found = [g for g in groups(results, task) if _solver(g)]
             plain = [g for g in groups(results, task) if g.key.method == "magnitude"]
             for group in sorted(found, key=_order):
                 identity = (task, group.key.sparsity, _setting(group), _parameters(group))
@@ -67,6 +66,10 @@ def _method(group: Group) -> dict:
     return group.records[0].spec.get("method") or {}
 
 
+def _solver(group: Group) -> str | None:
+    return _method(group).get("solver")
+
+
 def _setting(group: Group) -> str:
     """What the runs of a row share besides the method: start, training, schedule, pattern, distillation."""
     return json.dumps(group.records[0].spec.get("recipe"), sort_keys=True)
@@ -77,8 +80,7 @@ def _parameters(group: Group) -> str:
 
 
 def _label(group: Group) -> str:
-    solver = _method(group).get("solver")
-    return f"{group.key.method}, {solver}" if solver else group.key.method
+    return f"{group.key.method}, {_solver(group)}" if _solver(group) else group.key.method
 
 
 def _label_order(label: str) -> tuple:
@@ -89,15 +91,15 @@ def _label_order(label: str) -> tuple:
 
 
 def _order(group: Group) -> tuple:
-    recipe = group.records[0].spec.get("recipe") or {}
-    return (epochs_of(group.records[0]) or 0.0, str(recipe.get("pattern", "")), group.key.sparsity)
+    record = group.records[0]
+    return (epochs_of(record) or 0.0, str(recipe_of(record).get("pattern", "")), group.key.sparsity)
 
 
 def _row(results: Results, members: dict[str, Group]) -> dict[tuple[str, str], object]:
     """A row from its groups by column."""
-    group = next(g for g in members.values() if _method(g).get("solver"))
+    group = next(filter(_solver, members.values()))
     record, method = group.records[0], _method(group)
-    pattern = str((record.spec.get("recipe") or {}).get("pattern", ""))
+    pattern = str(recipe_of(record).get("pattern", ""))
     values = (group.key.task, metric_of(results, group.key.task), epochs_text({epochs_of(record)}), pattern)
     values += (group.key.sparsity, *(method.get(name, math.nan) for name in PARAMETERS))
     values += (score(results.dense(group.key.task)),)
@@ -105,9 +107,8 @@ def _row(results: Results, members: dict[str, Group]) -> dict[tuple[str, str], o
     for label, member in members.items():
         cells = (member.score.mean, member.score.std, member.score.n)
         row |= {(label, name): value for name, value in zip(MEASURED, cells, strict=True)}
-    papers = {g.key.method: g for g in members.values() if _method(g).get("solver") == SOLVERS[0] and g.score.n}
-    for label, member in members.items():
-        if member.key.method in papers and member.score.n and _method(member).get("solver") in SOLVERS[1:]:
-            cells = astuple(differences(results, [member, papers[member.key.method]])[0, 1].interval())
-            row |= {(label, name): value for name, value in zip(DIFFERENCE, cells, strict=True)}
+        paper = members.get(f"{member.key.method}, {SOLVERS[0]}")
+        if paper and paper.score.n and member.score.n and _solver(member) in SOLVERS[1:]:
+            cells = difference_columns(differences(results, [member, paper])[0, 1])
+            row |= {(label, name): value for name, value in cells.items()}
     return row
