@@ -18,10 +18,11 @@ from obert.tracking import fetch
 
 EXPERIMENT = """
 name: smoke
-description: One task of the smoke experiment, a run or two of every stage, and an engine that cannot be had.
+description: Less of the smoke experiment, a run or two of every stage, and an engine that cannot be had.
 model: {source: tests/data/tiny_bert}
 tasks:
   movie_reviews: {source: tests/data/movie_reviews, max_length: 32}
+  city_qa: {source: tests/data/city_qa, max_length: 64, doc_stride: 16}
 seeds: [0]
 threads: 1
 teacher: smoke_finetune
@@ -34,11 +35,15 @@ upstream:
   transfer:
     - {recipe: smoke_transfer, upstream: [smoke_upstream]}
 downstream:
-  - {recipes: [smoke_gradual_fewer_layers], upstream: smoke_keep_1_layer, methods: [obert], sparsities: [0.8]}
-  - {recipes: [smoke_one_shot], methods: [last_rows, magnitude], sparsities: [0.8]}
+  - recipes: [smoke_gradual_fewer_layers]
+    upstream: smoke_keep_1_layer
+    tasks: [movie_reviews]
+    methods: [obert]
+    sparsities: [0.8]
+  - {recipes: [smoke_one_shot], tasks: [movie_reviews], methods: [last_rows, magnitude], sparsities: [0.8]}
   - {recipes: [smoke_gradual], methods: [magnitude, obert], sparsities: [0.8]}
 quantize:
-  - {recipe: smoke_quantize, models: [smoke_gradual], methods: [obert], sparsities: [0.8]}
+  - {recipe: smoke_quantize, models: [smoke_gradual], methods: [obert], sparsities: [0.8], tasks: [movie_reviews]}
 benchmark:
   recipes: [smoke_gradual, smoke_quantize]
   methods: [obert]
@@ -52,14 +57,14 @@ sweeps: [smoke]
 tracking_uri: sqlite:///results/tracking/smoke/mlflow.db
 """
 RUNS = {  # of each stage
-    "teacher": 1,
+    "teacher": 2,
     "upstream_teacher": 1,
     "upstream": 2,
-    "transfer": 1,
-    "downstream": 1 + 2 + 2,
+    "transfer": 2,
+    "downstream": 1 + 2 + 2 * 2,  # fewer layers, one-shot; gradual on 2 tasks
     "quantize": 1,
-    "export": 3,  # dense, gradual, quantised
-    "benchmark": 3,
+    "export": 2 * 2 + 1,  # dense and gradual on 2 tasks, quantised
+    "benchmark": 2 * 2 + 1,
 }
 NEW_METHOD = '''
 """Prunes the weights of the last rows first; a stranger's method, in one file."""
@@ -171,7 +176,7 @@ def test_a_longer_grid_plans_what_is_new_and_nothing_else(project):
         logs = planned(project)
     finally:
         path.write_text(text)
-    stages = {"downstream": 2, "export": 1, "benchmark": 1}  # magnitude and obert; obert alone is timed
+    stages = {"downstream": 4, "export": 2, "benchmark": 2}  # 2 tasks x 2 methods; obert alone is timed
     assert {stage: sum(f"/{stage}/" in log for log in logs) for stage in stages} == stages
     assert all("-0.85/" in log for log in logs if any(f"/{stage}/" in log for stage in stages))
     assert logs >= {"results/logs/smoke/tables.log", "results/logs/smoke/track.log"}
@@ -230,7 +235,7 @@ def test_nothing_to_do_the_second_time_though_a_comment_was_edited(project):
 def test_editing_a_method_leaves_the_others_alone(project):
     logs = edited(project, "pruning/obert.py")
     trained = {log for log in logs if "/downstream/" in log}
-    assert len(trained) == 2  # gradually, with all layers and with fewer
+    assert len(trained) == 3  # gradual on 2 tasks; fewer layers
     assert all("/obert-0.8/" in log for log in trained)
     assert not any("magnitude" in log or "last_rows" in log or "/teacher/" in log for log in logs)
 
@@ -264,13 +269,13 @@ def test_a_stage_in_one_file_has_its_rule(project):
     text = config.read_text()
     try:
         stage.write_text(code)
-        config.write_text(text + "stages: {weight_norm: [{tasks: [movie_reviews]}]}\n")
+        config.write_text(text + "stages: {weight_norm: [{tasks: [city_qa]}]}\n")
         logs = planned(project)
     finally:
         stage.unlink()
         config.write_text(text)
     runs = {log for log in logs if "/weight_norm/" in log}
-    assert len(runs) == RUNS["downstream"]
+    assert {log.split("/")[4] for log in runs} == {"city_qa"} and len(runs) == 2  # of obert and of magnitude
     assert logs - runs == {"results/logs/smoke/tables.log", "results/logs/smoke/track.log"}
 
 
@@ -284,11 +289,18 @@ def test_mistake_in_the_configuration_stops_before_any_job(project):
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def test_killed_and_run_again_equals_uninterrupted(project, monkeypatch):
+@pytest.mark.parametrize(
+    ("stage", "chosen"),
+    [
+        ("downstream", {"task": "movie_reviews", "recipe": "smoke_gradual", "method": "obert"}),
+        pytest.param("upstream", {"recipe": "smoke_upstream", "method": "obert"}, marks=pytest.mark.slow),
+    ],
+)
+def test_killed_and_run_again_equals_uninterrupted(project, monkeypatch, stage, chosen):
     """kill -9 in the middle of a gradual run, then the same command: the same weights, bit for bit."""
     monkeypatch.chdir(project)
     plan = Plan.load(Path(__file__).parents[1] / "configs/smoke.yaml")  # without the stranger's method
-    planned_run = plan.find("downstream", task="movie_reviews", recipe="smoke_gradual", method="obert")
+    planned_run = plan.find(stage, **chosen)
     record, checkpoints = planned_run.folder / "metrics.json", planned_run.checkpoints
     expected = read_record(record)
     record.unlink()
@@ -296,7 +308,7 @@ def test_killed_and_run_again_equals_uninterrupted(project, monkeypatch):
         sys.executable,
         "-m",
         "obert",
-        "downstream",
+        stage,
         "--config",
         "configs/smoke.yaml",
         *planned_run.key.arguments.split(),
