@@ -9,7 +9,13 @@ from obert.experiment.plan import Plan
 from obert.experiment.recipes import load_method
 
 METHODS = ("lottery_ticket", "magnitude", "mfac", "obd", "obert", "platon", "prune_ofa", "random", "rigl", "snip")
-VARIANTS = ("papers_solver", "joint", "without_update", "more_gradients")  # of oBERT
+VARIANTS = (  # of oBERT
+    "papers_solver",
+    "joint",
+    "without_update",
+    "more_gradients",
+    "more_gradients_papers_solver",
+)
 AS_LONG = ("real_equal_terms", *(f"real_equal_terms_{name}" for name in VARIANTS))
 BATCH = 16
 EXAMPLES = {"sst2": 16000, "stsb": 5743}  # of STS-B's 5,749, without those that its validation examples repeat
@@ -78,6 +84,7 @@ def test_the_control_trains_longer_by_the_examples_that_obert_draws_gradients_of
 def test_a_variant_of_obert_differs_in_what_it_is_named_for(runs, variant):
     named = {"papers_solver": {"solver"}, "joint": {"solver"}, "more_gradients": {"num_gradients"}}
     named["without_update"] = {"solver", "scale_prune_update"}
+    named["more_gradients_papers_solver"] = {"num_gradients", "solver"}
     for run in of(runs, f"real_equal_terms_{variant}"):
         plain = next(r for r in of(runs, "real_equal_terms") if r.key.task == run.key.task and r.key.method == "obert")
         before, after = (method_of(r).model_dump() for r in (plain, run))
