@@ -81,6 +81,18 @@ def test_check_stops_when_the_disk_is_too_small(config, capsys, monkeypatch):
     assert "disk:" in fails(capsys, "check", "--config", config())
 
 
+def test_what_is_made_needs_no_more_disk(config, capsys, monkeypatch):
+    """Who goes on with an experiment on a disk that its runs have filled is not turned away."""
+    usage = shutil.disk_usage(".")._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    written = config()
+    for run in Plan.load(written):
+        run.folder.mkdir(parents=True)
+        (run.folder / "metrics.json").write_text("{}")
+    assert main(["check", "--config", written]) == 0
+    assert "disk: about 0.0 GB needed" in capsys.readouterr().out
+
+
 def test_unknown_run_lists_the_possible_ones(config, capsys):
     message = fails(capsys, "downstream", "--config", config(), "--task", "movie_reviews", "--sparsity", "0.5")
     assert "names no run" in message

@@ -23,6 +23,7 @@ from obert.foundation.passwords import masked
 from obert.models.architecture import architecture_of
 from obert.models.encoders import ENCODER, deployed_weights, keep_layers, load_given, prunable_weights, understood
 from obert.models.loading import load_tokenizer, load_weights, read_config
+from obert.records.record import FILE_NAME
 from obert.stages._dense import DenseTeacher
 from obert.stages.export import ONNX
 from obert.tracking import store
@@ -111,15 +112,16 @@ def _count(number: int) -> str:
 
 
 def _check_disk(plan: Plan, models: Mapping[Model, _Model]) -> str:
-    with_model = [run for run in plan if run.stage.trains or ONNX in run.stage.files]
+    left = [run for run in plan if not (run.folder / FILE_NAME).is_file()]
+    with_model = [run for run in left if run.stage.trains or ONNX in run.stage.files]
     needed = sum(models[run.model].network.num_parameters() for run in with_model) * 4 * TRAINING_OVERHEAD
     check_folder(folders.RESULTS / "runs", "results")
     folders.RESULTS.mkdir(exist_ok=True)
     free = shutil.disk_usage(folders.RESULTS).free
     if free < needed:
         raise UserError(
-            f"disk: {needed / 1e9:.1f} GB are needed below {Path(folders.RESULTS).resolve()}, {free / 1e9:.1f} GB are "
-            "free. Free some, or run a smaller grid."
+            f"disk: {needed / 1e9:.1f} GB are needed below {Path(folders.RESULTS).resolve()} for {len(left)} runs, "
+            f"{free / 1e9:.1f} GB are free. Free some, or run a smaller grid."
         )
     return f"disk: about {needed / 1e9:.1f} GB needed, {free / 1e9:.0f} GB free"
 
