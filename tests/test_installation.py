@@ -111,6 +111,8 @@ def test_pytorch_s_own_index_is_asked_for_cpu_wheels_and_versions_are_pinned(
     assert "--torch-backend cpu" in resolved
     assert f"-c {ROOT / 'constraints.txt'}" in resolved
     assert "--default-index https://own/simple" in resolved
+    installed = next(line for line in environment if "pylock.toml" in line and "pip install" in line)
+    assert "--compile-bytecode" in installed  # as pip does
     said = capsys.readouterr().out
     assert said.index("no NVIDIA GPU was found") < said.index("1 packages, 5 MB") < said.index("installed:")
     assert (tmp_path / "venv" / "installed").read_text() == "cpu\n"

@@ -3,7 +3,6 @@
 import numpy as np
 
 from obert.engines import Engine, ModelFiles
-from obert.models.encoders import QUANTIZED
 
 
 class PyTorch(Engine):
@@ -15,6 +14,8 @@ class PyTorch(Engine):
 
     @classmethod
     def unfit_reason(cls, model: ModelFiles) -> str | None:
+        from obert.models.encoders import QUANTIZED
+
         if (model.trained / QUANTIZED).is_file():
             return "PyTorch runs a quantised model's rounding in float32, which is slower than the float model"
         return None

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from obert.engines import Engine, ModelFiles
-from obert.models.encoders import QUANTIZED
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -40,7 +39,7 @@ class SemiStructured(Engine):
 
     @classmethod
     def unfit_reason(cls, model: ModelFiles) -> str | None:
-        from obert.models.encoders import load_trained, prunable_weights
+        from obert.models.encoders import QUANTIZED, load_trained, prunable_weights
 
         if (model.trained / QUANTIZED).is_file():
             return f"{cls.label} are timed in half precision, not with a quantised model's rounding"

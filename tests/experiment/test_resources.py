@@ -142,7 +142,9 @@ def test_planning_imports_no_model_and_stays_cheap(root):
 import sys, time
 from obert.experiment.plan import Plan
 from obert.experiment.resources import Asks
+from obert.foundation import registry
 plan = Plan.load("configs/paper.yaml")
+engines = [registry.load("engines", name) for name in registry.names("engines")]
 asks = Asks(plan.experiment, False)
 before = time.process_time()
 found = [asks[run] for run in plan]

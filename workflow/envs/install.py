@@ -138,7 +138,10 @@ def _with_uv(venv: Path, torch: str, must: bool, pins: list[str | Path]) -> None
         sys.exit(f"TORCH={torch} cannot be had: the package index has torch {version} alone. TORCH=index takes that.")
     cache = _call(uv, "cache", "dir", variables=variables).strip()
     print(f"to install: {summary(packages)}; torch {version}\n  to {venv}, by way of uv's cache {cache}", flush=True)
-    _call(uv, "pip", "install", "--quiet", *options, "-r", lock, variables=variables, show=True)
+    # Compiled now, as pip does: where Python is told to write no bytecode, as in many containers, every run would else
+    # compile thousands of modules anew, which takes longer than the imports.
+    compiled = ["--compile-bytecode", "-r", lock]
+    _call(uv, "pip", "install", "--quiet", *options, *compiled, variables=variables, show=True)
     _call(uv, "pip", "install", "--quiet", *options, "--no-deps", "-e", ".", variables=variables, show=True)
 
 
