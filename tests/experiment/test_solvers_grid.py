@@ -12,8 +12,6 @@ TASKS = ("sst2", "stsb")
 CHANGED = {  # from oBERT with its default solver, by recipe
     "real_equal_terms_papers_solver": {"solver"},
     "real_equal_terms_without_update": {"solver", "scale_prune_update"},
-    "real_equal_terms_more_gradients": {"num_gradients"},
-    "real_equal_terms_more_gradients_papers_solver": {"num_gradients", "solver"},
 }
 
 
