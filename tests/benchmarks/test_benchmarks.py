@@ -192,6 +192,7 @@ def test_cpu_inference_times_all_models_in_all_engines_in_one_run(capsys):
     assert (found["options"]["batch"], found["skipped"]) == (2, {})
 
 
+@pytest.mark.slow
 def test_cpu_inference_prints_a_table_of_one_model(capsys):
     arguments = ["--layers", "1", "--sparsity", "0.5", "--batch", "1", "--length", "8", "--threads", "1"]
     cpu_inference.main([*arguments, "--iterations", "3", "--masks", "global", "--engines", "onnxruntime"], TINY)

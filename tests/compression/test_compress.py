@@ -257,6 +257,7 @@ def test_a_failed_run_names_its_log(project, monkeypatch, capsys):
     assert "failed: obert teacher: it is broken. All that it printed is in results/logs/asked_search/teacher/" in said
 
 
+@pytest.mark.slow
 def test_a_fine_tuned_model_is_taken_as_it_is(project, capsys, tmp_path):
     assert compress("--max-drop", "100") == 0
     model = Plan.load("configs/asked.yaml").teacher("movie_reviews").folder / "model"

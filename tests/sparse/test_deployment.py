@@ -38,7 +38,8 @@ def site_packages(tmp_path):
 
 
 # Each compiles its kernels anew, as the packages lie elsewhere.
-@pytest.mark.parametrize("quantised", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("quantised", [False, True])
 def test_the_example_runs_where_there_are_numpy_and_numba_alone(exported, site_packages, quantised):
     path = exported("bert", "sequence_classification")[quantised]
     standard = sysconfig.get_path("stdlib"), sysconfig.get_config_var("DESTSHARED")

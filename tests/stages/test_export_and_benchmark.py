@@ -12,6 +12,7 @@ from planned import at, make, results_in
 
 from obert.deployment import timing
 from obert.engines import EngineError
+from obert.experiment import folders
 from obert.experiment.plan import Plan
 from obert.experiment.schema import Experiment
 from obert.foundation import registry
@@ -79,12 +80,27 @@ def write_trained(plan, run):
     return recording.finish(threads=1, files=("model",), sparsity=sparsity)
 
 
-def write_exports(plan, task="movie_reviews"):
-    runs = plan.teacher(task), pruned_run(plan, task)
-    for run in runs:
-        write_trained(plan, run)
-        make(at(plan, run, "export"))
-    return runs
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """Where a task's exports are kept for the tests that time them."""
+    return tmp_path_factory.mktemp("exported")
+
+
+@pytest.fixture
+def write_exports(exported):
+    """Leaves teacher and pruned model of a task with their exports, which are made once."""
+
+    def write(plan, task="movie_reviews"):
+        runs, kept = (plan.teacher(task), pruned_run(plan, task)), exported / task
+        if not kept.exists():
+            for run in runs:
+                write_trained(plan, run)
+                make(at(plan, run, "export"))
+            shutil.copytree(folders.RESULTS, kept)
+        shutil.copytree(kept, folders.RESULTS, dirs_exist_ok=True)
+        return runs
+
+    return write
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -153,7 +169,7 @@ def test_export_before_training_names_the_missing_record(plan):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_benchmark_of_a_pruned_model(make_plan, task):
+def test_benchmark_of_a_pruned_model(make_plan, write_exports, task):
     baselines = {"pytorch": "reference", "onnxruntime": "dense", "sparse": "reference"}
     plan = make_plan(engines=list(baselines))
     teacher, pruned = write_exports(plan, task)
@@ -202,7 +218,7 @@ def _scores_of_the_model(plan, run):
     }
 
 
-def test_further_scenarios_are_timed_and_named(make_plan):
+def test_further_scenarios_are_timed_and_named(make_plan, write_exports):
     plan = make_plan(also=[{"batch_size": 1, "sequence_length": 8, "threads": 2}])
     _, pruned = write_exports(plan)
     record = make(at(plan, pruned, "benchmark"))
@@ -212,7 +228,7 @@ def test_further_scenarios_are_timed_and_named(make_plan):
     assert engines_of(Results("e", "d", "c", (record,), (record.key,), None, None)) == ["onnxruntime", "pytorch"]
 
 
-def test_the_teacher_has_a_speedup_in_engines_other_than_the_reference(plan):
+def test_the_teacher_has_a_speedup_in_engines_other_than_the_reference(plan, write_exports):
     teacher, _ = write_exports(plan)
     record = make(at(plan, teacher, "benchmark"))
     assert list(record.inputs) == [str(at(plan, teacher, "export").key.path)]
@@ -224,14 +240,14 @@ def test_the_teacher_has_a_speedup_in_engines_other_than_the_reference(plan):
     assert "onnxruntime_throughput" in record.metrics
 
 
-def test_an_engine_with_hardware_of_its_own_is_compared_with_itself(plan, monkeypatch):
+def test_an_engine_with_hardware_of_its_own_is_compared_with_itself(plan, write_exports, monkeypatch):
     _, pruned = write_exports(plan)
     monkeypatch.setattr(registry.load("engines", "pytorch"), "hardware", "a GPU that is not asked for")
     said = make(at(plan, pruned, "benchmark")).details["engines"]["pytorch"]
     assert said["speedup_over"] == "dense" and "reference" not in said
 
 
-def test_unavailable_engine_is_skipped_with_its_reason(plan, monkeypatch):
+def test_unavailable_engine_is_skipped_with_its_reason(plan, write_exports, monkeypatch):
     teacher, _ = write_exports(plan)
     monkeypatch.setattr(registry.load("engines", "onnxruntime"), "library", "a_library_that_is_not_there")
     record = make(at(plan, teacher, "benchmark"))
@@ -261,7 +277,9 @@ def no_memory(*_):
         ("__init__", no_memory, "MemoryError: std::bad_alloc"),
     ],
 )
-def test_an_engine_that_fails_leaves_the_timings_of_the_others(plan, monkeypatch, method, failure, reason):
+def test_an_engine_that_fails_leaves_the_timings_of_the_others(
+    plan, write_exports, monkeypatch, method, failure, reason
+):
     teacher, _ = write_exports(plan)
     monkeypatch.setattr(registry.load("engines", "pytorch"), method, failure)
     record = make(at(plan, teacher, "benchmark"))
@@ -277,14 +295,14 @@ def test_an_engine_that_fails_leaves_the_timings_of_the_others(plan, monkeypatch
     assert reason.splitlines()[0] in str(caught.value)
 
 
-def test_an_engine_with_other_threads_is_no_failure_of_the_engine(plan, monkeypatch):
+def test_an_engine_with_other_threads_is_no_failure_of_the_engine(plan, write_exports, monkeypatch):
     teacher, _ = write_exports(plan)
     monkeypatch.setattr(registry.load("engines", "pytorch"), "threads", lambda _: 7)
     with pytest.raises(UserError, match="PyTorch runs with 7 threads"):
         make(at(plan, teacher, "benchmark"))
 
 
-def test_what_an_engine_leaves_to_a_fallback_is_recorded(plan, monkeypatch, caplog):
+def test_what_an_engine_leaves_to_a_fallback_is_recorded(plan, write_exports, monkeypatch, caplog):
     _, pruned = write_exports(plan)
     monkeypatch.setattr(registry.load("engines", "pytorch"), "unsupported", lambda _: "Sin '/odd/Sin'")
     details = make(at(plan, pruned, "benchmark")).details["engines"]
@@ -294,7 +312,7 @@ def test_what_an_engine_leaves_to_a_fallback_is_recorded(plan, monkeypatch, capl
     assert "pytorch leaves a part of the candidate model to a fallback: Sin '/odd/Sin'" in caplog.text
 
 
-def test_times_that_cannot_be_summarised_leave_those_of_the_others(plan, monkeypatch):
+def test_times_that_cannot_be_summarised_leave_those_of_the_others(plan, write_exports, monkeypatch):
     teacher, _ = write_exports(plan)
     speeds, engines = timing.speeds, iter(["pytorch"])
 
@@ -309,7 +327,7 @@ def test_times_that_cannot_be_summarised_leave_those_of_the_others(plan, monkeyp
     assert {name.split("_")[0] for name in record.metrics} == {"onnxruntime"}
 
 
-def test_an_engine_in_an_environment_of_its_own_is_timed_where_there_is_one(make_plan):
+def test_an_engine_in_an_environment_of_its_own_is_timed_where_there_is_one(make_plan, write_exports):
     plan = make_plan(engines=["onnxruntime", "deepsparse"])
     _, pruned = write_exports(plan)
     record = make(at(plan, pruned, "benchmark"))
@@ -328,7 +346,7 @@ def test_benchmark_refuses_too_many_threads_before_any_work(make_plan):
         make(at(plan, pruned_run(plan, "movie_reviews"), "benchmark"))
 
 
-def test_benchmark_refuses_a_length_the_model_has_no_positions_for(make_plan):
+def test_benchmark_refuses_a_length_the_model_has_no_positions_for(make_plan, write_exports):
     plan = make_plan(also=[{"sequence_length": 129}])
     teacher, _ = write_exports(plan)
     with pytest.raises(UserError, match=r"benchmark\.sequence_length 129: the model has positions for 128"):

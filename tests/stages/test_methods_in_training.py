@@ -69,7 +69,7 @@ def test_final_sparsity_is_exact_on_disk_and_names_are_plain(reranking, method):
 
 
 @pytest.mark.parametrize("method", LEARNED)
-@pytest.mark.parametrize("step", [3, 7, 11])
+@pytest.mark.parametrize("step", [7, *(pytest.param(step, marks=pytest.mark.slow) for step in (3, 11))])
 def test_interrupted_and_run_again_equals_uninterrupted(reranking, interrupted_at, method, step):
     make(run_of(reranking, method))
     expected = weights_of(reranking, method)

@@ -143,7 +143,7 @@ def test_masks_hold_after_every_optimizer_step(plan, monkeypatch):
     assert all(found == wanted for found, wanted in watches[0].seen)
 
 
-@pytest.mark.parametrize("step", [1, 4, 5, 9, 11])
+@pytest.mark.parametrize("step", [4, 9, *(pytest.param(step, marks=pytest.mark.slow) for step in (1, 5, 11))])
 def test_interrupted_at_any_step_and_run_again_equals_uninterrupted(plan, interrupted_at, step):
     run = gradual_run(plan, task="city_qa")
     whole = make(run)

@@ -140,7 +140,7 @@ def test_the_kept_layer_is_the_one_that_the_recipe_names(plan, monkeypatch):
 
 
 @pytest.mark.parametrize("method", ["obert", "prune_ofa"])
-@pytest.mark.parametrize("step", [3, 14, 25])
+@pytest.mark.parametrize("step", [14, *(pytest.param(step, marks=pytest.mark.slow) for step in (3, 25))])
 def test_upstream_interrupted_and_run_again_equals_uninterrupted(plan, interrupted_at, method, step):
     run = upstream_run(plan, method)
     whole = made(run)
