@@ -92,12 +92,13 @@ def write_exports(exported):
 
     def write(plan, task="movie_reviews"):
         runs, kept = (plan.teacher(task), pruned_run(plan, task)), exported / task
-        if not kept.exists():
+        if kept.exists():
+            shutil.copytree(kept, folders.RESULTS)
+        else:
             for run in runs:
                 write_trained(plan, run)
                 make(at(plan, run, "export"))
             shutil.copytree(folders.RESULTS, kept)
-        shutil.copytree(kept, folders.RESULTS, dirs_exist_ok=True)
         return runs
 
     return write

@@ -57,7 +57,7 @@ def plan(root, monkeypatch, results, sources, tmp_path):
     return Plan.load(path)
 
 
-@pytest.mark.parametrize("task", ["commonsense_qa", pytest.param("winogrande", marks=pytest.mark.slow), "squad_v2"])
+@pytest.mark.parametrize("task", [pytest.param(t, marks=pytest.mark.slow) if t == "winogrande" else t for t in TASKS])
 def test_pruned_models_are_exported_and_scored_alike_by_an_engine(plan, task):
     """Of squad_v2 the engine's score takes the threshold that the trained model decided, which its record has."""
     teacher = next(run for run in plan.of_stage("teacher") if run.key.task == task)
