@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from obert.experiment.plan import PlannedRun
 from obert.experiment.sizes import Sizes
-from obert.statistics.power import DIFFERING, POWER, SPREAD, detectable, examples_for, standard_error
+from obert.statistics.power import DIFFERING, POWER, SPREAD, detectable, needed_for
 from obert.tasks import Task
 
 POINTS = 1.0  # a difference that people ask for
@@ -52,10 +52,10 @@ def _line(run: PlannedRun, sizes: Sizes, seeds: int) -> str:
         return f"  {task}: not planned, as {run.task.primary_metric} is no mean over the examples"
     known = [run.task.eval_examples, counted and counted.validation]  # at most so many; features, one each or more
     examples = min(filter(None, known), default=None)
-    needed = examples_for(POINTS, seeds)
-    enough = f"{POINTS:g} point would take {'more seeds' if needed is None else f'{needed:,} examples'}"
-    named = f"{seeds} seed{'' if seeds == 1 else 's'}"
+    more_seeds, more_examples = needed_for(POINTS, seeds)
+    enough = f"{POINTS:g} point would take {more_examples:,} examples and {more_seeds} seeds"
+    if seeds == 1:
+        return f"  {task}: none with 1 seed, which tells nothing of others; {enough}"
     if examples is None:
-        return f"  {task}: {named}; `obert check` counts the examples; {enough}"
-    smallest = detectable(standard_error(examples, seeds))
-    return f"  {task}: {smallest:.1f} points with {examples:,} examples and {named}; {enough}"
+        return f"  {task}: {seeds} seeds; `obert check` counts the examples; {enough}"
+    return f"  {task}: {detectable(examples, seeds):.1f} points with {examples:,} examples and {seeds} seeds; {enough}"

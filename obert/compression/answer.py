@@ -54,8 +54,8 @@ def _accurate(dense: Record, verdict: Verdict, seeds: int) -> str:
     low, high = (format_number(bound) for bound in (verdict.interval.low, verdict.interval.high))
     return (
         f"{metric} {format_number(verdict.score)} [{low}, {high}], {format_drop(verdict.drop)} "
-        f"({format_number(dense.metrics[metric].value)}), on {verdict.examples:,} validation examples with {seeds} "
-        "fresh seeds; 95 % intervals over seeds and examples"
+        f"({format_number(dense.metrics[metric].value)}), on {verdict.examples:,} validation examples, the mean of "
+        f"{seeds} models with fresh seeds; 95 % intervals over examples"
     )
 
 

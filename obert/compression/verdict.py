@@ -20,8 +20,9 @@ class Verdict:
     """Of one sparsity.
 
     Attributes:
-        score: of the pruned models, mean over seeds, in points; `interval` is its own over seeds and examples.
-        drop: how far it lies below the dense model's, over seeds and the same examples.
+        score: of the pruned models, mean over seeds, in points; `interval` is its own.
+        drop: how far it lies below the dense model's on the same examples. Both intervals are of these models, over
+            examples: two seeds tell too poorly how far others would be.
         examples: on which both are judged.
     """
 
@@ -42,7 +43,8 @@ class Verdict:
             raise UserError(f"{dense.task}: the runs keep no predictions, so that no interval can be had")
         metric = results.metric(dense)
         reference, found = bootstrap([terms[:1], terms[1:]], metric)
-        return cls(found.mean, found.interval(), (reference - found).interval(), len(terms[0]))
+        lost = (reference - found).of_these_seeds()
+        return cls(found.mean, found.of_these_seeds().interval(), lost.interval(), len(terms[0]))
 
     def within(self, points: float) -> bool:
         """Whether it is sure that no more is lost: the whole interval says so, and the examples are many enough.

@@ -18,7 +18,6 @@ from obert.foundation.files import write_text
 from obert.models.encoders import QUANTIZED
 from obert.records.load import busy_before
 from obert.records.record import FILE_NAME, MODEL, PREDICTIONS, Record, read_record
-from obert.statistics import CONFIDENCE
 from obert.statistics.estimates import bootstrap
 from obert.statistics.formatting import format_number
 from obert.tasks import Task
@@ -169,9 +168,8 @@ def _interval(trained: PlannedRun, record: Record) -> str:
     if len(values) < 2:
         return ""
     [found] = bootstrap([[pd.DataFrame(values)]], trained.task.from_terms)
-    tail = (1 - CONFIDENCE) / 2
-    low, high = pd.Series(found.distribution).quantile([tail, 1 - tail])
-    return f"{format_number(low)} to {format_number(high)}"
+    interval = found.interval()
+    return f"{format_number(interval.low)} to {format_number(interval.high)}"
 
 
 def _sizes(record: Record, folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""Means over seeds, and metrics and differences over examples with bootstrap intervals: one estimator each."""
+"""Means over seeds, and metrics and differences with intervals over seeds and examples: one estimator each."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from obert.foundation.errors import UserError
 from obert.statistics import CONFIDENCE
@@ -33,16 +34,11 @@ class Summary:
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean paired difference and its 95 % bootstrap interval; the bounds are NaN for fewer than two examples."""
+    """Mean paired difference and its 95 % interval; the bounds are NaN for fewer than two examples."""
 
     mean: float
     low: float
     high: float
-
-    @property
-    def is_positive(self) -> bool:
-        """Whether the interval lies above 0; without one, whether the mean does."""
-        return (self.mean if math.isnan(self.low) else self.low) > ROUNDING
 
     @property
     def is_certain(self) -> bool:
@@ -52,33 +48,57 @@ class Difference:
 
 @dataclass(frozen=True)
 class Resampled:
-    """A metric over examples, and its bootstrap distribution (NaN for fewer than two examples)."""
+    """A metric over seeds and examples, and its bootstrap distribution over examples (NaN for fewer than two).
+
+    Attributes:
+        mean: over seeds, of the metric of all examples.
+        distribution: the same of resampled examples, [resamples].
+        seeds: of each independent set of seeds, such as those of a task, what each seed adds to the mean, times their
+            number.
+    """
 
     mean: float
     distribution: np.ndarray
+    seeds: tuple[np.ndarray, ...] = ()
 
     def __sub__(self, other: "Resampled") -> "Resampled":
-        return Resampled(self.mean - other.mean, self.distribution - other.distribution)
+        """The paired difference. Both have the same seeds, or one of them has one."""
+        seeds = tuple(own - others for own, others in zip(self.seeds, other.seeds, strict=True))
+        return Resampled(self.mean - other.mean, self.distribution - other.distribution, seeds)
 
     def scaled(self, factor: float) -> "Resampled":
         """In another unit."""
-        return Resampled(factor * self.mean, factor * self.distribution)
+        return Resampled(factor * self.mean, factor * self.distribution, tuple(factor * own for own in self.seeds))
+
+    def of_these_seeds(self) -> "Resampled":
+        """The same, of these seeds alone: examples are all that may be others."""
+        return Resampled(self.mean, self.distribution)
 
     def interval(self) -> Difference:
-        """The percentile interval, for what is a difference."""
-        tail = 50 * (1 - CONFIDENCE)
-        low, high = np.percentile(self.distribution, [tail, 100 - tail])
-        return Difference(self.mean, float(low), float(high))
+        """The interval over seeds and examples; over examples alone, where there is one seed.
+
+        The bootstrap's percentiles say how far examples move the mean, and Student's t how far seeds do. Both are
+        independent, so their squares are added (Zou and Donner 2008, "Construction of confidence limits about effect
+        measures: a general approach"). Seeds are not resampled, since two or three of them are too few for it.
+        """
+        tail = (1 - CONFIDENCE) / 2
+        low, high = np.percentile(self.distribution, [100 * tail, 100 - 100 * tail])
+        varied = [own for own in self.seeds if len(own) > 1]
+        by_seeds = math.sqrt(sum((stats.t.isf(tail, len(own) - 1) * stats.sem(own)) ** 2 for own in varied))
+        return Difference(
+            self.mean,
+            float(self.mean - math.hypot(self.mean - low, by_seeds)),
+            float(self.mean + math.hypot(high - self.mean, by_seeds)),
+        )
 
 
 def bootstrap(
     runs: Sequence[Sequence[pd.DataFrame]], metric: Callable[[np.ndarray], np.ndarray], seed: int = 0
 ) -> list[Resampled]:
-    """A metric of several runs over the same resamples of their seeds and examples, so that differences are paired.
+    """A metric of several runs over the same resamples of their examples, so that differences are paired.
 
-    All seeds judge the same examples: the two are crossed. Each resample draws seeds with replacement, and examples
-    with replacement, the same for all seeds; the metric of each seed's resampled examples is averaged over the drawn
-    seeds. With one seed the distribution is over examples alone.
+    All seeds judge the same examples: each resample draws examples with replacement, the same for all seeds, and
+    averages the metrics of the seeds.
 
     Args:
         runs: of each, one table a seed, over which the metric is averaged: a row an example by its id, a column each
@@ -94,17 +114,16 @@ def bootstrap(
     found = []
     for seeds in runs:
         terms = [[next(means) for _ in table] for table in seeds]
-        value = np.mean([metric(np.array([term.mean for term in of_seed])) for of_seed in terms])
+        values = [metric(np.array([term.mean for term in of_seed])) for of_seed in terms]
         resamples = [metric(np.stack([term.distribution for term in of_seed], axis=-1)) for of_seed in terms]
-        shares = _shares_of_seeds(len(seeds), seed)
-        found.append(Resampled(float(value), np.einsum("sb,sb->b", shares, np.stack(resamples))))
+        found.append(_over_seeds(values, resamples))
     return found
 
 
-def _shares_of_seeds(count: int, seed: int) -> np.ndarray:
-    """How often each of some seeds is in a resample of them, as shares, [seeds, resamples]; always the same ones."""
-    drawn = np.random.default_rng([seed, count]).multinomial(count, np.full(count, 1 / count), RESAMPLES)
-    return drawn.T / count
+def _over_seeds(values: Sequence[float | np.ndarray], resamples: Sequence[np.ndarray]) -> Resampled:
+    """The mean of what each seed has, of all examples and of resampled ones."""
+    own = np.array(values, dtype=float)
+    return Resampled(float(own.mean()), np.mean(resamples, axis=0), (own,))
 
 
 def bootstrap_means(columns: Sequence[pd.Series], seed: int = 0) -> list[Resampled]:
@@ -142,9 +161,8 @@ def bootstrap_of_counts(
     resamples = iter(np.concatenate(batches, axis=1))
     found = []
     for seeds in runs:
-        value = np.mean([metric(np.ones((1, examples))) for metric in seeds])
-        shares = _shares_of_seeds(len(seeds), seed)
-        found.append(Resampled(float(value), np.einsum("sb,sb->b", shares, np.stack([next(resamples) for _ in seeds]))))
+        values = [metric(np.ones((1, examples)))[0] for metric in seeds]
+        found.append(_over_seeds(values, [next(resamples) for _ in seeds]))
     return found
 
 
@@ -172,9 +190,12 @@ def _resampled_counts(examples: int, seed: int) -> Iterator[np.ndarray]:
 
 
 def mean_over_tasks(parts: Sequence[Resampled]) -> Resampled:
-    """The mean of the tasks' means. Each task has its own examples, which were resampled independently."""
+    """The mean of the tasks' means. Each task has its own seeds, and examples that were resampled independently."""
+    shares = [part.scaled(1 / len(parts)) for part in parts]
     return Resampled(
-        float(np.mean([part.mean for part in parts])), np.mean([part.distribution for part in parts], axis=0)
+        sum(part.mean for part in shares),
+        np.sum([part.distribution for part in shares], axis=0),
+        tuple(own for part in shares for own in part.seeds),
     )
 
 

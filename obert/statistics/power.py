@@ -1,41 +1,48 @@
 """How small a difference between two pruned models an experiment can show, planned before it.
 
 The difference of two scores varies with the examples and with the seeds, and the two add up. A difference is found with
-probability `POWER` if it is so many standard errors as its test takes, and as many again as that probability does; see
-Card et al. 2020, "With Little Power Comes Great Responsibility" (arXiv 2010.06595), which asks for such a plan.
+probability `POWER` if it is half as wide as its interval, and as many standard errors more as that probability takes.
+Card et al. 2020, "With Little Power Comes Great Responsibility" (arXiv 2010.06595), ask for such a plan.
 """
 
+import bisect
+import itertools
 import math
-from statistics import NormalDist
+
+from scipy import stats
 
 from obert.statistics import CONFIDENCE
 
 POWER = 0.8
 DIFFERING = 0.1  # share of the examples that one of two models alone gets right, before anything is known
 SPREAD = 0.5  # points, standard deviation over seeds of the difference of two models, before anything is known
+MOST_EXAMPLES = 1_000_000_000  # of a data set
 
 
-def standard_error(examples: int, seeds: int, differing: float = DIFFERING, spread: float = SPREAD) -> float:
-    """Of the difference of two accuracies on the same examples, in points.
+def detectable(examples: int, seeds: int, differing: float = DIFFERING, spread: float = SPREAD) -> float:
+    """The difference of two accuracies that is found with probability `POWER`, in points; infinite for one seed.
 
-    Seeds are taken to help against their own spread alone: models that are made of one teacher err on the same
-    examples.
+    A difference is found if its interval lies above 0, which is as wide as `Resampled.interval` makes it. Seeds are
+    taken to help against their own spread alone: models that are made of one teacher err on the same examples.
 
     Args:
         examples, seeds: both models have the same.
         differing: share of the examples that one model alone gets right.
         spread: points, standard deviation of the difference over seeds.
     """
-    return math.sqrt(100**2 * differing / examples + spread**2 / seeds)
+    if seeds == 1:
+        return math.inf
+    tail = (1 - CONFIDENCE) / 2
+    by_examples, by_seeds = 100 * math.sqrt(differing / examples), spread / math.sqrt(seeds)
+    half = math.hypot(stats.norm.isf(tail) * by_examples, stats.t.isf(tail, seeds - 1) * by_seeds)
+    return float(half + stats.norm.ppf(POWER) * math.hypot(by_examples, by_seeds))
 
 
-def detectable(error: float) -> float:
-    """The difference that is found with probability `POWER`, by its standard error; in the same unit."""
-    quantile = NormalDist().inv_cdf
-    return (quantile((1 + CONFIDENCE) / 2) + quantile(POWER)) * error
+def needed_for(points: float, seeds: int, differing: float = DIFFERING, spread: float = SPREAD) -> tuple[int, int]:
+    """With how many seeds and examples a difference of so many points is found: the fewest seeds, from `seeds` on."""
 
+    def is_found(examples: int, seeds: int) -> bool:
+        return detectable(examples, seeds, differing, spread) <= points
 
-def examples_for(points: float, seeds: int, differing: float = DIFFERING, spread: float = SPREAD) -> int | None:
-    """The examples with which a difference of so many points is found; None if no number is enough for so few seeds."""
-    left = (points / detectable(1.0)) ** 2 - spread**2 / seeds
-    return math.ceil(100**2 * differing / left) if left > 0 else None
+    enough = next(number for number in itertools.count(seeds) if is_found(MOST_EXAMPLES, number))
+    return enough, bisect.bisect_left(range(MOST_EXAMPLES), True, lo=1, key=lambda examples: is_found(examples, enough))

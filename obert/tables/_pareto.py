@@ -17,8 +17,8 @@ FADED = 0.4
 RULE = (
     "A model is on the front (ringed, labelled with its recipe, and with the words one seed if it has no more) if no "
     "other model is at least as good in both directions and better in one. The line joins as many of the front as the "
-    "intervals separate: from right to left, each has a better score than the one before by the 95 % paired-bootstrap "
-    "interval over seeds and examples, and that one is ahead in the other direction; speed-ups by their intervals, "
+    "intervals separate: from right to left, each has a better score than the one before by the 95 % "
+    "interval of the paired difference, and that one is ahead in the other direction; speed-ups by their intervals, "
     "which do not overlap. Scores are means over seeds, error bars sample standard deviations."
 )
 

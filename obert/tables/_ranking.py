@@ -23,11 +23,11 @@ from obert.tables._engines import machine_text
 from obert.tables._measured import Group, epochs_of, epochs_text, groups
 
 RULE = (
-    "A method's rank is 1 plus the number of methods that are better than it. A method is better if the "
-    "paired-bootstrap interval of the difference, over the seeds that both have and the examples, lies above 0; all "
-    "such intervals of a recipe and sparsity hold at once with 95 % confidence. Methods that cannot be told apart "
-    "share a rank. One seed: another seed may give another order, as the interval is over examples alone. A shown "
-    "interval is of its difference alone."
+    "A method's rank is 1 plus the number of methods that are better than it. A method is better if the interval of "
+    "the paired difference, over the seeds that both have and the examples, lies above 0; all such intervals of a "
+    "recipe and sparsity hold at once with 95 % confidence. Methods that cannot be told apart share a rank. One seed: "
+    "another seed may give another order, as the interval is over examples alone. A shown interval is of its "
+    "difference alone, and wide where there are few seeds."
 )
 DIFFERENCE = ("difference", "difference_low", "difference_high")  # to the best, as columns
 Pairs = dict[tuple[int, int], Resampled]
@@ -94,7 +94,7 @@ def difference_columns(resampled: Resampled) -> dict[str, float]:
 
 def ranks(count: int, pairs: Pairs) -> list[int]:
     """Of each position in a block: 1 plus the number of those that are better than it, judged all at once."""
-    is_better = dict(zip(pairs, are_positive(list(pairs.values())), strict=True))
+    is_better = dict(zip(pairs, are_positive(list(pairs.values()), count), strict=True))
     return [1 + sum(is_better[i, j] for i in range(count) if i != j) for j in range(count)]
 
 

@@ -135,7 +135,7 @@ def families(results: Results, task: str) -> Iterator[Family]:
 
 
 def change(results: Results, group: Group, reference: Group) -> tuple[float, float, float]:
-    """How much higher a group scores than a reference, with its 95 % paired-bootstrap interval over shared seeds."""
+    """How much higher a group scores than a reference, with the 95 % interval over the seeds that both have."""
     if not group.score.n or not reference.score.n:
         return math.nan, math.nan, math.nan
     return astuple(differences(results, [reference, group])[1, 0].interval())

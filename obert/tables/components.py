@@ -57,7 +57,7 @@ class Components(Table):
         "the embeddings with each token that it scores. MB are 10^6 bytes of the weight matrices alone: dense in "
         "float32; bitmap, one bit a weight and the non-zeros in float32; gzip, the dense form of an exported model "
         "after gzip at level 6; int8, dense with one byte a weight. Change is the score less that of the model whose "
-        "encoder alone is pruned, in points with its 95 % paired-bootstrap interval and the number of seeds that both "
+        "encoder alone is pruned, in points with its 95 % interval and the number of seeds that both "
         "have: at equal encoder sparsity, and with as many zeros in all, for which the encoder alone has the target "
         f"in brackets. Latency is the median of a batch. Speed-up is {OVER}, whose median there stands beside it, with "
         f"its 95 % interval. All of the first seed. {MARK}: timed while the machine was busy with something else."

@@ -39,7 +39,7 @@ class Ladder(Table):
         "grow with the sparsity (schedule), distillation, and oBERT in the place of magnitude. All but: the others "
         "without that one, with the method named. Scores in percent: mean ± sample standard deviation over n seeds. "
         "Differences, in points, are to the nearest earlier step, to all guidelines with the same method, and to the "
-        "first step, with the 95 % paired-bootstrap interval over the seeds that both have and the examples; of one "
+        "first step, with the 95 % interval over the seeds that both have and the examples; of one "
         f"seed it does not say how another would do. {RULE} Hours are of training and pruning."
     )
 

@@ -37,8 +37,8 @@ class LeaderboardOverTasks(Table):
     title = "Leaderboard over tasks"
     caption = (
         f"{RECOVERY} It is averaged over all tasks: mean ± sample standard deviation over the n seeds that every task "
-        "has. The difference to the best is in points of recovery; its interval is a paired bootstrap over seeds and "
-        f"examples, resampled task by task. {RULE} The mean rank averages a method's ranks on the single tasks. Dense "
+        "has. The difference to the best is in points of recovery; its interval is over the seeds and examples "
+        f"of each task. {RULE} The mean rank averages a method's ranks on the single tasks. Dense "
         "scores and chance are taken as exact. Seconds (of pruning and training) and sparsities as measured are means "
         "over tasks and seeds."
     )

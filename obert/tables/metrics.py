@@ -24,7 +24,7 @@ class Metrics(Table):
 
     title = "All metrics"
     caption = (
-        "Mean ± sample standard deviation over n seeds, in percent or times 100. The 95 % interval is a bootstrap over "
+        "Mean ± sample standard deviation over n seeds, in percent or times 100. The 95 % interval is over "
         "seeds and examples: each resample of the examples is judged by the metric itself, correlations, F1 and ranks "
         "included. One seed: it is over examples alone, and another seed may lie elsewhere. A dash: the predictions "
         "that the run kept do not tell it. Chance is the best score of one answer to everything."

@@ -41,7 +41,7 @@ class ScopeAblation(Table):
         f"sparsity. With {EQUAL_ENCODER} the encoder has as many zeros in each, and the other parts have none or some. "
         f"With {EQUAL_ZEROS} the whole model has. Both are measured, and may differ by {100 * TOLERANCE:g} points. "
         f"A block of the {SAME_TARGET} holds runs that were asked for the same sparsity and equal neither: parts in "
-        "one cut do not lose the same share. The difference is to the encoder alone, with a 95 % paired-bootstrap "
+        "one cut do not lose the same share. The difference is to the encoder alone, with a 95 % "
         "interval over the seeds that both have and the examples."
     )
 

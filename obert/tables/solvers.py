@@ -24,7 +24,7 @@ class Solvers(Table):
     caption = (
         "Mean ± sample standard deviation over n seeds. The models of a row share start, schedule, pattern and "
         "data order; the second-order ones also share number of gradients, block size and dampening. Only the solver "
-        "differs. A difference to the paper's solver, `independent`, has its 95 % paired-bootstrap interval over seeds "
+        "differs. A difference to the paper's solver, `independent`, has its 95 % interval over seeds "
         "and examples, for itself alone."
     )
 

@@ -76,7 +76,7 @@ def test_the_answer_has_its_runs_and_they_are_made_once(project, capsys):
     plan = Plan.load("configs/asked.yaml")
     assert [run.key.seed for run in plan.of_stage("downstream")] == [1, 2]
     scores = [read_record(run.folder / "metrics.json").metrics["accuracy"].value for run in plan.of_stage("downstream")]
-    assert f"accuracy {sum(scores) / 2:.2f} [" in accurate and "with 2 fresh seeds" in accurate
+    assert f"accuracy {sum(scores) / 2:.2f} [" in accurate and "the mean of 2 models with fresh seeds" in accurate
     [timed] = [read_record(r.folder / "metrics.json") for r in plan.of_stage("benchmark") if r.key.method]
     assert f"{timed.metrics['sparse_speedup'].value:.2f} [" in fast
     assert "1 thread of " in fast

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from obert.foundation.errors import UserError
-from obert.statistics.estimates import RESAMPLES, Summary, bootstrap, bootstrap_means, mean_over_tasks
+from obert.statistics.estimates import RESAMPLES, Resampled, Summary, bootstrap, bootstrap_means, mean_over_tasks
 from obert.statistics.metrics import f1
 
 
@@ -84,40 +84,43 @@ def test_mean_over_tasks_has_the_standard_error_of_independent_means():
     assert (found.low, found.high) == pytest.approx((7.5 - 1.96 * 0.28, 7.5 + 1.96 * 0.28), abs=0.07)
 
 
-def test_difference_is_positive_only_if_its_interval_lies_above_zero():
-    scores = pd.Series(dict(enumerate([10.0, 0.0] * 200)))
-    assert paired_difference(scores, scores * 0).is_positive
-    assert not paired_difference(scores * 0, scores).is_positive
-    assert not paired_difference(scores, scores.sample(frac=1, random_state=1).reset_index(drop=True)).is_positive
-    assert paired_difference(pd.Series({"a": 1.0}), pd.Series({"a": 0.0})).is_positive
-
-
 def exact_values(tables, metric):
-    """The metric of every resample of seeds and of examples, all as likely: [seeds, examples, terms] to values."""
-    seeds, examples = range(len(tables)), range(tables.shape[1])
+    """The metric of every resample of examples, all as likely: [seeds, examples, terms] to values."""
+    examples = range(tables.shape[1])
     return np.sort([
-        np.mean([metric(tables[seed][list(drawn)].mean(axis=0)) for seed in of_seeds])
-        for of_seeds in product(seeds, repeat=len(seeds))
+        np.mean([metric(of_seed[list(drawn)].mean(axis=0)) for of_seed in tables])
         for drawn in product(examples, repeat=len(examples))
     ])  # fmt: skip
 
 
 @pytest.mark.parametrize(("metric", "terms"), [(lambda means: means[..., 0], 1), (f1, 3)])
 @pytest.mark.parametrize("seeds", [1, 2, 3])
-def test_resamples_are_of_seeds_and_of_examples(metric, terms, seeds):
+def test_resamples_are_of_examples_and_means_of_seeds(metric, terms, seeds):
     """Their distribution is that of all possible resamples, but for the noise of 2,000 (1.63 / sqrt(n) at 1 %)."""
     tables = np.random.default_rng(3).integers(1, 9, (seeds, 4, terms)).astype(float)
     exact = exact_values(tables, metric)
     [found] = bootstrap([[pd.DataFrame(table) for table in tables]], metric)
-    assert found.mean == pytest.approx(np.mean([metric(table.mean(axis=0)) for table in tables]))
+    values = [float(metric(table.mean(axis=0))) for table in tables]
+    assert found.mean == pytest.approx(np.mean(values)) and found.seeds[0] == pytest.approx(values)
     assert stats.ks_2samp(found.distribution.round(9), exact.round(9)).statistic < 1.63 / math.sqrt(RESAMPLES)
 
 
-def test_interval_holds_what_seeds_differ_by():
-    """All examples are alike, so nothing but the seeds, 60 and 80, is left to vary."""
-    [found] = bootstrap([[pd.DataFrame([[60.0]] * 50), pd.DataFrame([[80.0]] * 50)]], lambda means: means[..., 0])
-    interval = found.interval()
-    assert (interval.mean, interval.low, interval.high) == (70.0, 60.0, 80.0)
+def test_an_interval_over_seeds_alone_is_students():
+    """All examples are alike, so nothing but the seeds is left to vary."""
+    tables = [pd.DataFrame([[score]] * 50) for score in (60.0, 65.0, 80.0)]
+    [found] = bootstrap([tables], lambda means: means[..., 0])
+    expected = stats.ttest_1samp([60, 65, 80], 0).confidence_interval(0.95)
+    assert (found.interval().low, found.interval().high) == pytest.approx((expected.low, expected.high))
+
+
+def test_an_interval_adds_the_squares_of_what_seeds_and_examples_are():
+    """Seeds with a standard error of 1 and two degrees of freedom; examples with one of 0.5."""
+    seeds, draws = np.sqrt(3) * np.array([-1.0, 0.0, 1.0]), np.random.default_rng(0).normal(0, 0.5, RESAMPLES)
+    found = Resampled(0.0, draws, (seeds,)).interval()
+    half = math.hypot(4.303, 1.96 * 0.5)
+    assert (found.low, found.high) == pytest.approx((-half, half), abs=0.03)
+    two = mean_over_tasks([Resampled(0.0, draws, (seeds,)), Resampled(0.0, 0 * draws, (seeds,))]).interval()
+    assert two.high == pytest.approx(math.hypot(4.303, 4.303, 1.96 * 0.5) / 2, abs=0.03)
 
 
 def test_differences_are_paired_by_seed_and_example():

@@ -94,14 +94,17 @@ def results_of(make_results, name, seeds=(0, 1)):
 
 
 def looped(judge, metric, resamples=1500):
-    """Percentiles of the metric over drawn seeds and examples, in percent; 0 where it is not defined."""
+    """The interval of the metric of two seeds, in percent: over drawn examples, and over seeds by hand."""
     rng, values = np.random.default_rng(9), []
     for _ in range(resamples):
         examples = rng.integers(0, EXAMPLES, EXAMPLES)
         true = [judge.labels[i] for i in examples]
-        drawn = [[judge.predicted[seed][i] for i in examples] for seed in rng.integers(0, 2, 2)]
+        drawn = [[predicted[i] for i in examples] for predicted in judge.predicted]
         values.append(np.mean([100 * metric(true, given) for given in drawn]))
-    return np.percentile(values, [2.5, 97.5]), np.std(values)
+    first, second = (100 * metric(judge.labels, predicted) for predicted in judge.predicted)
+    by_seeds = 12.706 * abs(first - second) / 2  # Student's t of one degree of freedom; the standard error of two
+    mean, bounds = (first + second) / 2, np.percentile(values, [2.5, 97.5])
+    return mean + np.array([-1, 1]) * np.hypot(bounds - mean, by_seeds), np.std(values)
 
 
 CASES = [(name, metric) for name, judge in JUDGES.items() for metric in judge.by_hand]

@@ -36,10 +36,10 @@ def test_scores_have_means_standard_deviations_and_recoveries(rows):
 
 
 def test_methods_share_a_rank_where_the_interval_contains_zero(rows):
-    """Magnitude differs from oBERT on one example of four (by 50 points): -12.5, bootstrap from -37.5 to 0. Movement
-    is wrong on all that oBERT gets right in both seeds or in one: its interval leaves out 0."""
+    """Magnitude differs from oBERT on one example of four, in one of two seeds: by 12.5 points, which prove nothing.
+    Movement is wrong on all that oBERT gets right in both seeds or in one: its interval leaves out 0."""
     assert rows.loc["magnitude", "difference"] == -12.5
-    assert rows.loc["magnitude", "difference_low"] <= -25 and rows.loc["magnitude", "difference_high"] == 0
+    assert rows.loc["magnitude", "difference_low"] < -25 and rows.loc["magnitude", "difference_high"] > 0
     assert rows.loc["movement", "difference"] == -87.5
     assert rows["rank"].tolist()[1:] == [1, 1, 3]
 
