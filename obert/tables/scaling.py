@@ -53,7 +53,7 @@ class Scaling(Table):
         rows = []
         for task in results.tasks:
             found = [(group, _scaling(group)) for group in groups(results, task, "downstream") if group.epochs]
-            rows += sorted((_row(results, *each) for each in (*found, *_shared(found))), key=_order)
+            rows += [_row(results, *each) for each in sorted((*found, *_shared(found)), key=lambda each: _order(*each))]
         return pd.DataFrame(rows, columns=list(COLUMNS))
 
     def display(self, content: pd.DataFrame) -> pd.DataFrame:
@@ -141,7 +141,7 @@ def _row(results: Results, group: Group, scaling: dict[str, Any] | None) -> dict
     }
 
 
-def _order(row: dict[str, Any]) -> tuple:
+def _order(group: Group, scaling: dict[str, Any] | None) -> tuple:
     """What is alike together, rules by kind, a control behind its rule."""
-    kind = row["rule"].partition(" ")[0]
-    return *(row[name] for name in ALIKE), RULES.index(kind), row["rule"], row["sparsity"], row["recipe"]
+    kind = next(iter(scaling["cycles"])) if scaling is not None else "constant"
+    return *_alike(group), RULES.index(kind), _named(group, scaling), group.sparsity, group.key.recipe

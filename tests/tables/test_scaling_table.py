@@ -85,6 +85,26 @@ def test_a_plain_schedule_has_the_cycles_of_its_learning_rate(make_results):
     assert found[["rule", "cycles"]].to_numpy().tolist() == [["constant 5", 5]]
 
 
+def test_cycles_of_a_table_stand_with_their_control_behind_them(make_results):
+    """The control of 50 and 90 % trains as long as 90 %, whose runs are those of the table itself."""
+    table = {"unit_epochs": 2, "cycles": {"table": {0.5: 5, 0.9: 12}}}
+    longest = table | {"equal_compute": {"length": "longest", "of": [0.5, 0.9]}}
+    runs = [
+        run(84.0, "longest", 0.5, longest, epochs=24.0),
+        run(70.0, "scaled", 0.9, table, epochs=24.0),
+        run(80.0, "scaled", 0.5, table, epochs=10.0),
+        run(60.0, "plain", 0.9),
+    ]
+    found = Scaling().build(make_results(runs))
+    assert found[["rule", "sparsity", "cycles"]].to_numpy().tolist() == [
+        ["constant 1", 0.9, 1],
+        ["table", 0.5, 5],
+        ["table", 0.9, 12],
+        ["table, equal compute (longest)", 0.5, 12],
+        ["table, equal compute (longest)", 0.9, 12],
+    ]
+
+
 def test_it_is_made_where_a_schedule_scales():
     plain = SimpleNamespace(recipe=SimpleNamespace(scaling=None))
     scaled = SimpleNamespace(recipe=SimpleNamespace(scaling=DENSITY))
