@@ -214,16 +214,29 @@ def test_an_engine_whose_environment_cannot_be_made_is_skipped(project):
 def edited(project: Path, file: str) -> set[str]:
     """What a dry run names after a statement was added to a file; the file is put back."""
     path = project / "obert" / file
-    text = path.read_text()
+    return with_text(project, path, path.read_text() + "\nEDITED = True\n")
+
+
+def with_text(project: Path, path: Path, text: str) -> set[str]:
+    """What a dry run names while a file has another text; the file is put back."""
+    before, times = path.read_text(), (path.stat().st_atime, path.stat().st_mtime)
+    assert text != before
     try:
-        path.write_text(text + "\nEDITED = True\n")
+        path.write_text(text)
         return planned(project)
     finally:
-        path.write_text(text)
+        path.write_text(before)
+        os.utime(path, times)
 
 
 def test_editing_a_table_reruns_tables_only(project):
     assert edited(project, "tables/leaderboard.py") == {"results/logs/smoke/tables.log"}
+
+
+def test_a_corrected_published_number_reruns_tables_only(project):
+    path = project / "configs/published.yaml"
+    text = path.read_text() + "# corrected\n"
+    assert with_text(project, path, text) == {"results/logs/smoke/tables.log"}
 
 
 def test_nothing_to_do_the_second_time_though_a_comment_was_edited(project):

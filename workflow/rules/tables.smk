@@ -5,6 +5,7 @@ rule tables:
     input:
         records=RECORDS,
         sweeps=[(folders.sweep_folder(name) / "trials.csv").as_posix() for name in EXPERIMENT.sweeps],
+        published="configs/published.yaml",
     output:
         report=report(f"{TABLES}/report.html", caption="../report/report.rst", category="Report"),
         tables=report(
