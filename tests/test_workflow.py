@@ -239,6 +239,12 @@ def test_a_corrected_published_number_reruns_tables_only(project):
     assert with_text(project, path, text) == {"results/logs/smoke/tables.log"}
 
 
+def test_another_tracking_server_gets_the_finished_runs(project):
+    path = project / "configs/smoke.yaml"
+    text = path.read_text().replace("sqlite:///results/tracking/smoke/", "sqlite:///results/tracking/another/")
+    assert with_text(project, path, text) == {"results/logs/smoke/track.log"}
+
+
 def test_nothing_to_do_the_second_time_though_a_comment_was_edited(project):
     path = project / "obert/training/trainer.py"
     path.write_text(path.read_text() + "\n# a remark\n")

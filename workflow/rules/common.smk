@@ -17,6 +17,7 @@ from obert.foundation.code_identity import code_hash
 from obert.foundation.errors import UserError
 from obert.foundation.files import file_hash
 from obert.foundation.nodes import ANY, SLURM, THIS, slurm_nodes, this_machine
+from obert.foundation.passwords import masked
 from obert.foundation.registry import PACKAGE
 from obert.stages import stages
 

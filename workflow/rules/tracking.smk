@@ -16,6 +16,7 @@ rule track:
         mem_mb=2000,
     params:
         config=CONFIG,
+        uri=masked(EXPERIMENT.tracking_uri),  # Snakemake keeps parameters in a file
         code=code_hash(commands="track"),
     shell:
         "python -m obert track --config {params.config:q} > {log} 2>&1"
