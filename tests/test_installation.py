@@ -1,11 +1,13 @@
 """The installation: pip's settings in uv's words, what is said before anything is fetched, versions that were tried."""
 
 import importlib.util
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+import torch
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -26,6 +28,7 @@ def environment(install, monkeypatch, tmp_path):
     """Commands that are noted and not run; `packages` is what the resolver finds."""
 
     class Noted(list):
+        label = "cpu"  # what pip's torch is built for
         packages = [{"name": "torch", "version": "1+cpu", "wheels": [{"url": "https://x/a.whl", "size": 5_000_000}]}]
         failing = ()
 
@@ -43,6 +46,8 @@ def environment(install, monkeypatch, tmp_path):
                 lines += ["[[packages]]", f'name = "{package["name"]}"', f'version = "{package["version"]}"']
                 lines.append(f"wheels = [{wheels}]")
             (tmp_path / "venv" / "pylock.toml").write_text("\n".join(lines))
+        if install.LABEL in line:
+            return f"{noted.label}\n"
         return "global.index-url='https://own/simple'\n" if "config list" in line else ""
 
     (tmp_path / "venv").mkdir()
@@ -130,6 +135,45 @@ def test_where_pytorch_s_index_is_out_of_reach_the_package_index_decides(
     assert "2,000 MB" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="TORCH=cpu cannot be had"):
         run(install, monkeypatch, tmp_path, "--torch", "cpu")
+
+
+@pytest.mark.parametrize(("asked", "stops"), [("cu126", True), ("cu999", True), ("cuda", False), ("cu130", False)])
+def test_a_version_of_cuda_is_not_replaced_by_that_of_the_package_index(
+    install, environment, monkeypatch, tmp_path, asked, stops
+):
+    """That of PyPI is built for CUDA 13.0."""
+    environment.failing = ("--torch-backend",)
+    environment.packages = [
+        {"name": name, "version": "1", "wheels": [{"url": f"https://x/{name}.whl", "size": 10**9}]}
+        for name in ("torch", "nvidia-cublas")
+    ]
+    installed = tmp_path / "venv" / "installed"
+    if not stops:
+        run(install, monkeypatch, tmp_path, "--torch", asked)
+        assert installed.read_text() == f"{asked}\n"
+        return
+    with pytest.raises(SystemExit, match=rf"TORCH={asked} cannot be had: .*\(no such host\).*TORCH=index takes"):
+        run(install, monkeypatch, tmp_path, "--torch", asked)
+    assert not installed.exists()
+
+
+def test_pip_stops_where_it_finds_other_wheels_than_those_asked_for(install, environment, monkeypatch, tmp_path):
+    """Where PyTorch's index is out of reach, pip takes what the package index has, and says nothing."""
+    environment.label = "cu130"
+    pip = ("--installer", "pip")
+    for asked in ("cpu", "cu126"):
+        with pytest.raises(SystemExit, match=f"TORCH={asked} cannot be had: pip found torch for cu130, not {asked}"):
+            run(install, monkeypatch, tmp_path, *pip, "--torch", asked)
+        assert not any("-e .[dev]" in line for line in environment), "nothing more is fetched"
+    for asked in ("auto", "cuda", "index"):
+        run(install, monkeypatch, tmp_path, *pip, "--torch", asked)
+        assert environment[-1].endswith("-e .[dev]")
+
+
+def test_the_label_is_that_of_torch(install):
+    """Which is imported here alone."""
+    done = subprocess.run([sys.executable, "-c", install.LABEL], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == (torch.__version__.partition("+")[2] or "cpu")
 
 
 def test_pip_is_taken_where_uv_cannot_be_had(install, environment, monkeypatch, tmp_path, capsys):

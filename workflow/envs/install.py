@@ -22,6 +22,10 @@ ROOT = Path(__file__).resolve().parents[2]
 CONSTRAINTS = ROOT / "constraints.txt"
 # Of PyTorch's own index; CUDA 13.0 is what its wheel on PyPI is built for.
 BACKENDS = {"cpu": "cpu", "cuda": "cu130"}
+LABEL = (  # prints what torch is built for; importing it would take packages that are not there yet
+    "import importlib.util, runpy; [folder] = importlib.util.find_spec('torch').submodule_search_locations; "
+    "print(runpy.run_path(folder + '/version.py')['__version__'].partition('+')[2] or 'cpu')"
+)
 PYTORCH_INDEX = "https://download.pytorch.org/whl"
 UV_OPTIONS = {
     "index-url": "--default-index",
@@ -130,6 +134,11 @@ def _with_uv(venv: Path, torch: str, must: bool, pins: list[str | Path]) -> None
         if torch == "index":
             raise
         reason = str(failure).splitlines()[-1].strip()
+        if must and torch not in (*BACKENDS, *BACKENDS.values()):  # no package index has others
+            sys.exit(
+                f"TORCH={torch} cannot be had: {PYTORCH_INDEX} cannot be reached or has no such wheels ({reason}). "
+                "TORCH=cpu and TORCH=cuda are there whenever it is; TORCH=index takes what the package index has."
+            )
         print(f"not from {PYTORCH_INDEX}, so from the package index, perhaps with CUDA: {reason}", flush=True)
         _call(*resolve, variables=variables)
     packages = tomllib.loads(lock.read_text(encoding="utf-8"))["packages"]
@@ -145,13 +154,24 @@ def _with_uv(venv: Path, torch: str, must: bool, pins: list[str | Path]) -> None
     _call(uv, "pip", "install", "--quiet", *options, "--no-deps", "-e", ".", variables=variables, show=True)
 
 
-def _with_pip(venv: Path, torch: str, pins: list[str | Path]) -> None:
-    """Install with pip, which tells no sizes beforehand."""
+def _with_pip(venv: Path, torch: str, must: bool, pins: list[str | Path]) -> None:
+    """Install with pip, which tells no sizes beforehand, and takes other wheels where an index is out of reach.
+
+    Args:
+        must: as in `_with_uv`.
+    """
     size = "0.5 GB where torch comes without CUDA, 3.2 GB where it comes with it"
     print(f"to install: about 200 packages, {size}\n  to {venv}, by way of pip's cache", flush=True)
-    install = [venv / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *pins]
+    python, wanted = venv / "bin" / "python", BACKENDS.get(torch, torch)
+    install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *pins]
     if torch != "index":  # alone, so that nothing else is looked for there
-        _call(*install, "--no-deps", "--extra-index-url", f"{PYTORCH_INDEX}/{BACKENDS.get(torch, torch)}", "torch")
+        again = ["--force-reinstall"] if must else []  # what is there for another TORCH would do for pip
+        _call(*install, *again, "--no-deps", "--extra-index-url", f"{PYTORCH_INDEX}/{wanted}", "torch")
+        if must and (found := _call(python, "-c", LABEL).strip()) != wanted:
+            sys.exit(
+                f"TORCH={torch} cannot be had: pip found torch for {found}, not {wanted}, as {PYTORCH_INDEX} cannot be "
+                "reached or has no such wheels. TORCH=index takes what the package index has."
+            )
     _call(*install, "-e", ".[dev]", show=True)
 
 
@@ -177,19 +197,19 @@ def main() -> None:
         sys.exit(f"obert needs Python 3.11 to 3.13, this is {sys.version.split()[0]}; set PYTHON=/path/to/python3.11")
     venv, start = arguments.venv.absolute(), time.monotonic()
     gpu = shutil.which("nvidia-smi") is not None
-    torch = choose_torch(arguments.torch, gpu)
-    reason = "TORCH says so" if arguments.torch != "auto" else f"{'an' if gpu else 'no'} NVIDIA GPU was found"
+    torch, must = choose_torch(arguments.torch, gpu), arguments.torch != "auto"
+    reason = "TORCH says so" if must else f"{'an' if gpu else 'no'} NVIDIA GPU was found"
     print(f"PyTorch: {torch} wheels, as {reason} (make install TORCH=cpu|cuda|index)", flush=True)
     try:
         _call(sys.executable, "-m", "venv", venv)
         if arguments.installer == "uv":
             try:
-                _with_uv(venv, torch, arguments.torch != "auto", pins)
+                _with_uv(venv, torch, must, pins)
             except Failure as failure:
                 print(f"uv cannot be used, pip is: {failure}", flush=True)
-                _with_pip(venv, torch, pins)
+                _with_pip(venv, torch, must, pins)
         else:
-            _with_pip(venv, torch, pins)
+            _with_pip(venv, torch, must, pins)
     except Failure as failure:
         sys.exit(f"the installation failed: {failure}")
     (venv / "installed").write_text(f"{torch}\n", encoding="utf-8")
