@@ -176,6 +176,21 @@ def test_the_label_is_that_of_torch(install):
     assert done.stdout.strip() == (torch.__version__.partition("+")[2] or "cpu")
 
 
+def test_what_is_interrupted_is_not_called_installed(install, environment, monkeypatch, tmp_path):
+    """Other wheels over those that are there, and Ctrl-C in the download."""
+    run(install, monkeypatch, tmp_path, "--torch", "cpu")
+    installed = tmp_path / "venv" / "installed"
+    assert installed.exists()
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(install, "_with_uv", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(install, monkeypatch, tmp_path, "--torch", "cuda")
+    assert not installed.exists()
+
+
 def test_pip_is_taken_where_uv_cannot_be_had(install, environment, monkeypatch, tmp_path, capsys):
     environment.failing = (" uv",)
     run(install, monkeypatch, tmp_path)

@@ -200,6 +200,7 @@ def main() -> None:
     torch, must = choose_torch(arguments.torch, gpu), arguments.torch != "auto"
     reason = "TORCH says so" if must else f"{'an' if gpu else 'no'} NVIDIA GPU was found"
     print(f"PyTorch: {torch} wheels, as {reason} (make install TORCH=cpu|cuda|index)", flush=True)
+    (venv / "installed").unlink(missing_ok=True)  # make asks it whether all is there
     try:
         _call(sys.executable, "-m", "venv", venv)
         if arguments.installer == "uv":
