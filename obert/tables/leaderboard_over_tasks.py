@@ -1,5 +1,6 @@
 """The leaderboard over all tasks: methods that were run on each of them, by mean recovery."""
 
+import math
 from functools import partial
 from itertools import permutations
 
@@ -53,7 +54,7 @@ class LeaderboardOverTasks(Table):
             return pd.DataFrame(columns=columns)
         found, rows = _by_identity(results, tasks), []
         for block in blocks(found[tasks[0]].values()):
-            shared = [identity for identity in map(_identity, block) if all(identity in found[task] for task in tasks)]
+            shared = [identity for identity in map(_identity, block) if _seeds(found, identity)]
             if shared:
                 rows += _rows(results, {task: [found[task][identity] for identity in shared] for task in tasks})
         wide = any(is_wide(group) for of_task in found.values() for group in of_task.values())
@@ -88,11 +89,13 @@ class LeaderboardOverTasks(Table):
             return (
                 Note("This leaderboard needs two tasks or more with compressed models and a dense one above chance."),
             )
-        found = {task: {_identity(group) for group in groups(results, task)} for task in tasks}
-        absent = sorted(set.union(*found.values()) - set.intersection(*found.values()))
-        lines = tuple(f"{recipe}: {method or DENSE}, {100 * (s or 0):g} %" for s, recipe, method in absent)
-        left_out = (Note(f"{len(absent)} rows are left out, because a task lacks them:", lines),) if absent else ()
-        return (*pool_notes(results), *left_out)
+        planned = {task: {_identity(group) for group in groups(results, task)} for task in tasks}
+        everywhere, found = set.intersection(*planned.values()), _by_identity(results, tasks)
+        left_out = {
+            "because a task lacks them": set.union(*planned.values()) - everywhere,
+            "because no seed is on every task": {each for each in everywhere if not _seeds(found, each)},
+        }
+        return (*pool_notes(results), *(_left_out(rows, why) for why, rows in left_out.items() if rows))
 
 
 def _tasks(results: Results) -> list[str]:
@@ -107,6 +110,17 @@ def _by_identity(results: Results, tasks: list[str]) -> dict[str, dict[tuple, Gr
 
 def _identity(group: Group) -> tuple:
     return group.sparsity, group.key.recipe, group.key.method or ""
+
+
+def _seeds(found: dict[str, dict[tuple, Group]], identity: tuple) -> set[int]:
+    """The seeds of a row that have a score on every task; none where a task lacks the row."""
+    own = [of_task[identity].records if identity in of_task else () for of_task in found.values()]
+    return set.intersection(*({r.key.seed for r in records if not math.isnan(score(r))} for records in own))
+
+
+def _left_out(identities: set[tuple], why: str) -> Note:
+    lines = tuple(f"{recipe}: {method or DENSE}, {100 * (s or 0):g} %" for s, recipe, method in sorted(identities))
+    return Note(f"{len(lines)} rows are left out, {why}:", lines)
 
 
 def _rows(results: Results, found: dict[str, list[Group]]) -> list[dict]:

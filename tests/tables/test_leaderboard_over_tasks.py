@@ -74,6 +74,23 @@ def test_notes_say_what_was_compared_and_what_is_missing(recovered):
     assert left_out.lines == ("gradual: movement, 90 %",)
 
 
+def test_a_row_without_a_seed_on_every_task_is_left_out_and_named(make_results):
+    """Of a study under way: a mean over no seed is no number, and would stand anywhere among the others."""
+    half, three, right = (100, 100, 0, 0), (100, 100, 100, 0), (100, 100, 100, 100)
+    details = {"majority_rate": 0.0}
+    runs = [(record("teacher", 80.0, task=task, details=details), None, 0) for task in ("movie_reviews", SECOND)]
+    runs += [pruned("movie_reviews", "magnitude", 0, right), pruned(SECOND, "magnitude", 1, right)]
+    for method, scores in (("movement", half), ("obert", three)):
+        runs += [pruned(task, method, 0, scores) for task in ("movie_reviews", SECOND)]
+    table, results = LeaderboardOverTasks(), make_results(runs)
+    rows = table.build(results)
+    assert rows["method"].tolist() == ["obert", "movement"], "the best first"
+    assert rows["difference"].tolist()[1] == pytest.approx(-25 / 0.8), "to the best"
+    _, left_out = table.notes(results)
+    assert left_out.text == "1 rows are left out, because no seed is on every task:"
+    assert left_out.lines == ("gradual: magnitude, 90 %",)
+
+
 def test_one_task_gives_an_empty_table_and_says_why(results):
     table = LeaderboardOverTasks()
     assert table.build(results).empty
