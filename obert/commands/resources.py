@@ -69,8 +69,7 @@ def fit(asks: Mapping[PlannedRun, Ask], where: str, nodes: Sequence[Node]) -> st
             raise _too_little(run, each, f"its job asks for {each.memory_mb / 1000:.1f} GB", "ask for more, ")
     if nodes:
         _require_cpus(pending, where, nodes)
-        largest = max(node.memory_mb for node in nodes)
-        machine = f"{_machine(where)} has {largest / 1000:.1f} GB"
+        largest, machine = _memory(where, nodes)
         for run, each in sorted(pending.items(), key=lambda pair: -pair[1].memory_mb):
             if where == THIS and each.surely_mb > largest:
                 raise _too_little(run, each, machine, "")
@@ -84,6 +83,22 @@ def fit(asks: Mapping[PlannedRun, Ask], where: str, nodes: Sequence[Node]) -> st
         f"jobs: {len(pending)}, asking for up to {each.memory_mb / 1000:.1f} GB ({most.key.stage} "
         f"{most.key.arguments}: {_parts(each)}) and {hours:.1f} hours each"
     )
+
+
+def _memory(where: str, nodes: Sequence[Node]) -> tuple[float, str]:
+    """What the largest machine has, in the unit of what jobs ask for, and that in words.
+
+    SLURM takes the numbers that jobs ask for in its own unit, so they are compared with its nodes' as they are. Here a
+    container or a job may be given less than the machine has.
+    """
+    largest = max(node.memory_mb for node in nodes)
+    if where != THIS:
+        return largest, f"{_machine(where)} has {largest / 1000:.1f} GB"
+    whole, own = largest * 2**20 / 1e6, allowance()
+    if own is None or own.limit / 1e6 >= whole:
+        return whole, f"{_machine(where)} has {whole / 1000:.1f} GB"
+    given = own.limit / 1e6
+    return given, f"this container or job is given {given / 1000:.1f} GB of this machine's {whole / 1000:.1f} GB"
 
 
 def _machine(where: str) -> str:

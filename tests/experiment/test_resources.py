@@ -1,6 +1,7 @@
 """What jobs ask for: against figures that are worked out by hand, records, and what a run really takes."""
 
 import json
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,6 +17,7 @@ from obert.experiment.reading import merge
 from obert.experiment.resources import EVENT, ask, memory_parts
 from obert.experiment.sizes import BERT_BASE, DataSize, ModelSize, Sizes
 from obert.foundation.errors import UserError
+from obert.foundation.memory import Allowance
 from obert.foundation.nodes import ANY, SLURM, THIS, Node
 
 SQUAD = DataSize(train=88_000, validation=10_800, sequences=1, tokens=170.0, longest=384)
@@ -180,8 +182,31 @@ def test_what_a_job_asks_for_counts_and_not_the_machine_that_plans(config):
         resources.fit(small, SLURM, (Node(8, 100_000),))
 
 
-def test_training_here_takes_the_cores_that_there_are(config):
+def test_training_here_takes_the_cores_that_there_are(config, monkeypatch):
+    monkeypatch.setattr(resources, "allowance", lambda: None)
     resources.fit(asked(config(threads=64)), THIS, (Node(2, 10**6),))
+
+
+def test_a_container_is_given_less_memory_than_the_machine_has(config, monkeypatch):
+    """An event of the size of BERT-base takes 12 GB: nobody has counted."""
+    found, machine = asked(config()), (Node(8, 64 * 1024),)
+    for limit in (None, 100 * 10**9, 60 * 10**9):
+        monkeypatch.setattr(resources, "allowance", lambda limit=limit: limit and Allowance(limit, 0))
+        assert "asking for up to" in resources.fit(found, THIS, machine)
+    monkeypatch.setattr(resources, "allowance", lambda: Allowance(8 * 10**9, 0))
+    with pytest.raises(UserError, match=r"container or job is given 8\.0 GB of this machine's 68\.7 GB.*fisher_memory"):
+        resources.fit(found, THIS, machine)
+    assert "asking for up to" in resources.fit(found, SLURM, machine), "its nodes are others"
+
+
+def test_memory_here_is_compared_in_one_unit(config, monkeypatch):
+    """A machine's is in units of 2^20 bytes, a run's in 10^6: 5 % of 12 GB are much."""
+    monkeypatch.setattr(resources, "allowance", lambda: None)
+    found = asked(config())
+    most = max(each.surely_mb for each in found.values())
+    resources.fit(found, THIS, (Node(8, math.ceil(most * 1e6 / 2**20)),))
+    with pytest.raises(UserError, match="this machine has"):
+        resources.fit(found, THIS, (Node(8, math.floor(most * 1e6 / 2**20)),))
 
 
 def test_a_killed_run_is_told_what_it_takes(config, capsys):
