@@ -15,6 +15,7 @@ from obert.deployment.timing import check_lengths
 from obert.experiment import folders
 from obert.experiment.plan import Plan, PlannedRun
 from obert.experiment.recipe import Scope
+from obert.experiment.resources import event_bytes
 from obert.experiment.schema import Model
 from obert.experiment.sizes import DataSize, ModelSize, Sizes
 from obert.foundation.errors import UserError
@@ -155,7 +156,7 @@ def _check_task(name: str, runs: Sequence[PlannedRun], model: _Model) -> tuple[s
             check_steps(recipe.training, features, events)
             check_first_event(method, events)
         check_features(method, features, f"recipe {run.key.recipe}, method {run.key.method}, task {name}")
-        peak = max(peak, method.memory_bytes(model.prunable(recipe.scope)))
+        peak = max(peak, event_bytes(method, model.prunable(recipe.scope)))
     first = encoded[0]["input_ids"]
     size = DataSize(
         train=features,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from obert.experiment.keys import RunKey
     from obert.experiment.plan import PlannedRun
     from obert.experiment.schema import Experiment
+    from obert.pruning import Method
 
 MB = 1e6
 PLANNING = 1300.0  # MB of Snakemake on the node, twice as it plans in the job and in its step, and of the tracker
@@ -126,7 +127,7 @@ def memory_parts(run: PlannedRun, sizes: Sizes) -> dict[str, float]:
     if _is_pruned(run):
         prunable = _prunable(run, model)
         parts["masks and scores"] = 13 * sum(prunable.values()) / MB
-        parts[EVENT] = run.method.memory_bytes(prunable) / MB
+        parts[EVENT] = event_bytes(run.method, prunable) / MB
     return parts
 
 
@@ -145,6 +146,16 @@ def _is_pruned(run: PlannedRun) -> bool:
 
 def _prunable(run: PlannedRun, model: ModelSize) -> dict[str, int]:
     return {name: size for part in run.recipe.scope.parts for name, size in model.parts[part].items()}
+
+
+def event_bytes(method: Method, prunable: Mapping[str, int]) -> int:
+    """Bytes of a pruning event, beyond the model's own.
+
+    Args:
+        prunable: sizes of the tensors in scope that the encoder has. A task's head is put on it later, so where nothing
+            else is pruned there may be none. Heads are small.
+    """
+    return method.memory_bytes(prunable) if prunable else 0
 
 
 def _activations(run: PlannedRun, model: ModelSize, data: DataSize | None) -> float:
@@ -198,7 +209,7 @@ def operations(run: PlannedRun, sizes: Sizes) -> float | None:
     if _is_pruned(run):
         events = len(pruning_events(recipe.schedule, epoch, run.key.sparsity)) if recipe.schedule else 1
         # Whatever a method holds is read and written for each gradient.
-        held = run.method.memory_bytes(_prunable(run, model))
+        held = event_bytes(run.method, _prunable(run, model))
         work += events * run.method.gradient_examples() * (3 * forward + held / 2)
     return work
 

@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 import yaml
+from architectures.models import make
 
 from obert.commands import check, resources
 from obert.commands.cli import main
 from obert.experiment.plan import Plan
 from obert.experiment.reading import merge
-from obert.experiment.resources import EVENT, ask, memory_parts
+from obert.experiment.resources import EVENT, ask, memory_parts, operations
 from obert.experiment.sizes import BERT_BASE, DataSize, ModelSize, Sizes
+from obert.foundation import registry
 from obert.foundation.errors import UserError
 from obert.foundation.memory import Allowance
 from obert.foundation.nodes import ANY, SLURM, THIS, Node
@@ -137,6 +139,28 @@ def test_the_check_counts_what_estimates_are_made_from(config):
     size, data = sizes.model_of(run), sizes.data_of(run)
     assert size.parameters == 31_328 and sum(size.parts["encoder"].values()) == size.multiplied == 16_384
     assert (data.train, data.sequences) == (64, 1) and 16 < data.tokens <= data.longest <= 64
+
+
+HEAD_ALONE = {"recipe_overrides": {"city_qa": {"smoke_gradual": {"scope": {"encoder": False, "head": True}}}}}
+
+
+@pytest.mark.parametrize("method", ["obert", "obd", "rigl", "wanda", "sparsegpt"])
+def test_an_event_without_tensors_that_were_counted_takes_nothing(config, method):
+    """The head alone is pruned, and of a model without a pooler no head is counted."""
+    planned = Plan.load(config(**HEAD_ALONE)).find("downstream", task="city_qa", method="obert")
+    run = replace(planned, method=registry.load("pruning", method)())
+    sizes = Sizes()
+    sizes.add_model(run.model, BERT_BASE.model_copy(update={"parts": {**BERT_BASE.parts, "head": {}}}))
+    sizes.add_data(run, SQUAD)
+    assert memory_parts(run, sizes)[EVENT] == 0
+    assert operations(run, sizes) > 0
+
+
+def test_the_check_counts_no_tensors_where_there_are_none(config, tmp_path):
+    """ELECTRA has no pooler."""
+    make("electra", tmp_path / "electra")
+    said = check.run(Plan.load(config(model={"source": str(tmp_path / "electra")}, **HEAD_ALONE)))
+    assert "task city_qa: " in said
 
 
 def test_planning_imports_no_model_and_stays_cheap(root):
