@@ -20,6 +20,7 @@ from obert.experiment.plan import Plan, PlannedRun
 from obert.experiment.recipes import load_recipe
 from obert.foundation.errors import UserError
 from obert.foundation.files import write_text
+from obert.records.durations import run_seconds
 from obert.records.finished import finished
 from obert.tables import Results
 
@@ -114,7 +115,7 @@ def make(runs: Runs, run: PlannedRun) -> float:
         print(f"{time.strftime('%H:%M')} {run.key.path}", flush=True)
     began = time.monotonic()
     record = runs.make(run)
-    return max(record.wall_time_seconds, time.monotonic() - began)
+    return max(run_seconds(record.wall_time_seconds, record.costs), time.monotonic() - began)
 
 
 def results_of(plan: Plan, config: Path) -> Results:

@@ -19,6 +19,7 @@ from obert.experiment.resources import cpus_of, memory_parts, operations, second
 from obert.experiment.sizes import Sizes
 from obert.foundation.errors import UserError
 from obert.foundation.files import json_hash
+from obert.records.durations import run_seconds
 from obert.records.record import FILE_NAME
 from obert.training.schedules import steps_per_epoch, total_steps
 
@@ -210,12 +211,11 @@ def _cost(path: Path) -> Cost | None:
     try:
         record = json.loads(path.read_bytes())
         costs, spec = record["costs"], record["spec"]
-        trained = costs.get("training_seconds", 0.0) + costs.get("pruning_seconds", 0.0)
         return Cost(
             {basis: name(spec) for basis, name in NAMES.items()},
             _data(spec["key"]["task"], spec["task"]),
             record["spec_hash"],
-            max(record["wall_time_seconds"], trained, _job_seconds(path)),  # the first is since the run was resumed
+            max(run_seconds(record["wall_time_seconds"], costs), _job_seconds(path)),
             record["peak_memory_mb"],
             record["environment"].get("gpu") is not None,
             costs.get("optimizer_steps", 0),

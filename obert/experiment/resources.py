@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from obert.experiment.sizes import DataSize, ModelSize, Sizes
+from obert.records.durations import run_seconds
 from obert.records.record import FILE_NAME, MODEL
 from obert.training.schedules import pruning_events, steps_per_epoch, total_steps
 
@@ -223,9 +224,8 @@ def _recorded(run: PlannedRun, on_gpu: bool) -> tuple[float, float] | None:
             record = json.loads(path.read_bytes())
             alike = _but_seed(record["spec"]) == _but_seed(run.specification)
             if alike and (record["environment"]["gpu"] is not None) == on_gpu:
-                training = record["costs"].get("training_seconds", 0) + record["costs"].get("pruning_seconds", 0)
                 memory.append(float(record["peak_memory_mb"]))
-                minutes.append(max(record["wall_time_seconds"], training) / 60)  # the former since it was resumed
+                minutes.append(run_seconds(record["wall_time_seconds"], record["costs"]) / 60)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
     return (max(memory), max(minutes)) if memory else None

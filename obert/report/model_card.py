@@ -16,6 +16,7 @@ from tabulate import tabulate
 from obert.data.wheels import PREFIX, find_asset
 from obert.foundation.files import write_text
 from obert.models.encoders import QUANTIZED
+from obert.records.durations import run_seconds
 from obert.records.load import busy_before
 from obert.records.record import FILE_NAME, MODEL, PREDICTIONS, Record, read_record
 from obert.statistics.estimates import bootstrap
@@ -211,6 +212,7 @@ def _making(record: Record) -> str:
     key, environment = record.key, record.environment
     versions = environment.get("packages", {})
     commit = environment.get("git_commit")
+    minutes = run_seconds(record.wall_time_seconds, record.costs) / 60
     rows = [
         ("Command", f"`python -m obert {key.stage} {key.arguments}`, experiment {record.experiment}"),
         ("Recipe", key.recipe),
@@ -221,7 +223,7 @@ def _making(record: Record) -> str:
             f"obert, commit {commit}{', with changes' if environment.get('git_dirty') else ''}" if commit else "obert",
         ),
         ("Versions", ", ".join(f"{name} {versions[name]}" for name in ("torch", "transformers") if name in versions)),
-        ("Time", f"{record.wall_time_seconds / 60:.1f} minutes on {environment.get('gpu') or environment.get('cpu')}"),
+        ("Time", f"{minutes:.1f} minutes on {environment.get('gpu') or environment.get('cpu')}"),
     ]
     return _listed(rows)
 

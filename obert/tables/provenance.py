@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
+from obert.records.durations import run_seconds
 from obert.records.record import Record
 from obert.statistics.formatting import DASH, format_number
 from obert.tables import Results, Table
@@ -61,4 +62,4 @@ def _made_by(record: Record) -> tuple:
 
 
 def _hours(records: Iterable[Record]) -> float:
-    return sum(record.wall_time_seconds for record in records) / 3600
+    return sum(run_seconds(record.wall_time_seconds, record.costs) for record in records) / 3600

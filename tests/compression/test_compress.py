@@ -201,10 +201,13 @@ def test_seconds_are_those_that_pass(monkeypatch):
     """A process that takes long to start counts; of a run that was made before, its record tells."""
     run = SimpleNamespace(key=SimpleNamespace(path="teacher/x"))
     monkeypatch.setattr("obert.compression.trials.finished", lambda _: None)
-    clock = iter([0.0, 40.0, 100.0, 100.1])
+    clock = iter([0.0, 40.0, 100.0, 100.1, 200.0, 210.0])
     monkeypatch.setattr("obert.compression.trials.time.monotonic", lambda: next(clock))
-    runs = SimpleNamespace(make=lambda _: SimpleNamespace(wall_time_seconds=5.0))
+    record = SimpleNamespace(wall_time_seconds=5.0, costs={})
+    runs = SimpleNamespace(make=lambda _: record)
     assert [make(runs, run), make(runs, run)] == [40.0, 5.0]
+    record.costs = {"training_seconds": 50.0, "pruning_seconds": 10.0}
+    assert make(runs, run) == 60.0, "it was killed, and went on in another process"
 
 
 def test_what_another_process_makes_is_waited_for(tmp_path, monkeypatch, capsys):

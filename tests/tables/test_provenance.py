@@ -2,6 +2,13 @@ from obert.tables.provenance import Provenance
 from tables.examples import record
 
 
+def test_hours_of_a_run_that_was_resumed_are_of_all_its_processes(make_results):
+    """The last process took 10 minutes; training and pruning were 80 and 40."""
+    costs = {"training_seconds": 4800.0, "pruning_seconds": 2400.0}
+    made = record("downstream", 70.0, method="obert", sparsity=0.9, wall_time_seconds=600, costs=costs)
+    assert Provenance().build(make_results([(made, None, 0)]))["hours"].tolist() == [2]
+
+
 def test_runs_that_the_same_code_made_are_one_row(make_results):
     common = {"method": "obert", "sparsity": 0.9}
     elsewhere = {"git_commit": "e" * 40, "git_dirty": True, "gpu": "Example GPU", "packages": {"torch": "2.11"}}
