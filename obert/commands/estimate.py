@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from tabulate import tabulate
 
 from obert.experiment.estimates import RATE, Estimate, Estimates, in_words, seconds_left
-from obert.experiment.plan import Plan, PlannedRun
-from obert.foundation.nodes import this_machine
+from obert.experiment.plan import PlannedRun
+from obert.foundation.nodes import Node
 
 COLUMNS = ("stage", "runs", "each", "one by one", "GB at most", "goes by")
 DASH = "\N{EN DASH}"
@@ -17,15 +17,14 @@ UNCOUNTED = "Where nothing is known: `obert check` counts what runs train on; th
 ROUGH = "A stated rate is that of an old processor, so the time is rather too long. The first finished run mends it."
 
 
-def run(plan: Plan, runs: Sequence[PlannedRun], cores: int | None) -> str:
+def run(estimates: Estimates, runs: Sequence[PlannedRun], machine: Node, cores: int | None) -> str:
     """A table of those that are not done, and what they take together.
 
     Args:
         runs: the chosen ones.
-        cores: that they share, this machine's by default.
+        cores: that they share, the machine's by default.
     """
-    machine = this_machine()
-    estimates, cores = Estimates(plan, machine.gpus > 0), cores or machine.cpus
+    cores = cores or machine.cpus
     pending = [run for run in runs if estimates.cost_of(run) is None]
     if not pending:
         return "estimate: nothing is left to be made"

@@ -13,10 +13,12 @@ from typing import Any, TypeVar
 from tabulate import tabulate
 
 from obert.commands import estimate, power
+from obert.experiment.estimates import Estimates
 from obert.experiment.plan import Plan, PlannedRun
 from obert.foundation.errors import UserError
 from obert.foundation.files import atomic_path, check_place
-from obert.records.record import FILE_NAME, read_record
+from obert.foundation.nodes import this_machine
+from obert.records.record import FILE_NAME
 from obert.training.schedules import check_steps, linear_with_rewinds, pruning_events, steps_per_epoch, total_steps
 
 T = TypeVar("T")
@@ -27,7 +29,7 @@ BLOCKS = " ▁▂▃▄▅▆▇█"  # by height in eighths of a line
 EIGHTHS = len(BLOCKS) - 1
 FINE = 1000  # steps an epoch, where the real number is not known
 FIGURES = (".svg", ".png")
-UNCOUNTED = "Steps are counted for tasks with a finished run, which knows the number of training features."
+UNCOUNTED = "Steps are known when a task's training features are counted, by `obert check` or by a finished run."
 STAGE_COLUMNS = ("stage", "runs", "done", "tasks", "recipes", "methods", "sparsities", "seeds")
 SCHEDULE_COLUMNS = ("task", "target %", "cycles", "epochs", "steps", "window", "events", "first %")
 
@@ -37,7 +39,7 @@ class Timetable:
     """Training and pruning of a run, and of those that differ from it in method and seed alone.
 
     Attributes:
-        features: training features, where a finished run on the same data has counted them.
+        features: training features, where somebody has counted them.
         methods: whose it is, where other methods of the recipe have another one; empty where it is all methods'.
     """
 
@@ -128,24 +130,24 @@ def run(plan: Plan, chosen: dict[str, Any], figure: Path | None = None, cores: i
         check_place(figure, "--figure")
     runs = plan.chosen(chosen)
     parts = [f"experiment {plan.experiment.name}: {_counted(len(runs), 'run')}", _stages(runs)]
-    features = _features(runs)
-    drawn = []
+    machine = this_machine()
+    estimates, drawn = Estimates(plan, machine.gpus > 0), []
     trained = [run for run in runs if run.recipe is not None]
     for same in _grouped(trained, lambda run: (run.key.stage, run.key.recipe)):
-        tables = list(_timetables([run for run in same if not run.recipe.is_one_shot], features))
+        tables = list(_timetables([run for run in same if not run.recipe.is_one_shot], estimates))
         parts.append(_recipe(same, tables))
         drawn += [table for table in tables if table.sparsity is not None and table.events]
-    parts[2:2] = filter(None, (estimate.run(plan, runs, cores), power.run(runs)))
-    if any(run.key.task not in features for run in trained):
+    parts[2:2] = filter(None, (estimate.run(estimates, runs, machine, cores), power.run(runs)))
+    if any(estimates.features_of(run) is None for run in trained):
         parts.append(_wrapped(UNCOUNTED))
     if figure is not None:
         parts.append(_save(figure, drawn))
     return "\n\n".join(parts)
 
 
-def _timetables(runs: Sequence[PlannedRun], features: dict[str, int]) -> Iterator[Timetable]:
+def _timetables(runs: Sequence[PlannedRun], estimates: Estimates) -> Iterator[Timetable]:
     """Of a recipe, one for each task and target, or for each of its schedules."""
-    tables = [Timetable(run, features.get(run.key.task)) for run in runs]
+    tables = [Timetable(run, estimates.features_of(run)) for run in runs]
     for same in _grouped(tables, lambda table: (table.run.key.task, table.sparsity)):
         groups = _grouped(same, lambda table: table.run.recipe.schedule)
         for group in groups:
@@ -178,19 +180,6 @@ def _stages(runs: Sequence[PlannedRun]) -> str:
 def _table(rows: Sequence[Sequence[Any]], columns: Sequence[str]) -> str:
     aligned = ("left", *["right"] * (len(columns) - 1))
     return tabulate(rows, headers=columns, disable_numparse=True, colalign=aligned)
-
-
-def _features(runs: Sequence[PlannedRun]) -> dict[str, int]:
-    """Training features by task, as finished runs on the data that is planned now counted them."""
-    found: dict[str, int] = {}
-    for run in dict.fromkeys(each for chosen in runs for each in (*chosen.made_from, chosen)):
-        path = run.folder / FILE_NAME
-        if run.recipe is not None and run.key.task not in found and path.is_file():
-            record = read_record(path)
-            count = record.data.get("features", {}).get("train")
-            if count and record.spec.get("task") == run.task.model_dump(mode="json"):
-                found[run.key.task] = count
-    return found
 
 
 def _recipe(runs: Sequence[PlannedRun], tables: Sequence[Timetable]) -> str:

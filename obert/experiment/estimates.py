@@ -136,13 +136,14 @@ class Estimates:
     def _group(self) -> None:
         own = [cost.on_gpu for run in self._plan if (cost := self.cost_of(run)) is not None]
         self._on_gpu = 2 * sum(own) > len(own) if own else self._here
-        costs = [cost for _, cost in self._read.values() if cost is not None and cost.on_gpu == self._on_gpu]
+        known = [cost for _, cost in self._read.values() if cost is not None]
+        costs = [cost for cost in known if cost.on_gpu == self._on_gpu]
         self._named: dict[str, dict[str, list[Cost]]] = {basis: {} for basis in NAMES}
         for cost in costs:
             for basis, name in cost.names.items():
                 self._named[basis].setdefault(name, []).append(cost)
         self._sizes = Sizes.of(self._plan.experiment)
-        self._features = {cost.data: cost.features for cost in costs if cost.features}
+        self._features = {cost.data: cost.features for cost in known if cost.features}
         self._pace = self._paces()
 
     def _paces(self) -> list[float]:
@@ -159,15 +160,17 @@ class Estimates:
         _, cost = self._read.get(run.folder / FILE_NAME, (None, None))
         return cost if cost is not None and cost.spec_hash == run.specification_hash else None
 
+    def features_of(self, run: PlannedRun) -> int | None:
+        """Training features of a run, as finished runs on the same data or the check have counted them; else None."""
+        data, spec = self._sizes.data_of(run), run.task.model_dump(mode="json")
+        return self._features.get(_data(run.key.task, spec)) or (data.train if data else None)
+
     def steps_of(self, run: PlannedRun) -> int | None:
         """Optimiser steps of a run; None where nobody has counted its features."""
         if run.recipe is None or run.recipe.training is None:
             return 0
-        data, spec = self._sizes.data_of(run), run.task.model_dump(mode="json")
-        features = self._features.get(_data(run.key.task, spec), data and data.train)
-        if not features:
-            return None
-        return total_steps(run.recipe.training, steps_per_epoch(run.recipe.training, features))
+        features = self.features_of(run)
+        return features and total_steps(run.recipe.training, steps_per_epoch(run.recipe.training, features))
 
     def __getitem__(self, run: PlannedRun) -> Estimate | None:
         """The estimate for a run, None where nothing is known."""

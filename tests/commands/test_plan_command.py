@@ -58,9 +58,20 @@ def config(root, tmp_path, monkeypatch):
 def finished(config):
     """The same with a finished teacher: 96 features, in batches of 16 six steps an epoch."""
     teacher = Plan.load(config).teacher("movie_reviews")
-    spec = {"task": teacher.task.model_dump(mode="json")}
-    made = record("teacher", 90.0, recipe="smoke_finetune", spec=spec, data={"features": {"train": 96}})
+    fields = {"spec": teacher.specification, "spec_hash": teacher.specification_hash}
+    made = record("teacher", 90.0, recipe="smoke_finetune", data={"features": {"train": 96}}, **fields)
     write_record(teacher.folder, made)
+    return config
+
+
+@pytest.fixture
+def counted(config):
+    """The same as a check leaves it before the first run."""
+    plan = Plan.load(config)
+    sizes = Sizes.of(plan.experiment)
+    size = DataSize(train=96, validation=48, sequences=1, tokens=20.0, longest=32)
+    sizes.add_data(plan.teacher("movie_reviews"), size)
+    sizes.save(plan.experiment)
     return config
 
 
@@ -208,8 +219,16 @@ def test_what_needs_the_number_of_features_is_left_out_without_it(config, capsys
         ["80", "1", "10", DASH, "0", "to", "8", "41", "0"],
         ["80", "1", "10", DASH, "0", "to", "8", DASH, "0"],
     ]
-    assert "Steps are counted for tasks with a finished run" in text
+    assert "Steps are known when a task's training features are counted" in text
     assert text.count("sparsity    ") == 3, "no picture of what goes by steps"
+
+
+def test_what_a_check_has_counted_is_known(counted, capsys):
+    """96 features in batches of 16 are six steps an epoch, as after a finished run."""
+    text = printed(capsys, "--config", counted)
+    assert [row[3] for row in cells(text)] == ["6", "60", "144", "60", "60"]
+    assert "Steps are known when" in text, "of the other task nobody knows"
+    assert "Steps are known when" not in printed(capsys, "--config", counted, "--task", "movie_reviews")
 
 
 def test_events_that_go_by_steps_are_counted_with_it(finished, capsys):
@@ -286,6 +305,13 @@ def test_events_on_one_step_are_told_with_their_recipe(finished, capsys):
     assert main(["plan", "--config", finished]) == 2
     said = capsys.readouterr().err
     assert "recipe linear, task movie_reviews, sparsity 0.8: schedule.every_epochs 0.1 is less than one" in said
+
+
+def test_events_on_one_step_are_told_before_the_first_run(counted, capsys):
+    path = Path(counted).parent / "own/recipes/linear.yaml"
+    path.write_text(yaml.safe_dump(merge(LINEAR, {"schedule": {"every_epochs": 0.1}})))
+    assert main(["plan", "--config", counted]) == 2
+    assert "sparsity 0.8: schedule.every_epochs 0.1 is less than one" in capsys.readouterr().err
 
 
 def test_text_takes_no_more_libraries_than_the_plan(config, root):
