@@ -24,7 +24,7 @@ from obert.foundation.passwords import masked
 from obert.models.architecture import architecture_of
 from obert.models.encoders import ENCODER, deployed_weights, keep_layers, load_given, prunable_weights, understood
 from obert.models.loading import load_tokenizer, load_weights, read_config
-from obert.records.record import FILE_NAME
+from obert.records.finished import pending
 from obert.stages._dense import DenseTeacher
 from obert.stages.export import ONNX
 from obert.tracking import store
@@ -113,7 +113,7 @@ def _count(number: int) -> str:
 
 
 def _check_disk(plan: Plan, models: Mapping[Model, _Model]) -> str:
-    left = [run for run in plan if not (run.folder / FILE_NAME).is_file()]
+    left = pending(plan)
     with_model = [run for run in left if run.stage.trains or ONNX in run.stage.files]
     needed = sum(models[run.model].network.num_parameters() for run in with_model) * 4 * TRAINING_OVERHEAD
     check_folder(folders.RESULTS / "runs", "results")

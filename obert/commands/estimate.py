@@ -25,7 +25,7 @@ def run(estimates: Estimates, runs: Sequence[PlannedRun], machine: Node, cores: 
         cores: that they share, the machine's by default.
     """
     cores = cores or machine.cpus
-    pending = [run for run in runs if estimates.cost_of(run) is None]
+    pending = [run for run in runs if not estimates.is_done(run)]
     if not pending:
         return "estimate: nothing is left to be made"
     groups: dict[tuple[str, str], list[tuple[PlannedRun, Estimate | None]]] = {}

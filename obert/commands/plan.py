@@ -18,7 +18,6 @@ from obert.experiment.plan import Plan, PlannedRun
 from obert.foundation.errors import UserError
 from obert.foundation.files import atomic_path, check_place
 from obert.foundation.nodes import this_machine
-from obert.records.record import FILE_NAME
 from obert.training.schedules import check_steps, linear_with_rewinds, pruning_events, steps_per_epoch, total_steps
 
 T = TypeVar("T")
@@ -128,10 +127,10 @@ def run(plan: Plan, chosen: dict[str, Any], figure: Path | None = None, cores: i
         raise UserError(f"--figure {figure}: a figure is written as {' or '.join(FIGURES)}, by the file's ending")
     if figure is not None:
         check_place(figure, "--figure")
-    runs = plan.chosen(chosen)
-    parts = [f"experiment {plan.experiment.name}: {_counted(len(runs), 'run')}", _stages(runs)]
-    machine = this_machine()
-    estimates, drawn = Estimates(plan, machine.gpus > 0), []
+    runs, machine = plan.chosen(chosen), this_machine()
+    estimates = Estimates(plan, machine.gpus > 0)
+    parts = [f"experiment {plan.experiment.name}: {_counted(len(runs), 'run')}", _stages(runs, estimates)]
+    drawn = []
     trained = [run for run in runs if run.recipe is not None]
     for same in _grouped(trained, lambda run: (run.key.stage, run.key.recipe)):
         tables = list(_timetables([run for run in same if not run.recipe.is_one_shot], estimates))
@@ -167,11 +166,11 @@ def _grouped(items: Iterable[T], by: Callable[[T], Any]) -> list[list[T]]:
     return list(found.values())
 
 
-def _stages(runs: Sequence[PlannedRun]) -> str:
+def _stages(runs: Sequence[PlannedRun], estimates: Estimates) -> str:
     rows = []
     for same in _grouped(runs, lambda run: run.key.stage):
         keys = [run.key for run in same]
-        done = sum((run.folder / FILE_NAME).is_file() for run in same)
+        done = sum(map(estimates.is_done, same))
         counts = [len(_distinct(getattr(k, of) for k in keys)) for of in ("task", "recipe", "method", "sparsity")]
         rows.append((keys[0].stage, len(keys), done, *(count or DASH for count in counts), len({k.seed for k in keys})))
     return _table(rows, STAGE_COLUMNS)

@@ -14,7 +14,7 @@ from obert.foundation.accelerators import gpu_count
 from obert.foundation.errors import UserError
 from obert.foundation.memory import allowance
 from obert.foundation.nodes import ANY, SLURM, THIS, Node, slurm_nodes, this_machine
-from obert.records.record import FILE_NAME
+from obert.records import finished
 
 COLUMNS = ("stage", "task", "recipe", "method", "runs", "CPUs", "GPUs", "GB", "hours", "of the GB")
 DASH = "\N{EN DASH}"
@@ -61,7 +61,7 @@ def fit(asks: Mapping[PlannedRun, Ask], where: str, nodes: Sequence[Node]) -> st
     Raises:
         UserError: a job asks for less memory than its run surely takes, or for more than any of the machines has.
     """
-    pending = {run: each for run, each in asks.items() if not (run.folder / FILE_NAME).is_file()}
+    pending = {run: asks[run] for run in finished.pending(asks)}
     if not pending:
         return "jobs: none left"
     for run, each in pending.items():

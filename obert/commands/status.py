@@ -28,7 +28,8 @@ class State:
     """How far one run is.
 
     Attributes:
-        name: one of `STATES`. What is outdated was made to another specification, and is made again.
+        name: one of `STATES`. What is outdated is there, but its specification, its code or what it is made from has
+            changed since, so it is made again.
         left: seconds that it will still take; None where nothing is known.
         progress: what the process that is or was at it has told.
         steps: of its training, where they are known.
@@ -83,7 +84,7 @@ class Watch:
         seconds = expected.seconds if expected else None
         if seen is not None and seen.alive:
             return State(run, RUNNING, self._left(run, seen.progress, seconds), seen.progress, self._steps(run))
-        if self._estimates.cost_of(run) is not None:
+        if self._estimates.is_done(run):
             return State(run, DONE)
         if seen is None:
             stopped = bool(_checkpoints(run))

@@ -18,8 +18,9 @@ from obert.experiment.keys import RunKey
 from obert.experiment.resources import cpus_of, memory_parts, operations, seconds_of
 from obert.experiment.sizes import Sizes
 from obert.foundation.errors import UserError
-from obert.foundation.files import json_hash
+from obert.foundation.files import content_hash, json_hash
 from obert.records.durations import run_seconds
+from obert.records.finished import is_as_planned
 from obert.records.record import FILE_NAME
 from obert.training.schedules import steps_per_epoch, total_steps
 
@@ -61,6 +62,8 @@ class Cost:
     Attributes:
         names: that it shares with the runs like it, by what an estimate goes by.
         data: name of the data that it was trained on.
+        spec_hash, code_hash, inputs: what it was made from, as in its record.
+        record_hash: sha256 of its record.
         seconds, memory_mb: as in `Estimate`.
         steps: optimiser steps; 0 without training.
         features: training features, None where its record has none.
@@ -69,6 +72,9 @@ class Cost:
     names: Mapping[str, str]
     data: str
     spec_hash: str
+    code_hash: str
+    inputs: Mapping[str, str]
+    record_hash: str
     seconds: float
     memory_mb: float
     on_gpu: bool
@@ -142,6 +148,7 @@ class Estimates:
         for cost in costs:
             for basis, name in cost.names.items():
                 self._named[basis].setdefault(name, []).append(cost)
+        self._done: dict[RunKey, bool] = {}
         self._sizes = Sizes.of(self._plan.experiment)
         self._features = {cost.data: cost.features for cost in known if cost.features}
         self._pace = self._paces()
@@ -155,10 +162,24 @@ class Estimates:
                 found.append(max(cost.seconds - START, 0.0) / work)
         return found
 
+    def _cost_at(self, run: PlannedRun) -> Cost | None:
+        """What a run took whose record is there, to whatever specification it was made."""
+        return self._read.get(run.folder / FILE_NAME, (0.0, None))[1]
+
     def cost_of(self, run: PlannedRun) -> Cost | None:
-        """What a finished run took; None for one that is not finished, or was made to another specification."""
-        _, cost = self._read.get(run.folder / FILE_NAME, (None, None))
+        """What a run of this specification took, whatever code made it; None where none is finished."""
+        cost = self._cost_at(run)
         return cost if cost is not None and cost.spec_hash == run.specification_hash else None
+
+    def is_done(self, run: PlannedRun) -> bool:
+        """Whether nothing would make a run again, as `records.finished.pending` has it, by what was read last."""
+        if run.key not in self._done:
+            cost = self._cost_at(run)
+            self._done[run.key] = cost is not None and is_as_planned(run, cost, self._record_hash)
+        return self._done[run.key]
+
+    def _record_hash(self, run: PlannedRun) -> str | None:
+        return self._cost_at(run).record_hash if self.is_done(run) else None
 
     def features_of(self, run: PlannedRun) -> int | None:
         """Training features of a run, as finished runs on the same data or the check have counted them; else None."""
@@ -212,12 +233,16 @@ class Estimates:
 def _cost(path: Path) -> Cost | None:
     """What the run of a record took; None if it cannot be read, which is told to those who need it."""
     try:
-        record = json.loads(path.read_bytes())
+        content = path.read_bytes()
+        record = json.loads(content)
         costs, spec = record["costs"], record["spec"]
         return Cost(
             {basis: name(spec) for basis, name in NAMES.items()},
             _data(spec["key"]["task"], spec["task"]),
             record["spec_hash"],
+            record["code_hash"],
+            record["inputs"],
+            content_hash(content),
             max(run_seconds(record["wall_time_seconds"], costs), _job_seconds(path)),
             record["peak_memory_mb"],
             record["environment"].get("gpu") is not None,

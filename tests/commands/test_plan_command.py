@@ -13,6 +13,7 @@ from obert.commands.cli import main
 from obert.experiment.plan import Plan
 from obert.experiment.reading import merge
 from obert.experiment.sizes import DataSize, Sizes
+from obert.foundation.files import file_hash
 from obert.records.record import write_record
 from obert.statistics.formatting import DASH
 
@@ -58,10 +59,15 @@ def config(root, tmp_path, monkeypatch):
 def finished(config):
     """The same with a finished teacher: 96 features, in batches of 16 six steps an epoch."""
     teacher = Plan.load(config).teacher("movie_reviews")
-    fields = {"spec": teacher.specification, "spec_hash": teacher.specification_hash}
-    made = record("teacher", 90.0, recipe="smoke_finetune", data={"features": {"train": 96}}, **fields)
-    write_record(teacher.folder, made)
+    write_record(teacher.folder, record("teacher", 90.0, data={"features": {"train": 96}}, **made_as(teacher)))
     return config
+
+
+def made_as(run):
+    """What the record of a run that was made as it is planned says that it was made from."""
+    inputs = {str(source.key.path): file_hash(source.folder / "metrics.json") for source in run.made_from}
+    hashes = {"spec_hash": run.specification_hash, "code_hash": run.code_hash}
+    return {"recipe": run.key.recipe, "spec": run.specification, "inputs": inputs, **hashes}
 
 
 @pytest.fixture
@@ -108,6 +114,14 @@ def test_finished_runs_are_counted(finished, capsys):
     assert next(line.split()[:3] for line in text.splitlines() if line.startswith("teacher ")) == ["teacher", "2", "1"]
 
 
+def test_what_other_code_has_made_is_not_done(finished, capsys):
+    teacher = Plan.load(finished).teacher("movie_reviews")
+    write_record(teacher.folder, record("teacher", 90.0, **{**made_as(teacher), "code_hash": "0" * 16}))
+    text = printed(capsys, "--config", finished)
+    assert next(line.split()[:3] for line in text.splitlines() if line.startswith("teacher ")) == ["teacher", "2", "0"]
+    assert "estimate: 7 runs to be made, " in text
+
+
 def test_nothing_is_estimated_from_nothing(config, capsys):
     text = printed(capsys, "--config", config)
     assert "estimate: 7 runs to be made\n" in text
@@ -126,7 +140,7 @@ def test_what_is_left_is_estimated_from_finished_runs(config, capsys):
         (plan.teacher("movie_reviews"), 6, 200.0, 800.0),
         (scaled[0], 60, 600.0, 1500.0),
     ):
-        fields = {"spec": run.specification, "spec_hash": run.specification_hash, "environment": {"gpu": None}}
+        fields = {**made_as(run), "environment": {"gpu": None}}
         fields |= {"wall_time_seconds": seconds, "peak_memory_mb": memory, "costs": {"optimizer_steps": steps}}
         write_record(run.folder, record(run.key.stage, 90.0, data={"features": {"train": 96}}, **fields))
     chosen = ["--config", config, "--recipe", "scaled"]

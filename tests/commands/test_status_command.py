@@ -16,6 +16,7 @@ from obert.commands.cli import main
 from obert.commands.following import Follower
 from obert.commands.status import Watch
 from obert.experiment.plan import Plan
+from obert.foundation.files import file_hash
 from obert.records.progress import FILE_NAME, Progress, look
 
 TASK = "movie_reviews"
@@ -44,6 +45,8 @@ def finish(run, seconds, **fields):
     made = {
         "spec": run.specification,
         "spec_hash": run.specification_hash,
+        "code_hash": run.code_hash,
+        "inputs": {str(source.key.path): file_hash(source.folder / "metrics.json") for source in run.made_from},
         "wall_time_seconds": seconds,
         "peak_memory_mb": 500.0,
         "environment": {"gpu": None},
@@ -138,6 +141,15 @@ def test_an_experiment_that_is_done_says_so(config, capsys):
     for run in Plan.load(config):
         finish(run, 10.0)
     assert said(capsys, "--config", config).startswith("experiment smoke: 7 of 7 runs done\n")
+
+
+def test_what_snakemake_makes_again_is_not_done(config, capsys):
+    """The teacher's code has changed, and all others are made from it."""
+    plan = Plan.load(config)
+    for run in plan:
+        finish(run, 100.0, code_hash="0" * 16 if run is plan.teacher(TASK) else run.code_hash)
+    text = said(capsys, "--config", config, "--cores", "1")
+    assert text.startswith("experiment smoke: 0 of 7 runs done, 7 outdated; about 12 min left on 1 core\n")
 
 
 def test_a_run_that_is_made_again_is_running(config, runs, capsys):

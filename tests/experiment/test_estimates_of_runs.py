@@ -46,6 +46,8 @@ def finish(run, seconds, steps=0, memory=1000.0, folder=None, spec=None, **field
     made = {
         "spec": spec or json.loads(json.dumps(run.specification)),
         "spec_hash": run.specification_hash,
+        "code_hash": "0" * 16,
+        "inputs": {},
         "wall_time_seconds": seconds,
         "peak_memory_mb": memory,
         "environment": {"gpu": None},

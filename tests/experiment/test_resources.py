@@ -6,10 +6,12 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from architectures.models import make
+from tables.examples import record
 
 from obert.commands import check, resources
 from obert.commands.cli import main
@@ -19,8 +21,10 @@ from obert.experiment.resources import EVENT, ask, memory_parts, operations
 from obert.experiment.sizes import BERT_BASE, DataSize, ModelSize, Sizes
 from obert.foundation import registry
 from obert.foundation.errors import UserError
+from obert.foundation.files import file_hash
 from obert.foundation.memory import Allowance
 from obert.foundation.nodes import ANY, SLURM, THIS, Node
+from obert.records import record as records
 
 SQUAD = DataSize(train=88_000, validation=10_800, sequences=1, tokens=170.0, longest=384)
 
@@ -221,6 +225,25 @@ def test_a_container_is_given_less_memory_than_the_machine_has(config, monkeypat
     with pytest.raises(UserError, match=r"container or job is given 8\.0 GB of this machine's 68\.7 GB.*fisher_memory"):
         resources.fit(found, THIS, machine)
     assert "asking for up to" in resources.fit(found, SLURM, machine), "its nodes are others"
+
+
+def test_runs_that_are_made_again_are_checked_again(config, monkeypatch):
+    """A larger model in the same file: all records are there, and none is of these runs."""
+    monkeypatch.setattr(resources, "allowance", lambda: None)
+    plan = Plan.load(config())
+    found = resources.asks(plan, ())
+    models = {run.model: SimpleNamespace(network=SimpleNamespace(num_parameters=lambda: 2 * 10**7)) for run in plan}
+    for run in plan:
+        inputs = {str(source.key.path): file_hash(source.folder / "metrics.json") for source in run.made_from}
+        made = {"spec_hash": run.specification_hash, "code_hash": run.code_hash, "inputs": inputs}
+        records.write_record(run.folder, record(run.key.stage, **made))
+    assert resources.fit(found, THIS, (Node(8, 1),)) == "jobs: none left"
+    assert check._check_disk(plan, models).startswith("disk: about 0.0 GB needed")
+    for run in plan.of_stage("teacher"):
+        records.write_record(run.folder, record(run.key.stage, spec_hash="0" * 64))
+    with pytest.raises(UserError, match=r"this machine has 0\.0 GB"):
+        resources.fit(found, THIS, (Node(8, 1),))
+    assert not check._check_disk(plan, models).startswith("disk: about 0.0 GB needed")
 
 
 def test_memory_here_is_compared_in_one_unit(config, monkeypatch):
