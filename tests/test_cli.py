@@ -11,6 +11,8 @@ from tables.examples import record
 
 from obert.commands.cli import main
 from obert.experiment.plan import Plan
+from obert.records import progress
+from obert.records.listening import Listener
 from obert.records.record import write_record
 
 
@@ -127,6 +129,29 @@ def test_environments_are_made_for_the_engines_that_need_one(config, capsys, mon
         "deepsparse: no environment, so the benchmark will skip it: no deepsparse here\n"
     )
     assert "Did you mean 'deepsparse'?" in fails(capsys, "environment", "--engine", "depsparse")
+
+
+def test_a_run_that_another_process_makes_is_not_made_twice(config, capsys, monkeypatch):
+    """Snakemake was killed with -9, its job goes on, and Snakemake is started again."""
+    path = config()
+    run = Plan.load(path).teacher("movie_reviews")
+    monkeypatch.setattr(type(run.stage), "run", lambda *_: pytest.fail("a second process makes it"))
+    afterwards = []
+    for name in ("tracking.mirror.mirror_run", "report.model_card.write_model_card"):
+        monkeypatch.setattr(f"obert.{name}", lambda *_, name=name: afterwards.append(name))
+    other = progress.Telling(run.checkpoints / progress.FILE_NAME, Listener())
+    hashes = {"spec_hash": run.specification_hash, "code_hash": run.code_hash}
+
+    def complete(_):
+        write_record(run.folder, record("teacher", 80.0, spec=run.specification, **hashes))
+        other.end()
+
+    monkeypatch.setattr(progress.time, "sleep", complete)  # while it is waited for
+    assert main(["teacher", "--config", path, "--task", "movie_reviews"]) == 0
+    said = capsys.readouterr()
+    assert "makes it already: waiting\n" in said.out and "accuracy 80.00 (n=4)\n" in said.out
+    assert "obert teacher" not in said.err and len(afterwards) == 2
+    assert not run.checkpoints.exists()
 
 
 @pytest.mark.filterwarnings("ignore:A test tried to use socket")

@@ -187,11 +187,14 @@ def _run_stage(arguments: argparse.Namespace) -> None:
         print(by_hand)
         return
     planned = Plan.load(arguments.config).find(chosen.name, **_chosen(arguments))
-    from obert.records.progress import shown
+    from obert.records.finished import finished
+    from obert.records.progress import shown, wait_for_another
     from obert.tracking.live import live
 
-    with live(planned), shown(planned):
-        record = chosen.run(planned)
+    record = finished(planned) if wait_for_another(planned) else None
+    if record is None:
+        with live(planned), shown(planned):
+            record = chosen.run(planned)
     if record is None:  # one of several processes, of which the first has made the record
         return
     mend = f"python -m obert track --config {shlex.quote(str(arguments.config))}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from obert.experiment.plan import Plan, PlannedRun
 from obert.foundation.errors import UserError
 from obert.records.finished import finished
 from obert.records.job_log import last_message
-from obert.records.progress import SECONDS, look
+from obert.records.progress import wait_for_another
 from obert.records.record import Record
 
 
@@ -31,7 +30,7 @@ class Runs:
             UserError: it failed; its log is named.
         """
         found = finished(run)
-        for way in (_wait_for_another, self._start):
+        for way in (wait_for_another, self._start):
             if found is None:
                 way(run)
                 found = finished(run)
@@ -55,13 +54,3 @@ class Runs:
 
     def _log(self, run: PlannedRun) -> Path:
         return log_file(run.experiment, run.key)
-
-
-def _wait_for_another(run: PlannedRun) -> None:
-    """Wait for a process that makes the run already: a command that is killed leaves the one that it has started."""
-    is_told = False
-    while (seen := look(run.checkpoints)) is not None and seen.alive:
-        if not is_told:
-            print(f"process {seen.progress.pid} on {seen.progress.host} makes it already: waiting", flush=True)
-            is_told = True
-        time.sleep(SECONDS)

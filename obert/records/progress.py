@@ -100,6 +100,35 @@ def _is_alive(progress: Progress, written: float) -> bool:
         return False
 
 
+def wait_for_another(planned: PlannedRun) -> bool:
+    """Wait for a process that makes a run already, and say so: whoever starts runs and is killed leaves them behind.
+
+    Of several processes that torchrun starts, the first waits, until one of another machine that has been killed would
+    be taken for dead. It waits no longer, as the others wait for it to make the run with them. They look for nobody:
+    whom they saw might be the first.
+
+    Returns:
+        Whether what the other one has left, if it is complete, is to be taken for this process's run.
+
+    Raises:
+        UserError: there is one still, and this is the first of several processes.
+    """
+    rank, count = (int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1)))
+    began, waited = time.monotonic(), False
+    while rank == 0 and (seen := look(planned.checkpoints)) is not None and seen.alive:
+        other = f"process {seen.progress.pid} on {seen.progress.host}"
+        if not waited:
+            print(f"{other} makes it already: waiting", flush=True)
+            waited = True
+        if count > 1 and time.monotonic() - began > SILENT:
+            raise UserError(
+                f"{planned.key.path}: {other} makes it already, and two would overwrite each other's checkpoints. "
+                "Start this again when it has ended, or end it: the same command goes on from the last checkpoint"
+            )
+        time.sleep(SECONDS)
+    return waited and count == 1
+
+
 @contextmanager
 def shown(planned: PlannedRun) -> Iterator[None]:
     """A block that makes a run, whose progress others see. Whatever goes wrong with that does not touch the run.

@@ -213,7 +213,7 @@ def test_seconds_are_those_that_pass(monkeypatch):
 def test_what_another_process_makes_is_waited_for(tmp_path, monkeypatch, capsys):
     """Killed with -9, the command leaves the run's process behind, and is started again."""
     run, made = SimpleNamespace(checkpoints=tmp_path), []
-    monkeypatch.setattr("obert.compression.runs.SECONDS", 0.01)
+    monkeypatch.setattr("obert.records.progress.SECONDS", 0.01)
     monkeypatch.setattr("obert.compression.runs.finished", lambda _: made[0] if made else None)
     here = psutil.Process()
     told = Progress(host=platform.node(), pid=here.pid, created=here.create_time(), started_at=datetime.now(UTC))

@@ -4,23 +4,37 @@ import json
 import os
 import platform
 import signal
+import subprocess
+import sys
 import time
+from datetime import UTC, datetime
 from types import SimpleNamespace
 
+import psutil
 import pytest
 from killing import changes, killed_before_change, killed_by_itself
 
 from obert.foundation.errors import UserError
 from obert.records import progress
 from obert.records.listening import Listener, listener, listening
-from obert.records.progress import FAILED, FILE_NAME, INTERRUPTED, SILENT, look, shown
+from obert.records.progress import (
+    FAILED,
+    FILE_NAME,
+    INTERRUPTED,
+    SILENT,
+    Progress,
+    look,
+    shown,
+    wait_for_another,
+)
 
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """A planned run that is told of at once."""
     monkeypatch.setattr(progress, "SECONDS", 0.01)
-    return SimpleNamespace(checkpoints=tmp_path / "run", stage=SimpleNamespace(exclusive=False))
+    stage, key = SimpleNamespace(exclusive=False), SimpleNamespace(path="downstream/x")
+    return SimpleNamespace(checkpoints=tmp_path / "run", stage=stage, key=key)
 
 
 def line(step):
@@ -157,6 +171,59 @@ def test_on_another_machine_a_run_is_alive_as_long_as_its_file_changes(run):
     assert look(run.checkpoints).alive
     os.utime(path, (time.time() - SILENT - 1,) * 2)
     assert not look(run.checkpoints).alive
+
+
+@pytest.fixture
+def other(run):
+    """Another process that makes the run."""
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    created = psutil.Process(process.pid).create_time()
+    told = Progress(host=platform.node(), pid=process.pid, created=created, started_at=datetime.now(UTC))
+    run.checkpoints.mkdir()
+    (run.checkpoints / FILE_NAME).write_text(told.model_dump_json())
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_nobody_is_waited_for_where_nobody_is(run, other, capsys):
+    other.kill()
+    other.wait()
+    assert not wait_for_another(run) and capsys.readouterr().out == ""
+    (run.checkpoints / FILE_NAME).unlink()
+    assert not wait_for_another(run)
+
+
+@pytest.mark.parametrize("how", ["killed", "complete"])
+def test_another_that_makes_the_run_is_waited_for(run, other, capsys, monkeypatch, how):
+    waits = []
+
+    def sleep(seconds):
+        waits.append(seconds)
+        if len(waits) == 3:
+            other.kill() if how == "killed" else (run.checkpoints / FILE_NAME).unlink()
+
+    monkeypatch.setattr(progress.time, "sleep", sleep)
+    assert wait_for_another(run)
+    assert len(waits) >= 3
+    assert capsys.readouterr().out == f"process {other.pid} on {platform.node()} makes it already: waiting\n"
+
+
+def test_the_first_of_several_processes_does_not_let_the_others_wait_long(run, other, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setattr(progress, "SILENT", 0.1)
+    with pytest.raises(UserError, match=rf"downstream/x: process {other.pid} on .* makes it already.*or end it"):
+        wait_for_another(run)
+    other.kill()
+    assert not wait_for_another(run), "they make the run together"
+    other.wait()
+
+
+def test_of_several_processes_the_others_do_not_wait_for_their_own_first(run, other, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert not wait_for_another(run)
 
 
 def test_what_is_damaged_or_of_another_version_is_passed_over(run):
