@@ -14,7 +14,7 @@ COLUMNS = ("stage", "runs", "each", "one by one", "GB at most", "goes by")
 DASH = "\N{EN DASH}"
 UNKNOWN = "nothing yet"
 UNCOUNTED = "Where nothing is known: `obert check` counts what runs train on; the first of the others tells."
-ROUGH = "A stated rate is that of an old processor, so the time is rather too long. The first finished run mends it."
+ROUGH = "A stated rate is that of one machine: here, times may be several times as long. Finished runs mend that."
 
 
 def run(estimates: Estimates, runs: Sequence[PlannedRun], machine: Node, cores: int | None) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from obert.experiment import folders
-from obert.experiment.estimates import Estimates, in_words, seconds_left
+from obert.experiment.estimates import RATE, Estimates, in_words, seconds_left
 from obert.experiment.plan import Plan, PlannedRun
 from obert.foundation.nodes import this_machine
 from obert.records.progress import FAILED, INTERRUPTED, Progress, look
@@ -118,7 +118,9 @@ class Watch:
         left = in_words(seconds_left(known, self.cores, self._gpus))
         cores = f"{self.cores} core{'' if self.cores == 1 else 's'}"
         aside = f", {unknown} runs of unknown length aside" if unknown else ""
-        return f"{line}; about {left} left on {cores}{aside}"
+        is_stated = any(found and found.basis == RATE for found in map(self._estimates.__getitem__, known))
+        rough = " (a rough guess until a run is done)" if is_stated else ""
+        return f"{line}; about {left} left on {cores}{rough}{aside}"
 
 
 def run(plan: Plan, cores: int | None) -> str:

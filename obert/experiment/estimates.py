@@ -1,4 +1,4 @@
-"""How long runs will take, and how much memory: by finished runs like them, and where there are none, by a stated rate.
+"""How long runs will take, and how much memory: by finished runs like them, and where there are none, by stated rates.
 
 Unlike what a job asks a machine for (`resources`), which is rather too much, this is what is to be expected.
 """
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from obert.experiment import folders
 from obert.experiment.keys import RunKey
-from obert.experiment.resources import cpus_of, memory_parts, operations, seconds_of
+from obert.experiment.resources import cpus_of, expected_seconds, memory_parts, operations
 from obert.experiment.sizes import Sizes
 from obert.foundation.errors import UserError
 from obert.foundation.files import content_hash, json_hash
@@ -153,13 +153,14 @@ class Estimates:
         self._features = {cost.data: cost.features for cost in known if cost.features}
         self._pace = self._paces()
 
-    def _paces(self) -> list[float]:
-        """Seconds of an operation of each finished run that the plan has, its start left out."""
-        found = []
+    def _paces(self) -> dict[str, list[float]]:
+        """By stage, what each finished run of the plan took over what it takes at the stated rates, its start left
+        out."""
+        found: dict[str, list[float]] = {}
         for run in self._plan.trained:
-            cost, work = self.cost_of(run), self._work(run)
-            if cost is not None and work:
-                found.append(max(cost.seconds - START, 0.0) / work)
+            cost, stated = self.cost_of(run), self._stated(run)
+            if cost is not None and stated:
+                found.setdefault(run.key.stage, []).append(max(cost.seconds - START, 0.0) / stated)
         return found
 
     def _cost_at(self, run: PlannedRun) -> Cost | None:
@@ -214,20 +215,24 @@ class Estimates:
             return Estimate(mean(seconds), max(cost.memory_mb for cost in costs), basis, len(costs))
         return None
 
-    def _work(self, run: PlannedRun) -> float | None:
+    def _stated(self, run: PlannedRun) -> float | None:
+        """Seconds of a run at the stated rates, without its start; None where its work is not known."""
         try:
-            return operations(run, self._sizes)
+            work = operations(run, self._sizes)
         except UserError:  # its schedule cannot be, as whoever makes it is told
             return None
+        return None if work is None else expected_seconds(work, run, self._on_gpu)
 
     def _by_work(self, run: PlannedRun) -> Estimate | None:
-        work = self._work(run)
-        if work is None:
+        stated = self._stated(run)
+        if stated is None:
             return None
         memory = sum(memory_parts(run, self._sizes).values())
-        if self._pace:
-            return Estimate(START + work * median(self._pace), memory, WORK, len(self._pace))
-        return Estimate(START + seconds_of(work, run, self._on_gpu), memory, RATE)
+        # Runs of another stage differ in more than their operations, such as the size of a batch.
+        paces = self._pace.get(run.key.stage) or [pace for of_stage in self._pace.values() for pace in of_stage]
+        if paces:
+            return Estimate(START + stated * median(paces), memory, WORK, len(paces))
+        return Estimate(START + stated, memory, RATE)
 
 
 def _cost(path: Path) -> Cost | None:

@@ -196,7 +196,7 @@ def test_a_stated_rate_is_named_as_one(config, capsys):
     assert main(["check", "--config", config]) == 0
     text = printed(capsys, "--config", config, "--cores", "2")
     assert "estimate: 7 runs to be made, about " in text and " on 2 cores\n" in text
-    assert "a stated rate" in text and "A stated rate is that of an old processor" in text
+    assert "a stated rate" in text and "A stated rate is that of one machine" in text
 
 
 def test_a_scaled_recipe_is_resolved_for_each_sparsity(finished, capsys):

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import platform
+import re
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,6 +17,7 @@ from obert.commands.cli import main
 from obert.commands.following import Follower
 from obert.commands.status import Watch
 from obert.experiment.plan import Plan
+from obert.experiment.sizes import DataSize, Sizes
 from obert.foundation.files import file_hash
 from obert.records.progress import FILE_NAME, Progress, look
 
@@ -130,6 +132,17 @@ def test_every_state_is_told(config, runs, capsys):
 def test_cores_share_what_is_left(config, runs, capsys):
     one, two = (said(capsys, "--config", config, "--cores", n).partition("about ")[2] for n in ("1", "2"))
     assert float(two.split()[0]) == pytest.approx(float(one.split()[0]) / 2, abs=1)
+
+
+def test_a_stated_rate_is_a_rough_guess_until_a_run_is_done(config, capsys):
+    plan = Plan.load(config)
+    sizes, run = Sizes(), plan.teacher(TASK)
+    sizes.add_data(run, DataSize(train=96, validation=48, sequences=1, tokens=20.0, longest=32))
+    sizes.save(plan.experiment)
+    text = said(capsys, "--config", config, "--cores", "2")
+    assert re.match(r".*7 waiting; about \S+ \w+ left on 2 cores \(a rough guess until a run is done\)\n", text)
+    finish(run, 40.0)
+    assert "rough guess" not in said(capsys, "--config", config, "--cores", "2")
 
 
 def test_nothing_is_made_up_where_nothing_is_known(config, capsys):
