@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+from tables.examples import record
 
 from obert.experiment.plan import Plan, PlannedRun
-from obert.records.record import Record, read_record
+from obert.foundation.files import file_hash
+from obert.records.record import FILE_NAME, Record, read_record, write_record
 
 
 def results_in(folder: Path, patch: pytest.MonkeyPatch) -> None:
@@ -16,15 +18,27 @@ def results_in(folder: Path, patch: pytest.MonkeyPatch) -> None:
 
 def make(run: PlannedRun) -> Record:
     """Make a run, as the command line does."""
-    record = run.stage.run(run)
+    found = run.stage.run(run)
     run.drop_checkpoints()
-    return record
+    return found
 
 
 def made(run: PlannedRun) -> Record:
     """The record of a run, which is made if it is not there."""
-    path = run.folder / "metrics.json"
+    path = run.folder / FILE_NAME
     return read_record(path) if path.exists() else make(run)
+
+
+def finish(run: PlannedRun, **changes: object) -> None:
+    """Write the record of a run that has been made now."""
+    made = {
+        "spec": run.specification,
+        "spec_hash": run.specification_hash,
+        "code_hash": run.code_hash,
+        "inputs": {str(source.key.path): file_hash(source.folder / FILE_NAME) for source in run.made_from},
+        **changes,
+    }
+    write_record(run.folder, record(run.key.stage, **made))
 
 
 def at(plan: Plan, run: PlannedRun, stage: str) -> PlannedRun:

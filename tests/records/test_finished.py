@@ -4,13 +4,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tables.examples import record
+from planned import finish
 
 from obert.experiment.estimates import Estimates
 from obert.experiment.plan import Plan
-from obert.foundation.files import file_hash
 from obert.records.finished import pending
-from obert.records.record import FILE_NAME, write_record
+from obert.records.record import FILE_NAME
 
 TASK = "movie_reviews"
 
@@ -29,18 +28,6 @@ def plan(root, tmp_path, monkeypatch):
     path = tmp_path / "edited.yaml"
     path.write_text(yaml.safe_dump(content))
     return Plan.load(str(path))
-
-
-def finish(run, **changes):
-    """Write the record of a run that has been made now."""
-    made = {
-        "spec": run.specification,
-        "spec_hash": run.specification_hash,
-        "code_hash": run.code_hash,
-        "inputs": {str(source.key.path): file_hash(source.folder / FILE_NAME) for source in run.made_from},
-        **changes,
-    }
-    write_record(run.folder, record(run.key.stage, **made))
 
 
 @pytest.fixture
