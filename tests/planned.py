@@ -29,16 +29,19 @@ def made(run: PlannedRun) -> Record:
     return read_record(path) if path.exists() else make(run)
 
 
-def finish(run: PlannedRun, **changes: object) -> None:
-    """Write the record of a run that has been made now."""
-    made = {
+def made_as(run: PlannedRun) -> dict[str, object]:
+    """What the record of a run that is made now says that it was made from."""
+    return {
         "spec": run.specification,
         "spec_hash": run.specification_hash,
         "code_hash": run.code_hash,
         "inputs": {str(source.key.path): file_hash(source.folder / FILE_NAME) for source in run.made_from},
-        **changes,
     }
-    write_record(run.folder, record(run.key.stage, **made))
+
+
+def finish(run: PlannedRun, **changes: object) -> None:
+    """Write the record of a run that has been made now."""
+    write_record(run.folder, record(run.key.stage, **{**made_as(run), **changes}))
 
 
 def at(plan: Plan, run: PlannedRun, stage: str) -> PlannedRun:

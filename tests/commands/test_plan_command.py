@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from planned import made_as
 from tables.examples import record
 
 from obert.commands.cli import main
 from obert.experiment.plan import Plan
 from obert.experiment.reading import merge
 from obert.experiment.sizes import DataSize, Sizes
-from obert.foundation.files import file_hash
 from obert.records.record import write_record
 from obert.statistics.formatting import DASH
 
@@ -59,15 +59,9 @@ def config(root, tmp_path, monkeypatch):
 def finished(config):
     """The same with a finished teacher: 96 features, in batches of 16 six steps an epoch."""
     teacher = Plan.load(config).teacher("movie_reviews")
-    write_record(teacher.folder, record("teacher", 90.0, data={"features": {"train": 96}}, **made_as(teacher)))
+    made = record("teacher", 90.0, recipe=teacher.key.recipe, data={"features": {"train": 96}}, **made_as(teacher))
+    write_record(teacher.folder, made)
     return config
-
-
-def made_as(run):
-    """What the record of a run that was made as it is planned says that it was made from."""
-    inputs = {str(source.key.path): file_hash(source.folder / "metrics.json") for source in run.made_from}
-    hashes = {"spec_hash": run.specification_hash, "code_hash": run.code_hash}
-    return {"recipe": run.key.recipe, "spec": run.specification, "inputs": inputs, **hashes}
 
 
 @pytest.fixture
@@ -116,7 +110,10 @@ def test_finished_runs_are_counted(finished, capsys):
 
 def test_what_other_code_has_made_is_not_done(finished, capsys):
     teacher = Plan.load(finished).teacher("movie_reviews")
-    write_record(teacher.folder, record("teacher", 90.0, **{**made_as(teacher), "code_hash": "0" * 16}))
+    write_record(
+        teacher.folder,
+        record("teacher", 90.0, recipe=teacher.key.recipe, **{**made_as(teacher), "code_hash": "0" * 16}),
+    )
     text = printed(capsys, "--config", finished)
     assert next(line.split()[:3] for line in text.splitlines() if line.startswith("teacher ")) == ["teacher", "2", "0"]
     assert "estimate: 7 runs to be made, " in text
@@ -140,7 +137,7 @@ def test_what_is_left_is_estimated_from_finished_runs(config, capsys):
         (plan.teacher("movie_reviews"), 6, 200.0, 800.0),
         (scaled[0], 60, 600.0, 1500.0),
     ):
-        fields = {**made_as(run), "environment": {"gpu": None}}
+        fields = {**made_as(run), "recipe": run.key.recipe, "environment": {"gpu": None}}
         fields |= {"wall_time_seconds": seconds, "peak_memory_mb": memory, "costs": {"optimizer_steps": steps}}
         write_record(run.folder, record(run.key.stage, 90.0, data={"features": {"train": 96}}, **fields))
     chosen = ["--config", config, "--recipe", "scaled"]

@@ -12,13 +12,13 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
+from planned import made_as
 
 from obert.commands.cli import main
 from obert.commands.following import Follower
 from obert.commands.status import Watch
 from obert.experiment.plan import Plan
 from obert.experiment.sizes import DataSize, Sizes
-from obert.foundation.files import file_hash
 from obert.records.progress import FILE_NAME, Progress, look
 
 TASK = "movie_reviews"
@@ -45,10 +45,7 @@ def config(root, tmp_path, monkeypatch):
 def finish(run, seconds, **fields):
     """Write the record of a run that took so long; of 96 features, in batches of 16."""
     made = {
-        "spec": run.specification,
-        "spec_hash": run.specification_hash,
-        "code_hash": run.code_hash,
-        "inputs": {str(source.key.path): file_hash(source.folder / "metrics.json") for source in run.made_from},
+        **made_as(run),
         "wall_time_seconds": seconds,
         "peak_memory_mb": 500.0,
         "environment": {"gpu": None},

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 from architectures.models import make
+from planned import finish
 from tables.examples import record
 
 from obert.commands import check, resources
@@ -21,7 +22,6 @@ from obert.experiment.resources import EVENT, ask, memory_parts, operations
 from obert.experiment.sizes import BERT_BASE, DataSize, ModelSize, Sizes
 from obert.foundation import registry
 from obert.foundation.errors import UserError
-from obert.foundation.files import file_hash
 from obert.foundation.memory import Allowance
 from obert.foundation.nodes import ANY, SLURM, THIS, Node
 from obert.records import record as records
@@ -234,9 +234,7 @@ def test_runs_that_are_made_again_are_checked_again(config, monkeypatch):
     found = resources.asks(plan, ())
     models = {run.model: SimpleNamespace(network=SimpleNamespace(num_parameters=lambda: 2 * 10**7)) for run in plan}
     for run in plan:
-        inputs = {str(source.key.path): file_hash(source.folder / "metrics.json") for source in run.made_from}
-        made = {"spec_hash": run.specification_hash, "code_hash": run.code_hash, "inputs": inputs}
-        records.write_record(run.folder, record(run.key.stage, **made))
+        finish(run)
     assert resources.fit(found, THIS, (Node(8, 1),)) == "jobs: none left"
     assert check._check_disk(plan, models).startswith("disk: about 0.0 GB needed")
     for run in plan.of_stage("teacher"):
