@@ -3,8 +3,8 @@
 import numpy as np
 import onnxruntime
 import pytest
-from sparse.encoder import FORMS, HEADS, POSITIONS, WORDS, written
-from sparse.reference import batch, run
+from sparse_engine.encoder import FORMS, HEADS, POSITIONS, WORDS, written
+from sparse_engine.reference import batch, run
 
 from obert.foundation.errors import UserError
 from obert.sparse.program import Activate, Affine, Attention, Linear, Norm

@@ -9,8 +9,8 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import numpy_helper
-from sparse.encoder import FORMS, POSITIONS, WORDS, written
-from sparse.reference import batch, run
+from sparse_engine.encoder import FORMS, POSITIONS, WORDS, written
+from sparse_engine.reference import batch, run
 
 from obert.foundation.errors import UserError
 from obert.sparse.reading import read

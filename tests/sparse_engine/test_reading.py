@@ -11,7 +11,7 @@ import torch
 from architectures.models import make
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
-from sparse.reference import batch, run
+from sparse_engine.reference import batch, run
 from transformers import AutoModelForQuestionAnswering
 
 from obert.foundation.errors import UserError
