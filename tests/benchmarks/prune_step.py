@@ -3,11 +3,11 @@
     python -m obert teacher --config configs/default.yaml --task movie_reviews
     python tests/benchmarks/prune_step.py --json
 
-The step: gradients of single examples, the summed block Fisher, the method's default solver, masks and update, in one
-shot, without training. Published: as many gradients, each the mean over a minibatch of the same training data from a
-backward pass of its own, the paper's rank-one recursion, and its independent solver. The recursion takes minutes:
-`--published-layers K` times it on the first K weights and scales its time to all; the published masks are then made
-from the sum of the same gradients, which the recursion equals.
+The step: gradients of single examples, the summed block Fisher, the method's default dampening and solver, masks and
+update, in one shot, without training. Published: as many gradients, each the mean over a minibatch of the same training
+data from a backward pass of its own, the paper's rank-one recursion, and its independent solver. The recursion takes
+minutes: `--published-layers K` times it on the first K weights and scales its time to all; the published masks are then
+made from the sum of the same gradients, which the recursion equals.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ from obert.training.pruner import TrainingFeatures
 
 EVALUATION_BATCH = 64
 PUBLISHED_BATCH = 16
+PUBLISHED_DAMPENING = 1e-7
 PASS = 32  # examples of one batched pass of ours
 RANDOM_LENGTH = 128
 
@@ -58,7 +59,6 @@ class TimedProposal(FisherProposal):
 class Timed(OptimalBertSurgeon):
     """oBERT with a clock on each part and, beside its own Fisher, the recursion on some layers, timed by itself."""
 
-    dampening: float = 1e-7  # the recursion starts from its inverse
     recursion_layers: int = 0
 
     _clocks: dict[str, Clock] = PrivateAttr(default_factory=dict)
@@ -70,7 +70,7 @@ class Timed(OptimalBertSurgeon):
     def draw(self, context: Context, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
         sampled = list(context.masks)[: self.recursion_layers]
         masks = {name: context.masks[name] for name in sampled}
-        recursion = RecursiveFisher(masks, self.fisher_block_size, self.dampening, self.num_gradients)
+        recursion = RecursiveFisher(masks, self.fisher_block_size, PUBLISHED_DAMPENING, self.num_gradients)
         device = next(iter(context.masks.values())).device
         drawn = super().draw(context, names)
         while True:
@@ -222,6 +222,7 @@ def compare(case: Case, ours: dict[str, Any], gradients: int, sparsity: float, p
         gradient_batch_size=PUBLISHED_BATCH,
         num_gradients=gradients,
         solver="independent",
+        dampening=PUBLISHED_DAMPENING,
         accumulation="sum" if published_layers else "recursion",
         recursion_layers=published_layers or 0,
     )
@@ -253,6 +254,7 @@ def compare(case: Case, ours: dict[str, Any], gradients: int, sparsity: float, p
         "solver": method.solver,
         "block": method.fisher_block_size,
         "dampening": method.dampening,
+        "published_dampening": published.dampening,
     }
 
 

@@ -65,6 +65,7 @@ def test_prune_step_on_a_fine_tuned_model(root, capsys, tmp_path, layers):
     prune_step.main([*arguments, *(["--published-layers", str(layers)] if layers else [])])
     found = printed(capsys)
     assert found["n"] == 48
+    assert (found["dampening"], found["published_dampening"]) == ("1%", 1e-7)
     assert 0 <= found["accuracy"] <= 100
     assert 0 <= found["published_accuracy"] <= 100
     assert (found["published_seconds_extrapolated"], found["published_layers"]) == (layers is not None, layers or 12)
