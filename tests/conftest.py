@@ -1,5 +1,6 @@
 """No test reaches the network, and none depends on another's threads or working folder."""
 
+import gc
 import os
 import shutil
 import signal
@@ -40,6 +41,13 @@ LONGEST = (  # files by seconds, the first in minutes
 def pytest_collection_modifyitems(items):
     """What takes longest goes first, so that no worker is left alone with it in the end."""
     items.sort(key=lambda item: LONGEST.index(name) if (name := item.path.name) in LONGEST else len(LONGEST))
+
+
+def pytest_collection_finish():
+    """Keep the garbage collector off what is imported by now: to go through it each time took a third of a worker."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 @pytest.fixture(autouse=True)
