@@ -13,6 +13,7 @@ STUDIES = sorted(path for path in (ROOT / "docs/studies").glob("*.md") if path.s
 CITATION = re.compile(r"\bdocs/[\w/]+\.md(?:#[\w-]+)?")
 SPREADS = {"mean": "std", "measured": "measured_std"}  # a column's name ends in the first, its spread's in the second
 DURATIONS = ("0.2",)  # epochs, which the results have in words
+NUMBER = re.compile(r"[-+]?\d+(\.\d+)?(e[-+]\d+)?")  # and no version, which may be digits and dots alone
 SCORE = re.compile(r"(?<![\w.-])(\d+\.\d+)(?: ± (\d+\.\d+))?(?![\w.])")
 
 
@@ -49,7 +50,7 @@ def measured(study: str) -> list[tuple[float, float | None]]:
     numbers: list[tuple[float, float | None]] = []
     for path in sorted((ROOT / "results/tables" / study).glob("*.csv")):
         for row in csv.DictReader(path.open(encoding="utf-8")):
-            values = {name: float(text) for name, text in row.items() if re.fullmatch(r"[-+.e\d]+", text or "")}
+            values = {name: float(text) for name, text in row.items() if NUMBER.fullmatch(text or "")}
             for name, value in values.items():
                 spread = values.get(re.sub("(mean|measured)$", lambda m: SPREADS[m[0]], name))
                 numbers.append((value, spread if re.search("(mean|measured)$", name) else None))
