@@ -39,9 +39,9 @@ def made_as(run: PlannedRun) -> dict[str, object]:
     }
 
 
-def finish(run: PlannedRun, **changes: object) -> None:
-    """Write the record of a run that has been made now."""
-    write_record(run.folder, record(run.key.stage, **{**made_as(run), **changes}))
+def finish(run: PlannedRun, value: float | None = None, **changes: object) -> None:
+    """Write the record of a run that has been made now, with its score in percent where one is given."""
+    write_record(run.folder, record(run.key.stage, value, **{"recipe": run.key.recipe, **made_as(run), **changes}))
 
 
 def at(plan: Plan, run: PlannedRun, stage: str) -> PlannedRun:

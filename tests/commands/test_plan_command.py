@@ -7,14 +7,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from planned import made_as
-from tables.examples import record
+from planned import finish
 
 from obert.commands.cli import main
 from obert.experiment.plan import Plan
 from obert.experiment.reading import merge
 from obert.experiment.sizes import DataSize, Sizes
-from obert.records.record import write_record
 from obert.statistics.formatting import DASH
 
 SCALED = {
@@ -59,8 +57,7 @@ def config(root, tmp_path, monkeypatch):
 def finished(config):
     """The same with a finished teacher: 96 features, in batches of 16 six steps an epoch."""
     teacher = Plan.load(config).teacher("movie_reviews")
-    made = record("teacher", 90.0, recipe=teacher.key.recipe, data={"features": {"train": 96}}, **made_as(teacher))
-    write_record(teacher.folder, made)
+    finish(teacher, 90.0, data={"features": {"train": 96}})
     return config
 
 
@@ -110,10 +107,7 @@ def test_finished_runs_are_counted(finished, capsys):
 
 def test_what_other_code_has_made_is_not_done(finished, capsys):
     teacher = Plan.load(finished).teacher("movie_reviews")
-    write_record(
-        teacher.folder,
-        record("teacher", 90.0, recipe=teacher.key.recipe, **{**made_as(teacher), "code_hash": "0" * 16}),
-    )
+    finish(teacher, 90.0, code_hash="0" * 16)
     text = printed(capsys, "--config", finished)
     assert next(line.split()[:3] for line in text.splitlines() if line.startswith("teacher ")) == ["teacher", "2", "0"]
     assert "estimate: 7 runs to be made, " in text
@@ -137,9 +131,8 @@ def test_what_is_left_is_estimated_from_finished_runs(config, capsys):
         (plan.teacher("movie_reviews"), 6, 200.0, 800.0),
         (scaled[0], 60, 600.0, 1500.0),
     ):
-        fields = {**made_as(run), "recipe": run.key.recipe, "environment": {"gpu": None}}
-        fields |= {"wall_time_seconds": seconds, "peak_memory_mb": memory, "costs": {"optimizer_steps": steps}}
-        write_record(run.folder, record(run.key.stage, 90.0, data={"features": {"train": 96}}, **fields))
+        fields = {"wall_time_seconds": seconds, "peak_memory_mb": memory, "costs": {"optimizer_steps": steps}}
+        finish(run, 90.0, data={"features": {"train": 96}}, environment={"gpu": None}, **fields)
     chosen = ["--config", config, "--recipe", "scaled"]
     text = printed(capsys, *chosen, "--cores", "1")
     assert "estimate: 1 run to be made, about 24 min on 1 core\n" in text
