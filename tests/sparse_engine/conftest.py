@@ -1,4 +1,4 @@
-"""Tiny models with uneven weights, exported in float32 and in 8 bits."""
+"""Tiny models with uneven weights, exported in float32 and in 8 bits; and that all kernels keep to their arrays."""
 
 import copy
 from collections.abc import Callable
@@ -17,6 +17,14 @@ from obert.heads.multiple_choice import MultipleChoice
 from obert.models.encoders import load_pretrained
 from obert.quantization.fake import quantize
 from obert.quantization.quantizers import freeze_scales
+from obert.sparse.kernels.bounds import raise_if_violated
+
+
+@pytest.fixture(autouse=True)
+def _within_bounds():
+    """Fail a test whose kernels reached beyond the engine's arrays, where that is checked."""
+    yield
+    raise_if_violated()
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from tiles import from_tiles, to_tiles
 
 from obert.sparse.kernels import pointwise
 from obert.sparse.kernels.arrays import aligned, keep
-from obert.sparse.kernels.bounds import CHECKED, raise_if_violated
+from obert.sparse.kernels.bounds import CHECKED
 from obert.sparse.kernels.vectors import Kind
 
 LANES = st.sampled_from((32,) if CHECKED else (16, 32, 64))
@@ -26,12 +26,6 @@ EXACT = {
     "tanh": torch.tanh,
 }
 SETTINGS = settings(max_examples=5 if CHECKED else 40, deadline=None)
-
-
-@pytest.fixture(autouse=True)
-def _within_bounds():
-    yield
-    raise_if_violated()
 
 
 def normal(seed, *shape):
